@@ -1,0 +1,105 @@
+"""Addresses as people type them: ``localhost:8989``, ``:8989``, ``[::1]:8989``."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final, NamedTuple
+
+from .errors import AddressError
+
+_NO_SUCH_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+_FORM: Final = "an address is HOST:PORT, such as localhost:8989, :8989 or [::1]:8989"
+
+
+class Address(NamedTuple):
+    """A host (empty for all of this machine's addresses) and a port (0 for any free one)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """The address that `text` names; raises `AddressError`."""
+    host, colon, port = text.strip().rpartition(":")
+    if not colon:
+        raise AddressError(f"{text!r} has no port; {_FORM}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise AddressError(f"{text!r}: an IPv6 address stands in brackets; {_FORM}")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise AddressError(f"{text!r}: {port!r} is not a port from 0 to 65535; {_FORM}")
+    return Address(host, int(port))
+
+
+def shown(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> str:
+    """A peer's address for a log: an IPv4 address that IPv6 has wrapped is unwrapped."""
+    return str(Address(sockaddr[0].removeprefix("::ffff:"), sockaddr[1]))
+
+
+def bind(address: Address, send_buffer: int) -> list[socket.socket]:
+    """Listening sockets for every address that the name has here, IPv4 and IPv6 apart.
+
+    A family that this machine lacks is skipped. Raises `AddressError` for a name that means nothing here, `OSError`
+    where an address cannot be had, as when it is in use.
+    """
+    try:
+        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
+        raise AddressError(f"{str(address)!r}: {address.host!r} is not known here ({reason})") from None
+    sockets: list[socket.socket] = []
+    skipped: OSError | None = None
+    port = address.port
+    try:
+        for family, _, _, _, sockaddr in dict.fromkeys(found):
+            try:
+                sock = _listen(family, (sockaddr[0], port, *sockaddr[2:]), send_buffer)
+            except OSError as error:
+                if error.errno not in _NO_SUCH_FAMILY:
+                    raise
+                skipped = error
+                continue
+            sockets.append(sock)
+            port = sock.getsockname()[1]  # the other family gets the same port where any would do
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    if not sockets:
+        raise skipped or AddressError(f"{str(address)!r}: there is no such address here")
+    return sockets
+
+
+def configure(sock: socket.socket, send_buffer: int) -> None:
+    """What every connection needs: no delay, small buffers for who does not read, and a dead peer found in a minute."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 25, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 5, "TCP_USER_TIMEOUT": 50_000}
+
+
+def _listen(family: int, sockaddr: tuple[object, ...], send_buffer: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        configure(sock, send_buffer)  # Linux hands these on to every connection that is accepted
+        sock.bind(sockaddr)
+        sock.listen(4096)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,161 @@
+"""A member of the program's own: reads a room's events, and speaks in it, without a socket."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import anyio.lowlevel
+
+from .entries import NameChanged
+from .errors import Disconnect, Disconnected
+from .events import Event, Whisper
+from .limits import CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from .clients import Client
+    from .hub import Hub
+    from .rooms import Room
+
+_AT_ONCE: Final = CHUNK_BYTES
+
+
+class Bot:
+    """A member of a room that belongs to this program; `ChatAPI.join` makes it.
+
+    ``async for event in bot`` yields `Message`, `Joined`, `Left`, `Renamed` and `Whisper`, in the room's one order,
+    and ends when the bot leaves. A bot that reads too slowly is waited for like any member, then disconnected, which
+    the iteration and every later call report as `Disconnected`.
+    """
+
+    def __init__(self, enter: Callable[[Bot], Client], hub: Hub) -> None:
+        self._hub = hub
+        self._events: deque[Event] = deque()
+        self._news = anyio.Event()
+        self._ended: Disconnected | None = None
+        self._client = enter(self)
+
+    def __repr__(self) -> str:
+        return f"<Bot {self.name!r}>"
+
+    @property
+    def name(self) -> str:
+        """Its name, as it is shown."""
+        return self._client.name
+
+    @property
+    def room(self) -> Room | None:
+        """The room it is in; None once it has left."""
+        return self._client.room
+
+    @property
+    def client(self) -> Client:
+        """It, as the room sees it."""
+        return self._client
+
+    async def post(self, text: str) -> None:
+        """Say one message, of any number of lines, to the room.
+
+        Control characters and empty lines are removed, and an empty text is dropped. Waits while the room waits for
+        a slow member, or for its log; cancelling that leaves the text unsent, and once this returns, it was taken.
+        Raises `TextTooLong` and `Disconnected`.
+        """
+        await anyio.lowlevel.checkpoint()
+        while (room := self._client.room) is not None and room.congested:
+            go_on = _GoOn()
+            room.wait(go_on)
+            await go_on.event.wait()
+        self.post_nowait(text)
+
+    def post_nowait(self, text: str) -> None:
+        """`post`, without waiting for anybody; whoever is slow falls behind sooner."""
+        self._check()
+        self._client.post(text)
+
+    async def whisper(self, to: str, text: str) -> None:
+        """Say something to one member alone. Raises `NotDelivered`, `TextTooLong` and `Disconnected`."""
+        await anyio.lowlevel.checkpoint()
+        self._check()
+        self._client.whisper(to, text)
+
+    async def rename(self, name: str) -> None:
+        """Take another name. Raises `Refused` (``bad_name``, ``name_taken``) and `Disconnected`."""
+        await anyio.lowlevel.checkpoint()
+        self._check()
+        self._client.rename(name)
+
+    def leave(self) -> None:
+        """Leave the room; the iteration ends. No error where it has left already."""
+        if self._client.room is not None:
+            self._client.room.leave(self._client, "bye")
+        self._news.set()
+
+    def __aiter__(self) -> Bot:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event. Cancelling it loses none: the next call returns what this one would have."""
+        while not self._events:
+            await anyio.lowlevel.checkpoint()
+            self._read()
+            if self._events:
+                break
+            if self._ended is not None:
+                raise self._ended
+            if self._client.room is None:
+                raise StopAsyncIteration
+            await self._news.wait()
+            self._news = anyio.Event()
+        return self._events.popleft()
+
+    def _read(self) -> None:
+        client = self._client
+        while not self._events and (part := client.read(_AT_ONCE)) is not None:
+            if isinstance(part, Whisper):
+                self._events.append(part)
+            elif not isinstance(part, bytes):
+                for entry in part.entries:
+                    own = part.live and entry.origin == client.id
+                    if isinstance(entry, NameChanged):
+                        hidden = entry.quiet and not own
+                    else:
+                        hidden = own and not (client.echo and entry.kept)
+                    if not hidden:
+                        self._events.extend(entry.events())
+        if client.room is not None and client.caught_up:
+            client.room.drew_level(client)
+
+    def _check(self) -> None:
+        if self._ended is not None:
+            raise self._ended
+
+    # The Outlet that its client expects
+
+    def offer(self, data: bytes) -> None:
+        """Never called: no fan-out pass serves a bot."""
+
+    def wake(self) -> None:
+        """There is something to read."""
+        self._news.set()
+
+    def ended(self, reason: Disconnect, detail: str) -> None:
+        """It was disconnected."""
+        self._hub.disconnects[reason.code] += 1
+        self._ended = Disconnected(reason, detail)
+        self._news.set()
+
+    def crashed(self) -> None:
+        """Never called."""
+
+
+class _GoOn:
+    """Somebody who waits for a room that is congested."""
+
+    def __init__(self) -> None:
+        self.event = anyio.Event()
+
+    def resume(self) -> None:
+        """It may go on."""
+        self.event.set()

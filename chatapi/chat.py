@@ -1,0 +1,186 @@
+"""`ChatAPI`: what a program holds. The rooms, the limits, the doors that let people in, and members of one's own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
+
+import anyio
+import anyio.abc
+
+from .addresses import Address, bind, parse_address
+from .bots import Bot
+from .broker import Broker, InProcessBroker
+from .clock import Clock, SystemClock
+from .doors.connection import Door
+from .doors.listener import Listener
+from .doors.telnet import TelnetDoor
+from .doors.text import TextDoor
+from .hub import Hub
+from .limits import Limits
+from .names import check_name, check_room
+from .poller import Poller
+from .render import TEXT
+from .rooms import Room
+
+DEFAULT_ADDRESS: Final = "localhost:8989"
+
+
+class Listening(NamedTuple):
+    """Where a server listens."""
+
+    door: str
+    """``"text"`` or ``"telnet"``."""
+    address: Address
+
+
+class ChatAPI:
+    """A chat: rooms, and who is in them. It belongs to the event loop on which it is first used.
+
+    `echo` and `commands` are what holds for members whose handshake does not say: whether a sender gets its own
+    messages back, and whether lines that start with ``/`` or ``@`` are commands.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        echo: bool = False,
+        commands: bool = True,
+        broker: Broker | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        broker = broker or InProcessBroker(clock)
+        self._hub = Hub(limits or Limits(), clock, broker, _new_epoch, echo=echo, commands=commands)
+        self._poller: Poller | None = None
+        self._listeners: list[Listener] = []
+        self._stopped = anyio.Event()
+
+    @property
+    def limits(self) -> Limits:
+        """The numbers that bound it."""
+        return self._hub.limits
+
+    @property
+    def rooms(self) -> list[Room]:
+        """Every room, sorted by name; those included that are empty and keep their history."""
+        return [self._hub.rooms[key] for key in sorted(self._hub.rooms)]
+
+    def room(self, name: str) -> Room | None:
+        """The room of this name, in whichever spelling, if there is one."""
+        return self._hub.room(name)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, before and after their handshake."""
+        return len(self._hub.connections)
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """How often each code refused a handshake, since the beginning."""
+        return dict(self._hub.refusals)
+
+    @property
+    def disconnects(self) -> Mapping[str, int]:
+        """How often each code of `DISCONNECTS` ended a membership, since the beginning."""
+        return dict(self._hub.disconnects)
+
+    @asynccontextmanager
+    async def join(
+        self, name: str, room: str, *, history: int = 0, echo: bool = False, reads: bool = True
+    ) -> AsyncIterator[Bot]:
+        """Put a member of the program's own into a room, which is created if it does not exist; it leaves at the end.
+
+        `history` is how many of the room's last messages it reads first; `echo`, whether it reads its own. With
+        ``reads=False`` it only speaks: nothing is kept for it and nobody waits for it. Raises `Refused`
+        (``bad_name``, ``bad_room``, ``name_taken``, ``room_full``, ``server_full``, ``draining``). Works without
+        `serve` as well.
+        """
+        hub = self._hub
+        shown, place = check_name(name), check_room(room)
+        bot = Bot(lambda bot: hub.enter(shown, place, bot, TEXT, echo, "", history), hub)
+        assert bot.room is not None
+        bot.room.listen(bot.client, reads)
+        try:
+            yield bot
+        finally:
+            bot.leave()
+
+    async def serve(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        telnet: str | None = None,
+        lobby: str = "lounge",
+        task_status: anyio.abc.TaskStatus[list[Listening]] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Let clients in at `address`, and people with ``telnet`` at `telnet`, until drained or cancelled.
+
+        With ``await task_group.start(chat.serve, …)`` it returns where it listens. Cancelling it closes every
+        connection at once; `drain` does it in good order. Raises `AddressError`, `OSError` (an address is in use),
+        `Refused` (the lobby's name) and `RuntimeError` (this chat is being served already).
+        """
+        if self._poller is not None:
+            raise RuntimeError("this chat is being served already")
+        doors: list[tuple[str, Door, Address]] = [("text", TextDoor(), parse_address(address))]
+        if telnet is not None:
+            doors.append(("telnet", TelnetDoor(lobby), parse_address(telnet)))
+        self._poller = poller = Poller(self._hub)
+        self._stopped = anyio.Event()
+        try:
+            listening = [Listening(name, where) for name, door, at in doors for where in self._listen(door, at)]
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(poller.run)
+                task_status.started(listening)
+                await self._stopped.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._stop_listening()
+            for connection in list(self._hub.connections):
+                connection.abort()
+            self._hub.draining = False
+            self._poller = None
+            poller.close()
+
+    async def stopped(self) -> None:
+        """Wait until `drain` has ended."""
+        await self._stopped.wait()
+
+    async def drain(self) -> None:
+        """Stop serving in good order: let nobody in, deliver what was read, tell everybody, and close.
+
+        Takes `Limits.drain` seconds at most, after which what is left is closed at once; so does cancelling it.
+        """
+        poller, hub = self._poller, self._hub
+        if poller is None:
+            return
+        hub.draining = True
+        self._stop_listening()
+        try:
+            with anyio.move_on_after(self.limits.drain):
+                for connection in list(hub.connections):
+                    hub.call(connection)
+                await poller.until(lambda: not hub.busy and all(room.settled for room in hub.rooms.values()))
+                for connection in list(hub.connections):
+                    connection.disconnect("draining")
+                await poller.until(lambda: not hub.connections)
+        finally:
+            self._stopped.set()
+
+    def _listen(self, door: Door, address: Address) -> list[Address]:
+        assert self._poller is not None
+        sockets = bind(address, self.limits.send_buffer_bytes)
+        self._listeners += [Listener(sock, door, self._hub, self._poller.selector) for sock in sockets]
+        return [Address(*sock.getsockname()[:2]) for sock in sockets]
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(8)

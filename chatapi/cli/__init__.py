@@ -1,0 +1,1 @@
+"""The two executables: their flags, their messages and their exit codes."""

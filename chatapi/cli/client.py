@@ -1,0 +1,173 @@
+"""The example client's command line: what you type goes to the room, what the room says is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+import chatapi
+from chatapi import Address, AddressError
+from chatapi.addresses import parse_address
+from chatapi.chat import DEFAULT_ADDRESS
+
+from .flags import Parser, fail
+
+PROG: Final = "examplechatclient"
+_GOODBYES: Final = (b"/bye", b"/quit")
+_READ: Final = 64 * 1024
+
+_EXAMPLES: Final = """\
+examples:
+  examplechatclient -client Mina -room dev            talk; Ctrl-D leaves
+  examplechatclient -client Mina -address chat:8989   to a server elsewhere
+  examplechatclient -s localhost -p 6969              the same in GoChat's way
+  echo deployed | examplechatclient -client ci        say one line and leave
+  examplechatclient -client log -room dev >dev.txt    keep what is said: the output is the lines, nothing else
+"""
+
+
+def build_parser() -> Parser:
+    """Every flag of the client."""
+    parser = Parser(prog=PROG, description="Talk in a room of a chat server.", epilog=_EXAMPLES)
+    parser.flag("-client", metavar="NAME", help="your name (default User and a number)")
+    parser.flag("-room", metavar="ROOM", default="lounge", help="the room to join (default lounge)")
+    parser.flag("-address", metavar="ADDRESS", help=f"where the server listens (default {DEFAULT_ADDRESS})")
+    parser.flag("-s", "-server", dest="server", metavar="HOST", help="the host alone, as in GoChat")
+    parser.flag("-p", "-port", dest="port", metavar="PORT", help="the port alone, as in GoChat")
+    parser.flag(
+        "-version", action="version", version=f"%(prog)s {chatapi.__version__}", help="show the version and exit"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the client; returns its exit code."""
+    given = build_parser().parse(arguments)
+    if given.address is not None and (given.server is not None or given.port is not None):
+        fail(PROG, "-address says what -s and -p say; give one or the other")
+    try:
+        address = parse_address(given.address or DEFAULT_ADDRESS)
+        if given.port is not None:
+            address = Address(address.host, parse_address(f":{given.port}").port)
+    except AddressError as error:
+        fail(PROG, str(error))
+    if given.server is not None:
+        address = Address(given.server.strip("[]"), address.port)
+    name = f"User{random.randint(1, 9999)}" if given.client is None else given.client
+    try:
+        return anyio.run(_talk, address, name, given.room)
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _talk(address: Address, name: str, room: str) -> int:
+    where = Address(address.host or "localhost", address.port)
+    try:
+        stream = await anyio.connect_tcp(where.host, where.port)
+    except OSError as error:
+        return _failed(f"cannot reach {where}: {_reason(error)}")
+    async with stream:
+        await stream.send(json.dumps({"name": name, "room": room}).encode() + b"\n")
+        if sys.stdin is not None and sys.stdin.isatty():
+            _say(f"joining {room} as {name} on {where}; /help for commands, Ctrl-D to leave")
+        talk = _Talk(stream)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(talk.send_typed)
+            await talk.print_received()
+            tasks.cancel_scope.cancel()
+    return talk.verdict()
+
+
+class _Talk:
+    """One conversation: what was typed, what came, and how it ended."""
+
+    def __init__(self, stream: anyio.abc.SocketStream) -> None:
+        self._stream = stream
+        self._held: bytes | None = b""  # what may turn out to be a refusal: a first line of JSON, and nothing after it
+        self._left = False  # whether the last thing sent was the end of input, or a goodbye
+        self._broken: BaseException | None = None
+        self._nobody_listens = False  # whether the output was closed
+
+    async def send_typed(self) -> None:
+        """Send every line from the keyboard or the pipe; the end of input ends this side of the stream."""
+        try:
+            while data := await _read_input():
+                await self._stream.send(data)
+                self._left = data.rstrip().rpartition(b"\n")[2].lower() in _GOODBYES
+            await self._stream.send_eof()
+            self._left = True
+        except (anyio.BrokenResourceError, OSError):
+            pass  # print_received finds out why
+
+    async def print_received(self) -> None:
+        """Print every line that comes, as it comes, until the server ends."""
+        try:
+            async for data in self._stream:
+                _print(self._without_refusal(data))
+        except BrokenPipeError:
+            self._nobody_listens = True
+        except anyio.BrokenResourceError as error:
+            self._broken = error.__cause__ or error
+
+    def _without_refusal(self, data: bytes) -> bytes:
+        if self._held is None:
+            return data
+        data = self._held + data
+        if data.startswith(b"{") and not data.partition(b"\n")[2] and len(data) < _READ:
+            self._held = data
+            return b""
+        self._held = None
+        return data
+
+    def verdict(self) -> int:
+        """The exit code, with a message where it is not 0."""
+        if self._nobody_listens:
+            sys.stdout = None  # or the interpreter complains when it flushes it
+            return 1
+        if self._held:
+            try:
+                refusal = json.loads(self._held)
+                return _failed(f"refused: {refusal['detail']} ({refusal['code']})")
+            except (ValueError, KeyError, TypeError):
+                _print(self._held)
+        if self._left and self._broken is None:
+            return 0
+        return _failed(f"cut off: {_reason(self._broken) if self._broken else 'the server ended the connection'}")
+
+
+async def _read_input() -> bytes:
+    """What was typed or piped in; empty at its end."""
+    if sys.stdin is None:
+        return b""
+    descriptor = sys.stdin.fileno()
+    try:
+        await anyio.wait_readable(descriptor)
+    except OSError:  # a file, which is always readable; or Windows, where a thread has to wait
+        return await anyio.to_thread.run_sync(os.read, descriptor, _READ, abandon_on_cancel=True)
+    return os.read(descriptor, _READ)
+
+
+def _print(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _say(message: str) -> None:
+    print(f"{PROG}: {message}", file=sys.stderr)  # noqa: T201
+
+
+def _failed(message: str) -> int:
+    _say(message)
+    return 1
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,48 @@
+"""What both command lines have in common: Go's way of writing flags, and one clear line on an error."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Long flags may have one dash or two; a flag that does not exist is named, with the nearest one that does."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            add_help=False, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
+        self.flag("-h", "-help", action="help", help="show this and exit")
+
+    def flag(self, *names: str, to: argparse._ArgumentGroup | None = None, **options: Any) -> None:
+        """Add a flag; ``-name`` also goes as ``--name``."""
+        both = [
+            spelled
+            for name in names
+            for spelled in ([name, f"-{name}"] if len(name) > 2 and name[1] != "-" else [name])
+        ]
+        (to or self).add_argument(*both, **options)
+
+    def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """The arguments; ends the program with code 2 and one line where they are wrong."""
+        arguments = sys.argv[1:] if arguments is None else arguments
+        for argument in arguments:
+            name = argument.partition("=")[0]
+            if name.startswith("-") and name not in self._option_string_actions:
+                near = difflib.get_close_matches(name, self._option_string_actions, 1)
+                self.error(f"there is no flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
+        return self.parse_args(arguments)
+
+    def error(self, message: str) -> NoReturn:
+        """End the program."""
+        fail(self.prog, f"{message} (-h shows what there is)")
+
+
+def fail(prog: str, message: str) -> NoReturn:
+    """End the program because it was started wrongly: one line, code 2."""
+    print(f"{prog}: {message}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2)

@@ -1,0 +1,267 @@
+"""A client: a name in a room, with a cursor into the room's log and a small lane for what is meant for it alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
+
+from .entries import AnyEntry, Said
+from .errors import DISCONNECTS, Disconnect, Disconnected, NotDelivered, TextTooLong
+from .events import Whisper
+from .framing import clean
+from .log import Log
+from .names import check_name, name_key
+from .render import Style
+
+if TYPE_CHECKING:
+    from .rooms import Room
+
+
+class Outlet(Protocol):
+    """Where what a client gets to see goes: a connection, or a program's own member."""
+
+    def offer(self, data: bytes) -> None:
+        """Send these bytes, or keep what the socket refuses of them; only called on who is up to date."""
+        ...
+
+    def wake(self) -> None:
+        """There is something to `Client.read`."""
+        ...
+
+    def ended(self, reason: Disconnect, detail: str) -> None:
+        """The client has left its room, not of its own will."""
+        ...
+
+    def crashed(self) -> None:
+        """An exception came out of `offer`: a fault of the program; it is being handled and can be logged."""
+        ...
+
+
+class Passage(NamedTuple):
+    """Entries of the log to be shown: as they happen, or from the past."""
+
+    entries: Sequence[AnyEntry]
+    live: bool
+
+
+class _Private(NamedTuple):
+    """Something in the lane; it follows what stood before `position` in the log."""
+
+    position: int
+    item: bytes | Whisper
+    size: int
+
+
+class _Replay(NamedTuple):
+    """A second look at the log, in the lane: the messages from `at` to `stop`. It costs no memory."""
+
+    position: int
+    at: int
+    stop: int
+
+
+_NOWHERE: Final = Log(0, 0)
+
+Part: TypeAlias = Passage | Whisper | bytes
+"""What `Client.read` returns: a passage of the log, a whisper, or an answer."""
+
+
+class Client:
+    """A name in a room. Made by a door or by `ChatAPI.join`; its verbs are the same for both.
+
+    None of its methods waits, and all of them belong on the event loop that the chat runs on.
+    """
+
+    __slots__ = (
+        "_lane",
+        "_log",
+        "address",
+        "echo",
+        "end",
+        "id",
+        "key",
+        "lane_size",
+        "name",
+        "outlet",
+        "position",
+        "room",
+        "style",
+    )
+
+    def __init__(self, id: int, name: str, outlet: Outlet, style: Style, echo: bool, address: str) -> None:  # noqa: A002
+        self.id = id
+        """A number that no other client of this server has or had."""
+        self.name = name
+        """The name as it is shown."""
+        self.key = name_key(name)
+        self.room: Room | None = None
+        """The room it is in; None before it has joined and once it has left."""
+        self._log = _NOWHERE
+        self.address = address
+        """Where it is connected from; empty for a program's own member."""
+        self.echo = echo
+        self.style = style
+        self.outlet = outlet
+        self.position = 0  # the cursor: the next position of the log to be shown to it
+        self.end: int | None = None  # where its stream ends, once it has left
+        self._lane: deque[_Private | _Replay] | None = None
+        self.lane_size = 0
+
+    def __repr__(self) -> str:
+        return f"<Client {self.name!r} in {self.room.name!r}>" if self.room else f"<Client {self.name!r}, gone>"
+
+    # What it does
+
+    def say(self, block: bytes, count: int) -> None:
+        """Say `count` messages to the room: cleaned UTF-8, each line ended by a line feed, the limit kept."""
+        self._there().submit(Said(self.id, self.name, block, count))
+
+    def post(self, text: str) -> None:
+        """Say one message, of any number of lines, without waiting for anybody.
+
+        Control characters are removed; an empty text is dropped. Raises `TextTooLong` and `Disconnected`.
+        """
+        room = self._there()
+        block = self._prepare(text)
+        if block:
+            room.submit(Said(self.id, self.name, block, 1))
+
+    def whisper(self, to: str, text: str) -> None:
+        """Say something to one member of the room alone, behind everything that was delivered to it before.
+
+        Raises `NotDelivered` where nobody has that name or its lane is full, `TextTooLong` and `Disconnected`.
+        """
+        room = self._there()
+        target = room.member(to)
+        if target is None:
+            raise NotDelivered(f"nobody here is called {to[:40]!r}; nothing was sent")
+        said = self._prepare(text)[:-1].decode()
+        if not said:
+            return
+        if target.lane_full:
+            raise NotDelivered(f"{target.name} does not read what it is sent; nothing was sent")
+        target.push(Whisper(room.micros(), self.name, said))
+
+    def rename(self, name: str) -> None:
+        """Take another name; everybody is told, and what it says from now on is said under it.
+
+        Raises `Refused` (``bad_name``, ``name_taken``) and `Disconnected`.
+        """
+        self._there().rename(self, check_name(name))
+
+    def disconnect(self, code: str, detail: str = "") -> None:
+        """Remove it from the chat for a reason of the table `DISCONNECTS`, which it is told; no error if it is gone.
+
+        Raises `KeyError` for a code that is not in the table.
+        """
+        reason = DISCONNECTS[code]
+        if self.room is not None:
+            self.room.leave(self, code)
+            self.outlet.ended(reason, detail or reason.detail)
+
+    def _there(self) -> Room:
+        if self.room is None:
+            raise Disconnected(DISCONNECTS["bye"], "this client has left its room")
+        return self.room
+
+    def _prepare(self, text: str) -> bytes:
+        room = self._there()
+        block = clean(text.encode(errors="replace").strip(b"\n") + b"\n")
+        if len(block) - 1 > room.limits.line_bytes:
+            raise TextTooLong(f"the text has {len(block) - 1:,} bytes; at most {room.limits.line_bytes:,} are allowed")
+        return block
+
+    # What it gets
+
+    def push(self, item: bytes | Whisper) -> None:
+        """Put an answer or a whisper into the lane, behind everything that the log holds now."""
+        size = len(item.text) if isinstance(item, Whisper) else len(item)
+        self.lane_size += size
+        self._append(_Private(self._log.head, item, size))
+
+    def replay(self, messages: int) -> None:
+        """Show the last `messages` messages of the room, at most `Limits.history`, behind what the log holds now."""
+        log = self._log
+        self._append(_Replay(log.head, log.back(min(messages, self._there().limits.history)), log.head))
+
+    @property
+    def lane_full(self) -> bool:
+        """Whether the lane takes no more: a whisper is refused, a command waits."""
+        return self.lane_size > 0 and self.room is not None and self.lane_size >= self.room.limits.lane_bytes
+
+    @property
+    def oldest(self) -> int:
+        """The oldest position of the log that is still to be shown to it."""
+        if self._lane:
+            return min((item.at for item in self._lane if isinstance(item, _Replay)), default=self.position)
+        return self.position
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything there is has been read."""
+        return not self._lane and self.position >= self._stop()
+
+    def read(self, most: int) -> Part | None:
+        """The next part of what it is to be shown, about `most` bytes of it, or None where nothing is left.
+
+        A client whose place in the log is gone is disconnected as a slow consumer.
+        """
+        while True:
+            lane = self._lane
+            stop = lane[0].position if lane else self._stop()
+            if self.position < stop:
+                if self.position < self._log.tail:
+                    self._lost_place()
+                    return None
+                entries, self.position = self._log.read(self.position, stop, most)
+                return Passage(entries, live=True)
+            if not lane:
+                return None
+            item = lane[0]
+            if isinstance(item, _Private):
+                lane.popleft()
+                self.lane_size -= item.size
+                return item.item
+            if item.at >= item.stop:
+                lane.popleft()
+                continue
+            if item.at < self._log.tail:
+                self._lost_place()
+                return None
+            entries, at = self._log.read(item.at, item.stop, most)
+            lane[0] = item._replace(at=at)
+            if kept := [entry for entry in entries if entry.kept]:
+                return Passage(kept, live=False)
+
+    def enter(self, room: Room) -> None:
+        """It is in `room` from here on. Only rooms call this."""
+        self.room = room
+        self._log = room.log
+        self.position = room.log.head
+        self.end = None
+
+    def part(self) -> None:
+        """It is in no room from here on; what the log holds so far is still to be read. Only rooms call this."""
+        self.room = None
+        self.end = self._log.head
+
+    def skip(self) -> None:
+        """Read nothing more."""
+        self._lane = None
+        self.lane_size = 0
+        self.position = self._stop()
+
+    def _stop(self) -> int:
+        return self._log.head if self.end is None else self.end
+
+    def _lost_place(self) -> None:
+        if self.room is not None:
+            self.room.evict(self)
+        self.skip()
+
+    def _append(self, item: _Private | _Replay) -> None:
+        if self._lane is None:
+            self._lane = deque()
+        self._lane.append(item)
+        self.outlet.wake()

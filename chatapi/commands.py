@@ -1,0 +1,80 @@
+"""The commands of the text protocol, as data: what they are called, what they take, and what they do."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+
+class Spec(NamedTuple):
+    """One command. `takes` is what it needs after its name; square brackets in it mean that it may be left out."""
+
+    name: str
+    aliases: tuple[str, ...]
+    takes: str
+    help: str
+
+    @property
+    def usage(self) -> str:
+        """How it is typed."""
+        return f"/{self.name} {self.takes}".rstrip()
+
+
+TABLE: Final = (
+    Spec("username", ("nick",), "NAME", "take another name"),
+    Spec("msg", (), "NAME TEXT", "say something to NAME alone; @NAME TEXT does the same"),
+    Spec("list", ("who",), "", "who is in the room"),
+    Spec("rooms", (), "", "which rooms are open"),
+    Spec("join", (), "ROOM", "leave this room for another"),
+    Spec("history", (), "[N]", "the last N messages (20 where N is left out)"),
+    Spec("bye", ("quit",), "", "leave"),
+    Spec("help", (), "", "these lines"),
+)
+"""Every command, in the order in which `/help` shows them."""
+
+_BY_WORD: Final = MappingProxyType({word: spec for spec in TABLE for word in (spec.name, *spec.aliases)})
+
+
+class Command(NamedTuple):
+    """A command that somebody typed, well formed."""
+
+    name: str
+    """Its name in `TABLE`, whichever alias was typed."""
+    argument: str
+    """What came after it, stripped; for `msg` the name, with the text in `text`."""
+    text: str = ""
+
+
+class BadCommand(NamedTuple):
+    """A command that cannot be carried out, with what its sender is told."""
+
+    why: str
+
+
+def parse_command(line: str) -> Command | BadCommand:
+    """The command in a line that starts with one ``/`` or ``@``."""
+    word, _, argument = line[1:].partition(" ") if line[0] == "/" else ("msg", "", line[1:])
+    argument = argument.strip()
+    spec = _BY_WORD.get(word.lower())
+    if spec is None:
+        return BadCommand(f"there is no command /{word[:32]}; /help lists them, and //{word[:32]} sends it as text")
+    text = ""
+    if spec.name == "msg":
+        argument, _, text = argument.partition(" ")
+        text = text.strip()
+        if not argument or not text:
+            return BadCommand("a whisper needs a name and a text: @NAME TEXT")
+    elif spec.takes and not argument and not spec.takes.startswith("["):
+        return BadCommand(f"/{word} needs {spec.takes}: {spec.usage}")
+    elif argument and not spec.takes:
+        return BadCommand(f"/{word} takes nothing after it; //{word} sends the line as text")
+    return Command(spec.name, argument, text)
+
+
+def help_lines() -> list[str]:
+    """What `/help` answers."""
+    lines = []
+    for spec in TABLE:
+        also = f" (also /{', /'.join(spec.aliases)})" if spec.aliases else ""
+        lines.append(f"{spec.usage:<16} {spec.help}{also}")
+    return [*lines, f"{'//TEXT, @@TEXT':<16} send a line that starts with / or @"]

@@ -1,0 +1,1 @@
+"""Doors: a listener and the protocol spoken on it."""

@@ -1,0 +1,60 @@
+"""The telnet door, for people: it asks for a nickname and tells what goes on in the room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ..errors import RefusalCode, Refused
+from ..names import check_name, check_room
+from ..render import TELNET
+from ..session import BadLine, Nickname, State
+from .connection import Connection, Opening
+from .replies import who_is_here
+
+if TYPE_CHECKING:
+    from ..hub import Hub
+
+_PROMPT: Final = b"Nickname: "
+_ASK_AGAIN: Final = (RefusalCode.BAD_NAME, RefusalCode.NAME_TAKEN)
+
+
+class TelnetDoor:
+    """A room for whoever comes by with ``telnet`` or ``nc``.
+
+    Raises `Refused` (``bad_room``) where `lobby` cannot be a room's name.
+    """
+
+    opens_with = State.NICKNAME
+    style = TELNET
+    telnet = True
+
+    def __init__(self, lobby: str = "lounge") -> None:
+        self.lobby = check_room(lobby)
+
+    def seconds(self, hub: Hub) -> float:
+        """How long a person may take to find a nickname."""
+        return hub.limits.nickname_seconds
+
+    def greet(self, connection: Connection) -> None:
+        """Say where one is, and ask."""
+        connection.tell(f"welcome to MaChat; you are about to join {self.lobby}")
+        connection.write(_PROMPT)
+
+    def admit(self, connection: Connection, step: Opening) -> None:
+        """Let whoever gave a nickname in; raises `Refused`."""
+        if isinstance(step, BadLine):
+            raise Refused(RefusalCode.BAD_NAME, step.why)
+        assert isinstance(step, Nickname)
+        client = connection.join(check_name(step.text), self.lobby, TELNET, echo=None, commands=None)
+        assert client.room is not None
+        connection.tell(who_is_here(client.room, f"hello {client.name}; in {client.room.name}"))
+        connection.tell("type a line to say it to everybody; /help lists what else there is")
+
+    def refuse(self, connection: Connection, refused: Refused) -> None:
+        """Say why and ask again; or end, where no other nickname would help."""
+        if refused.code in _ASK_AGAIN:
+            connection.tell(refused.detail)
+            connection.write(_PROMPT)
+            connection.fault()
+        else:
+            connection.refuse(refused, TELNET.line(f"{refused.code}: {refused.detail}"))

@@ -1,0 +1,126 @@
+"""What a room's log holds: runs of messages, and the joins, leaves and renames between them.
+
+A run (`Said`) is what one member said in one go: its cleaned lines stay one block of bytes from the socket it
+came from to the sockets it goes to, so that a thousand lines cost about what one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from .events import Event, Joined, Left, Message, Renamed
+from .limits import ENTRY_COST
+
+
+class Entry:
+    """One entry of a log. It covers `count` positions, from `position` on; `kept` ones have a seq of their own."""
+
+    __slots__ = ("name", "offset", "origin", "position", "seq")
+
+    kept = False
+    count = 1
+    weight = ENTRY_COST
+
+    def __init__(self, origin: int, name: str) -> None:
+        self.origin = origin
+        """The id of the member that caused it, on this node."""
+        self.name = name
+        self.seq = 0
+        """Given by the broker: the first message's number in a run, or the last one's before anything else."""
+        self.position = 0
+        """Given by the log: where it stands."""
+        self.offset = 0
+        """Given by the log: the bytes that came before it."""
+
+    @property
+    def end(self) -> int:
+        """The position right behind it."""
+        return self.position + self.count
+
+    def events(self) -> Iterator[Event]:
+        """What it means to a member."""
+        raise NotImplementedError
+
+
+class Said(Entry):
+    """Messages that one member said in one go.
+
+    `block` is cleaned UTF-8, every line ended by a line feed. With `count` 1 it is one message, which may have
+    several lines; otherwise every line is a message.
+    """
+
+    __slots__ = ("block", "count", "ts")
+
+    kept = True
+
+    def __init__(self, origin: int, name: str, block: bytes, count: int) -> None:
+        super().__init__(origin, name)
+        self.block = block
+        self.count = count
+        self.ts = 0
+        """Given by the broker: the first message's time; the others follow microsecond by microsecond."""
+
+    @property
+    def weight(self) -> int:  # type: ignore[override]
+        """The bytes it costs the log."""
+        return len(self.block) + ENTRY_COST
+
+    def texts(self) -> list[str]:
+        """The messages' texts."""
+        text = self.block[:-1].decode()
+        return [text] if self.count == 1 else text.split("\n")
+
+    def events(self) -> Iterator[Event]:
+        """One `Message` for each."""
+        for i, text in enumerate(self.texts()):
+            yield Message(self.seq + i, self.ts + i, self.name, text)
+
+    def after(self, position: int) -> Said:
+        """The same run without the messages before `position`, for a cursor that points into it."""
+        skip = position - self.position
+        rest = Said(self.origin, self.name, self.block.split(b"\n", skip)[skip], self.count - skip)
+        rest.seq, rest.ts, rest.position = self.seq + skip, self.ts + skip, position
+        return rest
+
+
+class Arrived(Entry):
+    """A member came in."""
+
+    __slots__ = ()
+
+    def events(self) -> Iterator[Event]:
+        """One `Joined`."""
+        yield Joined(self.seq, self.name)
+
+
+class Departed(Entry):
+    """A member left."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, origin: int, name: str, reason: str) -> None:
+        super().__init__(origin, name)
+        self.reason = reason
+
+    def events(self) -> Iterator[Event]:
+        """One `Left`."""
+        yield Left(self.seq, self.name, self.reason)
+
+
+class NameChanged(Entry):
+    """A member has another name; a quiet change is told to nobody but that member."""
+
+    __slots__ = ("quiet", "to")
+
+    def __init__(self, origin: int, name: str, to: str, quiet: bool) -> None:
+        super().__init__(origin, name)
+        self.to = to
+        self.quiet = quiet
+
+    def events(self) -> Iterator[Event]:
+        """One `Renamed`."""
+        yield Renamed(self.seq, self.name, self.to)
+
+
+AnyEntry: TypeAlias = Said | Arrived | Departed | NameChanged

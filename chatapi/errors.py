@@ -1,0 +1,108 @@
+"""What can go wrong: the exception tree, the codes of refusals, and the table of reasons why a connection ends.
+
+::
+
+    ChatError
+    ├── Refused          a handshake, a name, a room or a rename was turned down (has a `code`)
+    ├── NotDelivered     a whisper could not be handed over
+    ├── TextTooLong      a text is over the limit
+    └── Disconnected     a member's place in its room has ended (has a `reason` from the table)
+
+``AddressError`` (a ``ValueError``) stands apart: it is about a wrong argument, not about a chat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+
+class RefusalCode(str, Enum):
+    """Why a handshake (or a later join or rename) is refused; the `code` of its one line of JSON."""
+
+    BAD_HANDSHAKE = "bad_handshake"
+    HANDSHAKE_TOO_LARGE = "handshake_too_large"
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    BAD_NAME = "bad_name"
+    BAD_ROOM = "bad_room"
+    NAME_TAKEN = "name_taken"
+    ROOM_FULL = "room_full"
+    SERVER_FULL = "server_full"
+    DRAINING = "draining"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """One row of the table of reasons: what ended a connection, and what its client should do about it."""
+
+    code: str
+    """The word that goes over the wire, into the log and into the counters."""
+    detail: str
+    """One sentence for a person."""
+    reconnect: bool
+    """Whether connecting again makes sense."""
+    after: float
+    """Seconds to wait before connecting again."""
+    websocket: int
+    """The WebSocket close code (RFC 6455, section 7.4; 4000 and up are private to applications)."""
+
+
+def _table(*rows: Disconnect) -> MappingProxyType[str, Disconnect]:
+    return MappingProxyType({row.code: row for row in rows})
+
+
+DISCONNECTS: Final = _table(
+    Disconnect("bye", "goodbye", False, 0, 1000),
+    Disconnect("connection_lost", "the connection broke", True, 0, 1006),
+    Disconnect("slow_consumer", "you read too slowly to keep up with the room", True, 5, 4000),
+    Disconnect("idle_timeout", "nothing came from you for too long", True, 0, 4001),
+    Disconnect("flood", "too many refused commands or names", True, 30, 4002),
+    Disconnect("replaced", "another connection took over your name", False, 0, 4003),
+    Disconnect("name_lost", "your name was claimed while this server was cut off", True, 0, 4004),
+    Disconnect("kicked", "you were removed from the room", False, 0, 4005),
+    Disconnect("banned", "you may not use this chat", False, 0, 4006),
+    Disconnect("draining", "the server is shutting down", True, 5, 1012),
+    Disconnect("token_expired", "your credentials have expired", True, 0, 4007),
+    Disconnect("protocol_error", "the protocol was not kept", False, 0, 1002),
+    Disconnect("insufficient_state", "messages are missing here that could not be had", True, 0, 4008),
+    Disconnect("server_error", "an error inside the server", True, 5, 1011),
+)
+"""Every reason why a connection ends, by code. `connection_lost` is never sent: there is nobody to send it to."""
+
+
+class ChatError(Exception):
+    """The root of everything that `chatapi` raises about a chat."""
+
+
+class Refused(ChatError):
+    """A handshake, join or rename was turned down; `code` says why, `detail` says it to a person."""
+
+    def __init__(self, code: RefusalCode, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class NotDelivered(ChatError):
+    """A whisper reached nobody: there is no such member, or it has no room for more."""
+
+
+class TextTooLong(ChatError):
+    """A text has more bytes of UTF-8 than the limit `line_bytes` allows."""
+
+
+class Disconnected(ChatError):
+    """A member is no longer in its room; `reason` is the row of `DISCONNECTS` that ended it."""
+
+    def __init__(self, reason: Disconnect, detail: str = "") -> None:
+        super().__init__(f"{reason.code}: {detail or reason.detail}")
+        self.reason = reason
+        self.detail = detail or reason.detail
+
+
+class AddressError(ValueError):
+    """An address is not of the form ``HOST:PORT``."""

@@ -1,0 +1,63 @@
+"""What a member of a room sees: the public events, as a bot gets them from ``async for``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Somebody said something to the room."""
+
+    seq: int
+    """The message's number in its room's log: 1, 2, 3 … without a hole."""
+    ts: int
+    """When the log took it: microseconds since 1970, growing from message to message."""
+    name: str
+    text: str
+    """What was said, without control characters; from a program it may have more than one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Somebody came into the room."""
+
+    seq: int
+    """The `seq` of the last message before it."""
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Somebody left the room."""
+
+    seq: int
+    """The `seq` of the last message before it."""
+    name: str
+    reason: str
+    """A code of `chatapi.DISCONNECTS`, or ``"moved"`` for who went to another room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A member has another name from here on; one's own rename is told too."""
+
+    seq: int
+    """The `seq` of the last message before it."""
+    name: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Whisper:
+    """Somebody said something to this member alone."""
+
+    ts: int
+    """When it was said: microseconds since 1970."""
+    name: str
+    text: str
+
+
+Event: TypeAlias = Message | Joined | Left | Renamed | Whisper
+"""Everything that ``async for event in bot`` can yield."""

@@ -1,0 +1,66 @@
+"""The fan-out: what is new in a room goes to everybody who is up to date, one send for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from .clients import Client
+from .entries import AnyEntry
+from .limits import CHUNK_BYTES
+from .render import Batch
+from .rooms import Room
+
+SLICE = 256
+"""Sends between two chances for the rest of the program: about a millisecond."""
+
+
+def fan_out(room: Room) -> Iterator[None]:
+    """One pass over a room; it yields now and then, so that nobody else is held up for long.
+
+    Whoever is not exactly where the batch begins when its turn comes (it read on by itself meanwhile, or joined) is
+    woken to read for itself; so nothing is sent twice and nothing is left out, whatever happens between two slices.
+    """
+    while room.fresh:
+        batch = Batch(_take(room))
+        start, end = batch.start, batch.end
+        for origin in batch.origins:
+            author = room.current.get(origin)
+            if author is not None and author.position == start:
+                author.position = end
+                _offer(author, batch.own(author.style, origin, author.echo))
+        members = iter(list(room.current.values()))
+        style, data = None, b""
+        while part := list(islice(members, SLICE)):
+            for client in part:
+                if client.position != start:
+                    if client.position < end:
+                        client.outlet.wake()
+                    continue
+                client.position = end
+                if client.style is not style:
+                    style = client.style
+                    data = batch.shared(style)
+                if data:
+                    _offer(client, data)
+            yield
+
+
+def _take(room: Room) -> list[AnyEntry]:
+    """About a chunk of what is fresh, but at least one entry."""
+    fresh = room.fresh
+    size = taken = 0
+    for entry in fresh:
+        size += entry.weight
+        if size > CHUNK_BYTES and taken:
+            break
+        taken += 1
+    room.fresh = fresh[taken:]
+    return fresh[:taken]
+
+
+def _offer(client: Client, data: bytes) -> None:
+    try:
+        client.outlet.offer(data)
+    except Exception:
+        client.outlet.crashed()

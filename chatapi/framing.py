@@ -1,0 +1,181 @@
+"""Cutting a stream of bytes into what it says: where a JSON object ends, which lines are whole and clean, and
+what of a telnet stream is text. Everything here works on whole blocks at C speed and keeps no more than it must.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+_STRUCTURE: Final = re.compile(rb'["\\{}\[\]]')
+_CONTROLS: Final = bytes(c for c in range(0x20) if c not in b"\t\n") + b"\x7f"
+_C1: Final = re.compile(rb"\xc2[\x80-\x9f]")  # the C1 controls in UTF-8, where 0xC2 can only be a first byte
+_BLANK_LINES: Final = re.compile(rb"\n+")
+
+
+class ObjectScanner:
+    """Finds the end of a JSON object that arrives in any number of pieces, looking at every byte once."""
+
+    __slots__ = ("_at", "_depth", "_in_string")
+
+    def __init__(self) -> None:
+        self._at = 0
+        self._depth = 0
+        self._in_string = False
+
+    def end(self, data: bytes) -> int:
+        """The index behind the object's closing brace, or 0 while it is not there.
+
+        `data` is everything so far, from the opening brace on. What the object says is not checked here.
+        """
+        at = self._at
+        while found := _STRUCTURE.search(data, at):
+            at = found.end()
+            char = data[at - 1]
+            if self._in_string:
+                if char == 0x5C:  # a backslash takes the next byte with it
+                    at += 1
+                elif char == 0x22:
+                    self._in_string = False
+            elif char == 0x22:
+                self._in_string = True
+            elif char in b"{[":
+                self._depth += 1
+            elif char in b"}]":
+                self._depth -= 1
+                if self._depth <= 0:
+                    return at
+        self._at = max(at, len(data))
+        return 0
+
+
+class Fault(NamedTuple):
+    """The first line of a block that cannot be taken."""
+
+    start: int
+    end: int
+    why: str
+
+
+def find_fault(block: bytes, line_bytes: int) -> Fault | None:
+    """The first line of `block` (whole lines, each with its line feed) that is too long or not UTF-8."""
+    if len(block) <= line_bytes + 1 or max(map(len, block.split(b"\n"))) <= line_bytes:
+        if block.isascii():
+            return None
+        try:
+            block.decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            return None
+    start = 0
+    for line in block.split(b"\n")[:-1]:
+        end = start + len(line) + 1
+        text = line.removesuffix(b"\r")
+        if len(text) > line_bytes:
+            return Fault(start, end, too_long(len(text), line_bytes))
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            return Fault(
+                start,
+                end,
+                f"your line is not UTF-8 (byte 0x{line[error.start]:02X} at {error.start + 1}); it was not sent",
+            )
+        start = end
+    return None
+
+
+def too_long(size: int, line_bytes: int) -> str:
+    """What the sender of an overlong line is told."""
+    return f"your line has {size:,} bytes; at most {line_bytes:,} are allowed; it was not sent"
+
+
+def clean(block: bytes) -> bytes:
+    """`block` without C0 (but tab), DEL and C1 control characters and without empty lines.
+
+    Nobody can so send escape sequences into another's terminal. `block` is UTF-8, whole lines with their line feeds.
+    """
+    block = block.translate(None, _CONTROLS)
+    if b"\xc2" in block:
+        block = _C1.sub(b"", block)
+    if b"\n\n" in block or block.startswith(b"\n"):
+        block = _BLANK_LINES.sub(b"\n", block).removeprefix(b"\n")
+    return block
+
+
+def cut_lines(block: bytes, most: int) -> bytes:
+    """The first `most` lines of a block of whole lines."""
+    return block[: len(block) - len(block.split(b"\n", most)[most])]
+
+
+_IAC, _DONT, _DO, _WONT, _WILL, _SB, _AYT, _SE = 255, 254, 253, 252, 251, 250, 246, 240
+
+
+class _Telnet(Enum):
+    TEXT = auto()
+    COMMAND = auto()  # behind an IAC
+    OPTION = auto()  # behind WILL, WONT, DO or DONT
+    SUBNEGOTIATION = auto()
+    SUBNEGOTIATION_COMMAND = auto()  # behind an IAC in there
+
+
+class TelnetFilter:
+    """Takes the IAC sequences out of a telnet stream (RFC 854) and refuses every option (RFC 855).
+
+    A stream without a 0xFF byte passes as it is, so that ``nc`` works as well.
+    """
+
+    __slots__ = ("_asked", "_carriage_return", "_state")
+
+    def __init__(self) -> None:
+        self._state = _Telnet.TEXT
+        self._asked = 0  # WILL, WONT, DO or DONT
+        self._carriage_return = b""  # one whose meaning the next byte tells
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """The text in `data`, and what must be answered."""
+        replies = bytearray()
+        if self._state is not _Telnet.TEXT or _IAC in data:
+            data = self._take_out(data, replies)
+        data = self._carriage_return + data
+        self._carriage_return = b"\r" if data.endswith(b"\r") else b""
+        data = data.removesuffix(b"\r")
+        # a new line is a carriage return with a line feed, or with a NUL (RFC 854, "The NVT Printer and Keyboard")
+        return data.replace(b"\r\0", b"\n"), bytes(replies)
+
+    def _take_out(self, data: bytes, replies: bytearray) -> bytes:
+        text = bytearray()
+        at = 0
+        while at < len(data):
+            byte = data[at]
+            if self._state is _Telnet.TEXT or self._state is _Telnet.SUBNEGOTIATION:
+                iac = data.find(_IAC, at)
+                end = iac if iac >= 0 else len(data)
+                if self._state is _Telnet.TEXT:
+                    text += data[at:end]
+                    after = _Telnet.COMMAND
+                else:
+                    after = _Telnet.SUBNEGOTIATION_COMMAND
+                self._state = after if iac >= 0 else self._state
+                at = end
+            elif self._state is _Telnet.COMMAND:
+                self._state = _Telnet.TEXT
+                if byte >= _WILL and byte != _IAC:
+                    self._asked = byte
+                    self._state = _Telnet.OPTION
+                elif byte == _SB:
+                    self._state = _Telnet.SUBNEGOTIATION
+                elif byte == _IAC:
+                    text.append(byte)
+                elif byte == _AYT:  # are you there?
+                    replies += b"\r\n[yes]\r\n"
+            elif self._state is _Telnet.OPTION:
+                self._state = _Telnet.TEXT
+                if self._asked in (_WILL, _DO):
+                    replies += bytes((_IAC, _DONT if self._asked == _WILL else _WONT, byte))
+            else:
+                self._state = _Telnet.TEXT if byte == _SE else _Telnet.SUBNEGOTIATION
+            at += 1
+        return bytes(text)

@@ -1,0 +1,78 @@
+"""The handshake: one JSON object that says who is speaking and in which room."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError, from_json
+
+from .errors import RefusalCode, Refused
+from .names import check_name, check_room
+
+EXAMPLE: Final = '{"name": "Mina", "room": "devroom"}'
+
+
+def _name(value: str) -> str:
+    try:
+        return check_name(value)
+    except Refused as refused:
+        raise PydanticCustomError("bad_name", "{detail}", {"detail": refused.detail}) from None
+
+
+def _room(value: str) -> str:
+    try:
+        return check_room(value)
+    except Refused as refused:
+        raise PydanticCustomError("bad_room", "{detail}", {"detail": refused.detail}) from None
+
+
+class Handshake(BaseModel):
+    """What a client says first. Unknown keys are ignored, types are not converted (``"history": "3"`` is an error)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
+
+    name: Annotated[str, AfterValidator(_name)]
+    """Who is speaking."""
+    room: Annotated[str, AfterValidator(_room)]
+    """The room to join; it is created if it does not exist."""
+    protocol: Literal["text"] = "text"
+    """How both sides speak after the handshake."""
+    echo: bool | None = None
+    """Whether the sender also gets its own messages; None for the server's default (`-echo`)."""
+    commands: bool | None = None
+    """Whether lines that start with ``/`` or ``@`` are commands; None for the server's default (`-no-commands`)."""
+    notices: bool = False
+    """Whether joins, leaves and renames come as ``* …`` lines."""
+    history: int = Field(default=0, ge=0)
+    """Replay at most this many of the room's last messages on joining."""
+
+
+def parse_handshake(data: bytes) -> Handshake:
+    """The handshake that `data` says. Keys match without regard to case, as in Go.
+
+    Raises `Refused` with ``bad_handshake`` (not JSON, not an object, a field that is missing or of a wrong type: the
+    detail names it), ``bad_name`` or ``bad_room``.
+    """
+    try:
+        value: Any = from_json(data)
+    except ValueError as error:
+        raise Refused(
+            RefusalCode.BAD_HANDSHAKE, f"the handshake is not JSON: {error}; it looks like {EXAMPLE}"
+        ) from None
+    if not isinstance(value, dict):
+        raise Refused(RefusalCode.BAD_HANDSHAKE, f"the handshake is not a JSON object; it looks like {EXAMPLE}")
+    try:
+        return Handshake.model_validate({key.lower(): field for key, field in value.items()})
+    except ValidationError as errors:
+        first = errors.errors(include_url=False)[0]
+    if first["type"] in ("bad_name", "bad_room"):
+        raise Refused(RefusalCode(first["type"]), first["msg"])
+    field = first["loc"][0]
+    said = "" if first["type"] == "missing" else f", not {_short(first['input'])}"
+    raise Refused(RefusalCode.BAD_HANDSHAKE, f"{field!r}: {first['msg']}{said}; a handshake looks like {EXAMPLE}")
+
+
+def _short(value: object) -> str:
+    shown = ascii(value)
+    return shown if len(shown) <= 40 else shown[:37] + "..."

@@ -1,0 +1,232 @@
+"""The hub: every room of a chat and the work that is due in them.
+
+Synchronous: a whole chat runs without an event loop.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Protocol
+
+from .broker import Broker
+from .clients import Client, Outlet
+from .clock import Clock
+from .entries import AnyEntry
+from .errors import RefusalCode, Refused
+from .fanout import fan_out
+from .limits import Limits
+from .names import check_room, name_key
+from .render import Style
+from .rooms import Room
+from .timers import Timers
+
+CROWD = 256
+"""Entries that may wait for the fan-out while more is read: each may be as large as one read."""
+
+
+class Runnable(Protocol):
+    """Something that does what it can do now when it is called."""
+
+    def run(self, now: float) -> None:
+        """Do it, without waiting."""
+        ...
+
+
+class Connected(Runnable, Protocol):
+    """A connection as the hub knows it."""
+
+    def abort(self) -> None:
+        """Leave the room and close the socket at once."""
+        ...
+
+    def disconnect(self, code: str) -> None:
+        """Tell the other side why, and close in good order."""
+        ...
+
+
+class Hub:
+    """The rooms, by name; the deadlines; and two lists of what is to be done next: rooms with news, and connections
+    that can go on. `settle` works them off. Whoever adds to them from outside calls nothing else: `wake` is called."""
+
+    def __init__(
+        self, limits: Limits, clock: Clock, broker: Broker, new_epoch: Callable[[], str], *, echo: bool, commands: bool
+    ) -> None:
+        self.limits = limits
+        self.clock = clock
+        self.broker = broker
+        self.echo = echo
+        """Whether senders get their own messages, where their handshake does not say."""
+        self.commands = commands
+        """Whether lines that start with ``/`` or ``@`` are commands, where the handshake does not say."""
+        self.timers = Timers()
+        self.draining = False
+        """Whether the server is shutting down: nobody comes in, and leaves are not announced."""
+        self.refusals: Counter[str] = Counter()
+        """How often each code refused a handshake."""
+        self.disconnects: Counter[str] = Counter()
+        """How often each code ended a membership."""
+        self.connections: dict[Connected, None] = {}
+        """Every connection that is not closed yet."""
+        self.wake: Callable[[], None] = _nothing
+        """Called when there may be something to do; set by whoever runs the hub."""
+        self.rooms: dict[str, Room] = {}
+        self._new_epoch = new_epoch
+        self._ids = count(1)
+        self._log_bytes = 0
+        self._empty: dict[Room, None] = {}  # rooms that keep their history, the longest empty first
+        self._news: dict[Room, None] = {}
+        self._runnable: dict[Runnable, None] = {}
+        self._evicted: dict[str, float] = {}  # names and addresses, with the time until which they are not waited for
+        broker.attach(self._deliver)
+
+    # Coming, going, moving
+
+    def room(self, name: str) -> Room | None:
+        """The room of this name, if there is one."""
+        return self.rooms.get(name_key(name))
+
+    def enter(
+        self, name: str, room: str, outlet: Outlet, style: Style, echo: bool, address: str, history: int = 0
+    ) -> Client:
+        """A new client in a room, its cursor at the head, with the last `history` messages to be shown first.
+
+        `name` and `room` are checked names. Raises `Refused` (``name_taken``, ``room_full``, ``server_full``,
+        ``draining``).
+        """
+        if self.draining:
+            raise Refused(RefusalCode.DRAINING, "the server is shutting down; try again in a few seconds")
+        client = Client(next(self._ids), name, outlet, style, echo, address)
+        place = self._open(room)
+        place.join(client)
+        self._occupied(place)
+        if history:
+            client.replay(history)
+        return client
+
+    def move(self, client: Client, room: str) -> None:
+        """Take a client to another room; where it is refused, it stays.
+
+        It must have caught up with the room it leaves. Raises `Refused` (also ``bad_room``).
+        """
+        target = self._open(check_room(room))
+        if target is not client.room:
+            target.check_free(client.key)
+            if client.room is not None:
+                client.room.leave(client, "moved")
+            target.join(client)
+            self._occupied(target)
+
+    def _open(self, name: str) -> Room:
+        key = name_key(name)
+        room = self.rooms.get(key)
+        if room is None:
+            if len(self.rooms) >= self.limits.rooms:
+                if not self._empty:
+                    raise Refused(
+                        RefusalCode.SERVER_FULL, f"there are {len(self.rooms):,} rooms, and no more are allowed"
+                    )
+                self._close(next(iter(self._empty)))
+            room = self.rooms[key] = Room(name, self._new_epoch(), self)
+            self.broker.open(key, room.epoch)
+        return room
+
+    def _occupied(self, room: Room) -> None:
+        if room in self._empty:
+            del self._empty[room]
+            self.timers.clear(room)
+
+    # What rooms tell (the Keeper that they expect)
+
+    def changed(self, room: Room) -> None:
+        """A room has news."""
+        self._news[room] = None
+        self.wake()
+
+    def emptied(self, room: Room) -> None:
+        """Nobody is in a room: it is freed once its history is past its keep time."""
+        if not room.settled:
+            return
+        if room.seq and self.limits.keep:
+            self._empty[room] = None
+            self.timers.set(room, self.clock.monotonic() + self.limits.keep, lambda now: self._close(room))
+        else:
+            self._close(room)
+
+    def _close(self, room: Room) -> None:
+        self._empty.pop(room, None)
+        self._news.pop(room, None)
+        self.timers.clear(room)
+        self._log_bytes -= room.log.held
+        del self.rooms[room.key]
+        self.broker.close(room.key)
+
+    def grew(self, by: int) -> None:
+        """A log grew: where all of them are too much, empty rooms go first, then the largest logs shrink."""
+        self._log_bytes += by
+        while self._log_bytes > self.limits.total_log_bytes:
+            if self._empty:
+                self._close(next(iter(self._empty)))
+                continue
+            largest = max(self.rooms.values(), key=lambda room: room.log.held)
+            held = largest.log.held
+            largest.log.shrink(held // 2)
+            if largest.log.held == held:
+                break
+            self._log_bytes += largest.log.held - held
+
+    def evicted(self, client: Client) -> None:
+        """Nobody waits for this member's name or address again for a while."""
+        until = self.clock.monotonic() + self.limits.unforgiven
+        for who in (client.key, client.address):
+            if who:
+                self._evicted.pop(who, None)
+                self._evicted[who] = until
+        while self._evicted and next(iter(self._evicted.values())) <= self.clock.monotonic():
+            del self._evicted[next(iter(self._evicted))]
+
+    def is_forgiven(self, client: Client) -> bool:
+        """Whether this member may be waited for."""
+        now = self.clock.monotonic()
+        return all(self._evicted.get(who, 0) <= now for who in (client.key, client.address))
+
+    def _deliver(self, room: str, entries: Sequence[AnyEntry]) -> None:
+        self.rooms[room].deliver(entries)
+
+    # Work
+
+    def call(self, runnable: Runnable) -> None:
+        """Have something run when its turn comes."""
+        self._runnable[runnable] = None
+        self.wake()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much was said that it should go out before more is read."""
+        return sum(len(room.fresh) for room in self._news) > CROWD
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is left for `settle`."""
+        return bool(self._news or self._runnable)
+
+    def settle(self) -> Iterator[None]:
+        """Do everything that is to be done; it yields where others should get a chance."""
+        while self._news or self._runnable:
+            while self._news:
+                room = next(iter(self._news))
+                del self._news[room]
+                yield from fan_out(room)
+                room.look_if_due(self.clock.monotonic())
+            runnable, self._runnable = self._runnable, {}
+            now = self.clock.monotonic()
+            for done, one in enumerate(runnable):
+                one.run(now)
+                if done % 64 == 63:
+                    yield
+            yield
+
+
+def _nothing() -> None:
+    pass

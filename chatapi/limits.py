@@ -1,0 +1,89 @@
+"""Every number that bounds the chat, in one place: its unit, its default, and why it is what it is."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+KiB: Final = 1024
+MiB: Final = 1024 * KiB
+
+NAME_CHARS: Final = 32
+"""Characters in a name at most: fixed by the protocol, so that every client can plan for it."""
+ROOM_CHARS: Final = 64
+"""Characters in a room's name at most: fixed by the protocol."""
+LISTED: Final = 100
+"""Names or rooms in one answer at most: fixed by the protocol."""
+
+READ_BYTES: Final = 64 * KiB
+"""Bytes taken from a socket at once: more would let one sender hold the others up for longer."""
+CHUNK_BYTES: Final = 64 * KiB
+"""Bytes of rendered log handed to a socket at once, about what its send buffer takes: what the kernel
+refuses of a chunk is all that a stalled member holds."""
+ENTRY_COST: Final = 160
+"""Bytes of Python objects around the text of one log entry: counted, so that a log of short lines is bounded too."""
+TICK: Final = 0.1
+"""Seconds between two looks at the deadlines: nothing here needs to be sharper."""
+
+
+class Limits(BaseModel):
+    """The limits of a server: immutable, checked, every one also a flag and an environment variable of `chatserver`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    line_bytes: int = Field(default=8 * KiB, ge=64, le=MiB)
+    """Bytes of UTF-8 in one line at most, its line end not counted; room for a few paragraphs."""
+    handshake_bytes: int = Field(default=8 * KiB, ge=128, le=MiB)
+    """Bytes of the handshake at most, blanks before it included."""
+    handshake_seconds: float = Field(default=10, gt=0, le=3600)
+    """Seconds from connecting until the handshake must be whole: a silent socket is not kept."""
+    nickname_seconds: float = Field(default=120, gt=0, le=3600)
+    """Seconds a person on the telnet door has to give a nickname that can be had."""
+
+    log_bytes: int = Field(default=8 * MiB, ge=64 * KiB)
+    """Bytes of one room's log at most: its history, and how far a slow member may fall behind."""
+    log_entries: int = Field(default=65_536, ge=64)
+    """Messages, joins, leaves and renames in one room's log at most."""
+    total_log_bytes: int = Field(default=512 * MiB, ge=MiB)
+    """Bytes of all rooms' logs together at most; the oldest empty rooms give way first, then the largest logs."""
+    keep: float = Field(default=3600, ge=0)
+    """Seconds that the history of a room is kept after its last member left."""
+    history: int = Field(default=1000, ge=0)
+    """Messages replayed at most, on joining and for `/history`, whatever is asked for."""
+    in_hand_bytes: int = Field(default=4 * MiB, ge=64 * KiB)
+    """Bytes of one room's messages that may wait for the broker before those who send are paused."""
+
+    send_buffer_bytes: int = Field(default=64 * KiB, ge=4 * KiB, le=64 * MiB)
+    """Bytes the kernel may hold for a member that does not read (SO_SNDBUF; Linux doubles it)."""
+    lane_bytes: int = Field(default=64 * KiB, ge=4 * KiB)
+    """Bytes of whispers and answers that may wait for one member."""
+
+    room_members: int = Field(default=20_000, ge=1)
+    """Members of one room at most."""
+    rooms: int = Field(default=10_000, ge=1)
+    """Rooms at most, those included that are empty and keep their history."""
+    connections: int = Field(default=50_000, ge=1)
+    """Connections at most, those included that have not yet sent a handshake."""
+
+    rate: float = Field(default=50, ge=0)
+    """Lines a second that are read from one member in the long run; 0 for no bound. More only wait, none are lost."""
+    burst: int = Field(default=200, ge=1)
+    """Lines that one member may send at once before `rate` holds it back."""
+    flood: int = Field(default=50, ge=1)
+    """Refused commands, lines, whispers and nicknames, beyond one a second, after which a member is disconnected."""
+
+    grace: float = Field(default=5, ge=0)
+    """Seconds that a room waits for a member that lags by more than half of its log, and that a leaving
+    member has to take what is still on its way to it."""
+    unforgiven: float = Field(default=60, ge=0)
+    """Seconds during which a name or an address that was disconnected for being slow is not waited for again."""
+    idle: float = Field(default=0, ge=0)
+    """Seconds without a byte after which a member is disconnected; 0 for never."""
+    linger: float = Field(default=2, ge=0)
+    """Seconds that a closing connection waits for the other side's end of stream."""
+    drain: float = Field(default=10, ge=0)
+    """Seconds that a server which was told to stop has to send what is left."""
+
+    announce: int = Field(default=200, ge=0)
+    """Members above which a room no longer announces joins, leaves and renames."""

@@ -1,0 +1,102 @@
+"""A room's log: what happened, in order, bounded. A member is a cursor into it; everything else is arithmetic."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from operator import attrgetter
+
+from .entries import AnyEntry, Said
+
+_position = attrgetter("position")
+_offset = attrgetter("offset")
+
+
+class Log:
+    """An append-only list of entries that forgets its oldest ones.
+
+    Positions count messages, joins, leaves and renames from 0; they are internal and never reused. `tail` is the
+    oldest position still held, `head` the one that the next entry gets; ``head - cursor`` is how far behind a
+    cursor is, and a cursor before `tail` has lost its place.
+    """
+
+    __slots__ = ("_entries", "_gone", "head", "max_bytes", "max_entries", "written")
+
+    def __init__(self, max_bytes: int, max_entries: int) -> None:
+        self.max_bytes = max_bytes
+        self.max_entries = max_entries
+        self._entries: list[AnyEntry] = []
+        self._gone = 0  # how many at the front of the list are trimmed but not yet deleted: deleting is O(n)
+        self.head = 0
+        self.written = 0
+        """Bytes appended in all."""
+
+    @property
+    def tail(self) -> int:
+        """The oldest position that can still be read."""
+        return self._entries[self._gone].position if self._gone < len(self._entries) else self.head
+
+    @property
+    def held(self) -> int:
+        """Bytes held now."""
+        return self.written - self._entries[self._gone].offset if self._gone < len(self._entries) else 0
+
+    def append(self, entry: AnyEntry) -> None:
+        """Give the entry its position and hold it, at the price of the oldest ones."""
+        entry.position = self.head
+        entry.offset = self.written
+        self._entries.append(entry)
+        self.head += entry.count
+        self.written += entry.weight
+        self._trim(self.max_bytes)
+
+    def shrink(self, to_bytes: int) -> None:
+        """Forget the oldest entries until at most `to_bytes` are held, or only the newest one."""
+        self._trim(to_bytes)
+
+    def _trim(self, max_bytes: int) -> None:
+        entries, gone = self._entries, self._gone
+        oldest_offset = self.written - max_bytes
+        oldest_position = self.head - self.max_entries
+        newest = len(entries) - 1  # held whatever its size
+        while gone < newest and (entries[gone].offset < oldest_offset or entries[gone].position < oldest_position):
+            gone += 1
+        if gone > 64 and gone * 2 > len(entries):
+            del entries[:gone]
+            gone = 0
+        self._gone = gone
+
+    def read(self, position: int, stop: int, most: int) -> tuple[list[AnyEntry], int]:
+        """Entries from `position` on, before `stop`, about `most` bytes of them but at least one.
+
+        Returns them with the position to go on from. The position must be held; `stop` lies between entries.
+        """
+        entries = self._entries
+        i = bisect_right(entries, position, lo=self._gone, key=_position) - 1
+        found: list[AnyEntry] = []
+        size = 0
+        while i < len(entries) and entries[i].position < stop and size < most:
+            entry = entries[i]
+            if entry.position < position and isinstance(entry, Said):
+                entry = entry.after(position)
+            found.append(entry)
+            size += entry.weight
+            i += 1
+        return found, found[-1].end if found else stop
+
+    def back(self, messages: int) -> int:
+        """The position from which `messages` messages follow, or the tail where fewer are held."""
+        i = len(self._entries)
+        position = self.head
+        while messages > 0 and i > self._gone:
+            i -= 1
+            entry = self._entries[i]
+            if entry.kept:
+                position = entry.position + max(0, entry.count - messages)
+                messages -= entry.count
+        return position
+
+    def behind_by(self, fraction: float) -> int:
+        """The position before which a cursor lags by more than this much of the log, in bytes or in entries."""
+        i = bisect_left(self._entries, self.written - fraction * self.max_bytes, lo=self._gone, key=_offset)
+        by_bytes = self._entries[i].position if i < len(self._entries) else self.head
+        return max(by_bytes, self.head - int(fraction * self.max_entries))

@@ -1,0 +1,131 @@
+"""The poller: the one place that waits on sockets, and the rounds in which everything is done.
+
+A round reads what is readable, runs the fan-out over the rooms that got something, and sends what became possible.
+The selector's own descriptor can be waited on, so one `anyio.wait_readable` serves every connection, on asyncio,
+uvloop and trio alike. Where it has none (Windows), a worker thread waits in `select` instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import socket
+from collections.abc import Callable, Iterator
+from typing import Final, cast
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from .hub import Hub
+from .limits import TICK
+from .wires import Pollable
+
+logger = logging.getLogger("chatapi")
+
+_SLICE: Final = 64
+"""Readable sockets served before the rest of the program has a turn."""
+
+
+class Poller:
+    """Runs a hub's rounds. `run` it in one task; everything else here belongs on the same event loop."""
+
+    def __init__(self, hub: Hub, *, threaded: bool = False) -> None:
+        self._hub = hub
+        self.selector = selectors.DefaultSelector()
+        self._threaded = threaded or not hasattr(self.selector, "fileno")
+        self._bell, self._button = socket.socketpair()
+        self._bell.setblocking(False)
+        self._button.setblocking(False)
+        self.selector.register(self._bell, selectors.EVENT_READ, None)
+        self._asleep = False
+        self._deadlines = anyio.Event()  # set while there are deadlines to look at
+        self._until: list[tuple[Callable[[], bool], anyio.Event]] = []
+        hub.wake = self.wake
+
+    def wake(self) -> None:
+        """Begin a round, if none is under way."""
+        if self._asleep:
+            self._asleep = False
+            with contextlib.suppress(OSError):
+                self._button.send(b"\0")
+
+    async def run(self) -> None:
+        """Run rounds until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._tick)
+            while True:
+                for _ in self._round():
+                    await anyio.lowlevel.checkpoint()
+                self._asleep = not self._hub.busy
+                if self._asleep:
+                    await self._wait()
+                    self._asleep = False
+                else:
+                    await anyio.lowlevel.checkpoint()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds at the end of a round."""
+        event = anyio.Event()
+        self._until.append((condition, event))
+        self.wake()
+        await event.wait()
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self._hub.wake = _nothing
+        self.selector.close()
+        self._bell.close()
+        self._button.close()
+
+    def _round(self) -> Iterator[None]:
+        hub = self._hub
+        now = hub.clock.monotonic()
+        hub.timers.run(now)
+        for done, (key, mask) in enumerate(self.selector.select(0)):
+            owner = cast("Pollable | None", key.data)
+            if owner is None:
+                with contextlib.suppress(BlockingIOError):
+                    self._bell.recv(64)
+                continue
+            try:
+                if mask & selectors.EVENT_READ:
+                    owner.readable(now)
+                if mask & selectors.EVENT_WRITE:
+                    owner.writable(now)
+            except Exception:
+                owner.crashed()
+            if done % _SLICE == _SLICE - 1:
+                yield
+                if hub.crowded:
+                    yield from hub.settle()
+        yield from hub.settle()
+        if hub.timers:
+            self._deadlines.set()
+        for waiting in [waiting for waiting in self._until if waiting[0]()]:
+            self._until.remove(waiting)
+            waiting[1].set()
+
+    async def _tick(self) -> None:
+        """Begin a round for the deadlines, every `TICK` seconds while there are any."""
+        while True:
+            await self._deadlines.wait()
+            await anyio.sleep(TICK)
+            self._deadlines = anyio.Event()
+            self.wake()
+
+    async def _wait(self) -> None:
+        if not self._threaded:
+            await anyio.wait_readable(self.selector.fileno())
+            return
+        try:
+            await anyio.to_thread.run_sync(self.selector.select, abandon_on_cancel=True)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._button.send(b"\0")  # the thread must not stay behind
+            raise
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,258 @@
+"""A room: a log, the members who read it, and the names they have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Protocol
+
+from .broker import Broker
+from .clients import Client
+from .clock import Clock
+from .entries import AnyEntry, Arrived, Departed, NameChanged, Said
+from .errors import RefusalCode, Refused
+from .events import Message
+from .limits import TICK, Limits
+from .log import Log
+from .names import name_key
+from .pressure import Pressure, Sender
+from .timers import Timers
+
+
+class Keeper(Protocol):
+    """What a room needs from the chat that it belongs to."""
+
+    limits: Limits
+    clock: Clock
+    broker: Broker
+    timers: Timers
+    draining: bool
+
+    def changed(self, room: Room) -> None:
+        """There is something new in the room's log."""
+        ...
+
+    def emptied(self, room: Room) -> None:
+        """The last member left, or the last thing on its way came back."""
+        ...
+
+    def grew(self, by: int) -> None:
+        """A log holds so many bytes more (or less)."""
+        ...
+
+    def evicted(self, client: Client) -> None:
+        """A member was disconnected for being slow."""
+        ...
+
+    def is_forgiven(self, client: Client) -> bool:
+        """Whether this member may be waited for: it was not disconnected for being slow a short while ago."""
+        ...
+
+
+class Room:
+    """A room of the chat: look at its `name`, `members` and `history`; members speak through their `Client`."""
+
+    __slots__ = (
+        "_in_hand",
+        "_keeper",
+        "_members",
+        "_pressure",
+        "behind",
+        "current",
+        "epoch",
+        "fresh",
+        "key",
+        "limits",
+        "listeners",
+        "log",
+        "name",
+        "seq",
+        "ts",
+    )
+
+    def __init__(self, name: str, epoch: str, keeper: Keeper) -> None:
+        self.name = name
+        self.key = name_key(name)
+        self.epoch = epoch
+        """Names this life of the room's log."""
+        self.limits = keeper.limits
+        self.log = Log(self.limits.log_bytes, self.limits.log_entries)
+        self.seq = 0
+        """The `seq` of the newest message; 0 before the first."""
+        self.ts = 0
+        """The `ts` of the newest message, in microseconds since 1970."""
+        self._keeper = keeper
+        self._members: dict[str, Client] = {}
+        self._pressure = Pressure()
+        self._in_hand = 0  # bytes submitted and not yet delivered
+        self.fresh: list[AnyEntry] = []
+        """What no fan-out pass has taken up yet."""
+        self.current: dict[int, Client] = {}
+        """Who is up to date, but for what is fresh, and has a socket that takes bytes."""
+        self.behind: dict[int, Client] = {}
+        """Who reads on from the log at its own pace."""
+        self.listeners: dict[int, Client] = {}
+        """The program's own members: told at once, without a pass."""
+
+    def __repr__(self) -> str:
+        return f"<Room {self.name!r}, {len(self)} members>"
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def members(self) -> list[Client]:
+        """Who is in the room now, sorted by name."""
+        return [self._members[key] for key in sorted(self._members)]
+
+    def first_members(self, most: int) -> list[str]:
+        """The first so many names, sorted."""
+        return [self._members[key].name for key in islice(sorted(self._members), most)]
+
+    def member(self, name: str) -> Client | None:
+        """Who has this name, in whichever spelling."""
+        return self._members.get(name_key(name))
+
+    def history(self, messages: int) -> list[Message]:
+        """The last `messages` messages, oldest first, as far as the log still holds them."""
+        log = self.log
+        entries, _ = log.read(log.back(messages), log.head, log.max_bytes * 2)
+        return [event for entry in entries if entry.kept for event in entry.events() if isinstance(event, Message)]
+
+    def micros(self) -> int:
+        """The time, in microseconds since 1970."""
+        return self._keeper.clock.micros()
+
+    # Who is in it
+
+    def check_free(self, key: str) -> None:
+        """Raise `Refused` (``name_taken``, ``room_full``) unless one more member, of this name, can come in."""
+        if (holder := self._members.get(key)) is not None:
+            raise Refused(RefusalCode.NAME_TAKEN, f"{holder.name!r} is already in {self.name!r}")
+        if len(self._members) >= self.limits.room_members:
+            raise Refused(RefusalCode.ROOM_FULL, f"{self.name!r} is full: it has {self.limits.room_members:,} members")
+
+    def join(self, client: Client) -> None:
+        """Let a client in; raises `Refused` as `check_free` does."""
+        self.check_free(client.key)
+        self._members[client.key] = client
+        client.enter(self)
+        self.behind[client.id] = client
+        self._announce(Arrived(client.id, client.name))
+
+    def leave(self, client: Client, reason: str) -> None:
+        """Let a member go: its name is free at once, and others are told in the order of the log."""
+        announced = len(self._members)
+        del self._members[client.key]
+        for place in (self.current, self.behind, self.listeners):
+            place.pop(client.id, None)
+        self._relieve(client)
+        client.part()
+        if announced > 1:
+            self._announce(Departed(client.id, client.name, reason), announced)
+        if not self._members:
+            self._keeper.emptied(self)
+
+    def rename(self, client: Client, name: str) -> None:
+        """Give a member another name; raises `Refused` (``name_taken``)."""
+        key = name_key(name)
+        if (holder := self._members.get(key)) is not None and holder is not client:
+            raise Refused(RefusalCode.NAME_TAKEN, f"{holder.name!r} is already in {self.name!r}")
+        old, client.name = client.name, name
+        del self._members[client.key]
+        client.key = key
+        self._members[key] = client
+        self.submit(NameChanged(client.id, old, name, quiet=len(self) > self.limits.announce))
+
+    def _announce(self, entry: AnyEntry, members: int = 0) -> None:
+        if (members or len(self._members)) <= self.limits.announce and not self._keeper.draining:
+            self.submit(entry)
+
+    # What is said in it
+
+    def submit(self, entry: AnyEntry) -> None:
+        """Hand an entry to the broker; it comes back through `deliver`."""
+        self._in_hand += entry.weight
+        self._keeper.broker.submit(self.key, (entry,))
+
+    def deliver(self, entries: Sequence[AnyEntry]) -> None:
+        """Entries in their final order: they are part of the log from here on."""
+        log = self.log
+        held = log.held
+        for entry in entries:
+            log.append(entry)
+            self._in_hand -= entry.weight
+            if isinstance(entry, Said):
+                self.seq, self.ts = entry.seq + entry.count - 1, entry.ts + entry.count - 1
+        self.fresh += entries
+        self._keeper.grew(log.held - held)
+        self._keeper.changed(self)
+        for client in self.listeners.values():
+            client.outlet.wake()
+        if not self._members and not self._in_hand:
+            self._keeper.emptied(self)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing of it is on its way through the broker."""
+        return not self._in_hand
+
+    # Who reads it, and how far
+
+    def stalled(self, client: Client) -> None:
+        """This member's socket took no more: it reads on at its own pace."""
+        if self.current.pop(client.id, None) is not None:
+            self.behind[client.id] = client
+
+    def caught_up(self, client: Client) -> None:
+        """This member has everything there is: from here on the passes serve it."""
+        if self.behind.pop(client.id, None) is not None:
+            self.current[client.id] = client
+            self._relieve(client)
+
+    def drew_level(self, client: Client) -> None:
+        """This listener has read everything there is."""
+        self._relieve(client)
+
+    def listen(self, client: Client, reads: bool) -> None:
+        """This member is the program's own, told of news at once; one that does not read is never behind."""
+        del self.behind[client.id]
+        if reads:
+            self.listeners[client.id] = client
+            self.behind[client.id] = client
+
+    @property
+    def congested(self) -> bool:
+        """Whether those who say something must wait: for a slow member, or for the broker."""
+        return self._pressure.paused or self._in_hand > self.limits.in_hand_bytes
+
+    def wait(self, sender: Sender) -> None:
+        """Call the sender's `resume` once the room may no longer be congested."""
+        self._pressure.wait(sender)
+
+    def look(self, now: float) -> None:
+        """See who lags, disconnect those who are not waited for any longer, let senders go on when nobody lags."""
+        pressure = self._pressure
+        for client in pressure.look(self.behind.values(), self.log, now, self.limits.grace, self._keeper.is_forgiven):
+            self.evict(client)
+        if not self.congested:
+            pressure.resume()
+        if pressure.lagging:
+            self._keeper.timers.set(self, now + TICK, self.look)
+
+    def look_if_due(self, now: float) -> None:
+        """`look`, where enough was written since the last time."""
+        if self.behind and self._pressure.is_due(self.log):
+            self.look(now)
+        elif not self.congested:
+            self._pressure.resume()
+
+    def evict(self, client: Client) -> None:
+        """Disconnect a member for being slow."""
+        self._keeper.evicted(client)
+        client.disconnect("slow_consumer")
+
+    def _relieve(self, client: Client) -> None:
+        self._pressure.relieve(client)
+        if not self.congested:
+            self._pressure.resume()

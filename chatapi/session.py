@@ -1,0 +1,243 @@
+"""A session: the protocol of one connection as a pure state machine. Bytes go in, one step at a time comes out.
+
+::
+
+    HANDSHAKE ── whole JSON object ──▶ LINES          the tcp door
+    NICKNAME  ── open() ─────────────▶ LINES          the telnet door: a line is a nickname until one is accepted
+
+A session is asked for one step at a time, never for all that it could parse: whoever asks may stop at any point,
+while a name or a room is changing or the member has said enough for now, and the bytes behind it wait unparsed.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final, NamedTuple, TypeAlias
+
+from .commands import BadCommand, Command, parse_command
+from .errors import RefusalCode, Refused
+from .framing import ObjectScanner, clean, cut_lines, find_fault, too_long
+from .handshake import EXAMPLE, Handshake, parse_handshake
+from .limits import Limits
+
+_BLANKS: Final = b" \t\r\n"
+
+
+class State(Enum):
+    """What the next bytes are."""
+
+    HANDSHAKE = auto()
+    NICKNAME = auto()
+    LINES = auto()
+
+
+class Lines(NamedTuple):
+    """So many messages: cleaned UTF-8, each line ended by a line feed. `cost` lines of input went into it."""
+
+    block: bytes
+    messages: int
+    cost: int
+
+
+class Nickname(NamedTuple):
+    """A line where a nickname was asked for."""
+
+    text: str
+
+
+class BadLine(NamedTuple):
+    """A line that cannot be taken, with what its sender is told; the following line is intact."""
+
+    why: str
+
+
+Step: TypeAlias = Handshake | Nickname | Lines | Command | BadCommand | BadLine
+
+
+class Session:
+    """The protocol of one connection: framing, handshake, commands."""
+
+    __slots__ = (
+        "_at",
+        "_buffer",
+        "_commands",
+        "_limits",
+        "_scanner",
+        "_skipped",
+        "_skipping",
+        "_swallow",
+        "ended",
+        "state",
+    )
+
+    def __init__(self, limits: Limits, state: State = State.HANDSHAKE) -> None:
+        self._limits = limits
+        self._buffer = b""
+        self._at = 0  # where in the buffer the next step begins
+        self._scanner: ObjectScanner | None = None
+        self._swallow = False  # a line end right behind the handshake belongs to it
+        self._skipping = False  # within a line over the limit, of which so much was dropped so far:
+        self._skipped = 0
+        self._commands = True
+        self.state = state
+        self.ended = False
+        """Whether the other side's end of stream has come."""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the wire."""
+        self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
+        self._at = 0
+
+    def end(self) -> None:
+        """Take the end of the stream: a last line without a line end is a line too."""
+        self.ended = True
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were read and not yet turned into steps."""
+        return len(self._buffer) - self._at
+
+    def open(self, commands: bool) -> None:
+        """The member is in its room: what follows are lines, and commands among them if so wished."""
+        self.state = State.LINES
+        self._commands = commands
+
+    def step(self, most: int) -> Step | None:
+        """The next step, of at most `most` lines, or None until more bytes come.
+
+        Raises `Refused` where a handshake cannot be taken; nothing is to be asked of the session after that.
+        """
+        step = self._step(most)
+        if step is None and self._at >= len(self._buffer):
+            self._buffer = b""  # the read it is a part of is not kept
+            self._at = 0
+        return step
+
+    def _step(self, most: int) -> Step | None:
+        if self.state is State.HANDSHAKE:
+            return self._handshake()
+        if self._swallow and not self._swallow_line_end():
+            return None
+        if self._skipping:
+            return self._skip()
+        buffer = self._buffer
+        end = buffer.rfind(b"\n", self._at) + 1
+        if end <= self._at:
+            return self._unfinished()
+        if self.state is State.NICKNAME:
+            return self._nickname()
+        return self._lines(end, most)
+
+    def _handshake(self) -> Handshake | None:
+        if self._scanner is None:
+            self._buffer = self._buffer.lstrip(_BLANKS)
+            if self._buffer:
+                if self._buffer[0] != 0x7B:
+                    shown = ascii(self._buffer[:16].decode("latin-1"))
+                    raise Refused(
+                        RefusalCode.BAD_HANDSHAKE,
+                        f"the handshake is a JSON object such as {EXAMPLE}; this starts with {shown}",
+                    )
+                self._scanner = ObjectScanner()
+        end = self._scanner.end(self._buffer) if self._scanner else 0
+        if (end or len(self._buffer)) > self._limits.handshake_bytes:
+            raise Refused(
+                RefusalCode.HANDSHAKE_TOO_LARGE, f"the handshake has more than {self._limits.handshake_bytes:,} bytes"
+            )
+        if not end:
+            if self.ended and self._buffer:
+                raise Refused(
+                    RefusalCode.BAD_HANDSHAKE, f"the stream ended within the handshake; it looks like {EXAMPLE}"
+                )
+            return None
+        handshake = parse_handshake(self._buffer[:end])
+        self._scanner = None
+        self._at = end
+        self._swallow = True
+        self.state = State.LINES
+        return handshake
+
+    def _swallow_line_end(self) -> bool:
+        """Drop the line end behind the handshake; False while it is not known whether there is one."""
+        rest = self._buffer[self._at : self._at + 2]
+        if not rest or (rest == b"\r" and not self.ended):
+            return False
+        if rest == b"\r\n":
+            self._at += 2
+        elif rest[0] == 0x0A:
+            self._at += 1
+        self._swallow = False
+        return True
+
+    def _unfinished(self) -> Step | None:
+        """There is no whole line: wait for the rest, or make do without."""
+        size = self.waiting
+        limit = self._limits.line_bytes
+        if size > limit + 1 or (size > limit and not self._buffer.endswith(b"\r")):
+            self._skipping = True
+            return self._skip()
+        if self.ended and size:
+            self._buffer += b"\n"
+            return self.step(1)
+        return None
+
+    def _skip(self) -> BadLine | None:
+        """Drop what is left of a line over the limit, up to its end."""
+        end = self._buffer.find(b"\n", self._at)
+        rest = self._buffer[self._at : end if end >= 0 else None]
+        if end < 0 and not self.ended:
+            self._buffer = b"\r" if rest.endswith(b"\r") else b""  # it may belong to the line end
+            self._at = 0
+            self._skipped += len(rest) - len(self._buffer)
+            return None
+        self._at = end + 1 if end >= 0 else len(self._buffer)
+        size = self._skipped + len(rest.removesuffix(b"\r"))
+        self._skipping, self._skipped = False, 0
+        return BadLine(too_long(size, self._limits.line_bytes))
+
+    def _nickname(self) -> Nickname | BadLine:
+        newline = self._buffer.index(b"\n", self._at)
+        line = self._buffer[self._at : newline + 1]
+        self._at = newline + 1
+        fault = find_fault(line, self._limits.line_bytes)
+        return BadLine(fault.why) if fault else Nickname(clean(line).decode().strip())
+
+    def _lines(self, end: int, most: int) -> Step:
+        buffer, at = self._buffer, self._at
+        if self._commands:
+            if buffer[at] in b"/@":
+                return self._command(buffer.index(b"\n", at) + 1)
+            for start in (b"\n/", b"\n@"):
+                found = buffer.find(start, at, end)
+                if found >= 0:
+                    end = found + 1
+        block = buffer[at:end]
+        cost = block.count(b"\n")
+        if cost > most:
+            block = cut_lines(block, most)
+            cost = most
+        fault = find_fault(block, self._limits.line_bytes)
+        if fault is not None:
+            if fault.start == 0:
+                self._at = at + fault.end
+                return BadLine(fault.why)
+            block = block[: fault.start]
+            cost = block.count(b"\n")
+        self._at = at + len(block)
+        return _said(block, cost)
+
+    def _command(self, end: int) -> Step:
+        """The line that starts with ``/`` or ``@``: a command, or text where that character is doubled."""
+        line = self._buffer[self._at : end]
+        self._at = end
+        fault = find_fault(line, self._limits.line_bytes)
+        if fault is not None:
+            return BadLine(fault.why)
+        if line[1:2] == line[:1]:
+            return _said(line[1:], 1)
+        return parse_command(clean(line).decode().rstrip("\n"))
+
+
+def _said(block: bytes, cost: int) -> Lines:
+    block = clean(block)
+    return Lines(block, block.count(b"\n"), cost)

@@ -1,0 +1,263 @@
+r"""A test kit for chats: time that is turned by hand, wires without sockets, and a broker that answers when told.
+
+With these a whole chat runs line by line inside a test, without an event loop and without waiting::
+
+    kit = ChatKit(limits=Limits(grace=5))
+    mina, zoe = kit.member("Mina", "dev"), kit.member("Zoe", "dev")
+    mina.send("hello\n")
+    kit.settle()
+    assert zoe.received() == "Mina:hello\n"
+
+Everything here is part of the public API.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from .broker import Broker, Deliver, InProcessBroker, Sequencer
+from .doors.connection import Connection, Door
+from .doors.telnet import TelnetDoor
+from .doors.text import TextDoor
+from .entries import AnyEntry
+from .hub import Hub
+from .limits import TICK, Limits
+from .wires import Pollable
+
+__all__ = ["ChatKit", "LateBroker", "MemoryWire", "Peer", "VirtualClock"]
+
+
+class VirtualClock:
+    """A clock that stands still until it is turned."""
+
+    def __init__(self, start: float = 1_000.0) -> None:
+        self._now = start
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self._now
+
+    def micros(self) -> int:
+        """Microseconds since 1970; the virtual clock began in 2026."""
+        return 1_767_225_600_000_000 + int(self._now * 1_000_000)
+
+    def turn(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self._now += seconds
+
+
+class MemoryWire:
+    """A connection without a socket: what the server sends is kept, up to `capacity` bytes that nobody takes."""
+
+    def __init__(self, capacity: int = 1 << 30) -> None:
+        self.capacity = capacity
+        """Bytes that the other side's buffer takes before the server's sends are refused; change it at will."""
+        self.sent = bytearray()
+        """What the server sent and nobody took yet."""
+        self.reading = False
+        self.writing = False
+        self.ended = False
+        """Whether the server ended its stream."""
+        self.closed = False
+        """Whether the server closed the connection."""
+        self.discarded = 0
+        """Bytes that were still to be read when the server closed: a real socket would have sent a reset."""
+        self._incoming: deque[bytes] = deque()
+        self._broken = False
+        self._owner: Pollable | None = None
+
+    # The server's side
+
+    def attach(self, owner: Pollable) -> None:
+        """Learn who is to be told."""
+        self._owner = owner
+
+    def offer(self, data: bytes | memoryview) -> int:
+        """Take what there is room for."""
+        if self._broken or self.closed:
+            raise ConnectionResetError("the connection is broken")
+        if self.ended:
+            raise BrokenPipeError("the stream was ended")
+        room = max(0, self.capacity - len(self.sent))
+        self.sent += data[:room]
+        return min(room, len(data))
+
+    def receive(self) -> bytes | None:
+        """What has come in."""
+        if self._broken:
+            raise ConnectionResetError("the connection is broken")
+        return self._incoming.popleft() if self._incoming else None
+
+    def watch(self, read: bool, write: bool) -> None:
+        """Note what is wanted."""
+        self.reading, self.writing = read, write
+
+    def shut(self) -> None:
+        """End the stream."""
+        self.ended = True
+
+    def close(self) -> None:
+        """Close."""
+        self.discarded = sum(map(len, self._incoming))
+        self.closed = self.ended = True
+        self.reading = self.writing = False
+
+    # The other side's
+
+    def feed(self, data: bytes) -> None:
+        """Let bytes arrive; empty ones are the end of the stream."""
+        self._incoming.append(data)
+
+    def reset(self) -> None:
+        """Break the connection."""
+        self._broken = True
+
+    def take(self, most: int | None = None) -> bytes:
+        """Read what the server sent, at most `most` bytes of it."""
+        taken = bytes(self.sent[:most])
+        del self.sent[:most]
+        return taken
+
+    def poll(self, now: float) -> bool:
+        """Tell the owner what can be done, as the poller would; returns whether there was anything."""
+        owner = self._owner
+        assert owner is not None
+        readable = self.reading and (bool(self._incoming) or self._broken)
+        writable = self.writing and (len(self.sent) < self.capacity or self._broken)
+        if readable:
+            owner.readable(now)
+        if writable and self.writing:
+            owner.writable(now)
+        return readable or writable
+
+
+class Peer:
+    """One connected client of a `ChatKit`, as seen from the client's side."""
+
+    def __init__(self, kit: ChatKit, door: Door, address: str, capacity: int) -> None:
+        self.wire = MemoryWire(capacity)
+        self.connection = Connection(kit.hub, door, self.wire, address)
+        self._kit = kit
+
+    def send(self, data: str | bytes) -> None:
+        """Send bytes; they are read when the kit settles."""
+        self.wire.feed(data.encode() if isinstance(data, str) else data)
+
+    def end(self) -> None:
+        """End this side's stream."""
+        self.wire.feed(b"")
+
+    def received(self) -> str:
+        """Everything that came since the last call, after the kit has settled."""
+        self._kit.settle()
+        data = bytearray()
+        while taken := self.wire.take():
+            data += taken
+            self._kit.settle()
+        return data.decode()
+
+    def lines(self) -> list[str]:
+        """`received`, as lines."""
+        return self.received().splitlines()
+
+
+class LateBroker:
+    """A broker that delivers when the test says, as one that waits for a disk or a network would, only worse."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self._rooms: dict[str, Sequencer] = {}
+        self._pending: deque[tuple[str, AnyEntry]] = deque()
+        self._deliver: Deliver | None = None
+
+    @property
+    def pending(self) -> int:
+        """Entries that were submitted and not yet delivered."""
+        return len(self._pending)
+
+    def attach(self, deliver: Deliver) -> None:
+        """Learn where to deliver to."""
+        self._deliver = deliver
+
+    def open(self, room: str, epoch: str) -> None:
+        """Begin to count a room."""
+        self._rooms[room] = Sequencer(epoch, self._clock)
+
+    def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
+        """Keep them for later."""
+        self._pending.extend((room, entry) for entry in entries)
+
+    def close(self, room: str) -> None:
+        """Forget a room."""
+        del self._rooms[room]
+
+    def release(self, most: int | None = None) -> int:
+        """Deliver the oldest `most` entries, or all of them; returns how many there were."""
+        assert self._deliver is not None
+        released = 0
+        while self._pending and (most is None or released < most):
+            room, entry = self._pending.popleft()
+            self._rooms[room].stamp(entry)
+            self._deliver(room, (entry,))
+            released += 1
+        return released
+
+
+class ChatKit:
+    """A whole chat in a test: no event loop, no sockets, no waiting."""
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        broker: Callable[[VirtualClock], Broker] = InProcessBroker,
+        echo: bool = False,
+        commands: bool = True,
+        lobby: str = "lounge",
+    ) -> None:
+        self.clock = VirtualClock()
+        self.broker = broker(self.clock)
+        numbers = count(1)
+        self.hub = Hub(
+            limits or Limits(), self.clock, self.broker, lambda: f"epoch{next(numbers)}", echo=echo, commands=commands
+        )
+        self.peers: list[Peer] = []
+        self._text, self._telnet = TextDoor(), TelnetDoor(lobby)
+        self._hosts = count(1)
+
+    def connect(self, *, telnet: bool = False, address: str = "", capacity: int = 1 << 30) -> Peer:
+        """A new connection; `capacity` is what its buffer takes before the server's sends are refused."""
+        address = address or f"10.0.{next(self._hosts)}.1:1000"
+        peer = Peer(self, self._telnet if telnet else self._text, address, capacity)
+        self.peers.append(peer)
+        return peer
+
+    def member(
+        self, name: str, room: str = "dev", *, capacity: int = 1 << 30, address: str = "", **fields: Any
+    ) -> Peer:
+        """A connection that has sent its handshake, with any further fields, and was let in or refused."""
+        peer = self.connect(capacity=capacity, address=address)
+        peer.send(json.dumps({"name": name, "room": room, **fields}) + "\n")
+        self.settle()
+        return peer
+
+    def settle(self) -> None:
+        """Let everybody read, write and hear until nothing is left to be done at this point in time."""
+        while True:
+            progress = [peer for peer in self.peers if not peer.wire.closed and peer.wire.poll(self.clock.monotonic())]
+            for _ in self.hub.settle():
+                pass
+            if not progress:
+                return
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, with everything that falls due in it."""
+        end = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < end:
+            self.clock.turn(min(TICK, end - self.clock.monotonic()))
+            self.hub.timers.run(self.clock.monotonic())
+            self.settle()

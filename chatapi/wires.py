@@ -1,0 +1,108 @@
+"""Wires: one connection's bytes as offer, receive and close. Nothing here waits; the poller says when to try again."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from typing import Protocol
+
+from .limits import READ_BYTES
+
+
+class Pollable(Protocol):
+    """Who is told what its wire can do now."""
+
+    def readable(self, now: float) -> None:
+        """There are bytes to receive, or the end of the stream."""
+        ...
+
+    def writable(self, now: float) -> None:
+        """There is room for bytes to send."""
+        ...
+
+    def crashed(self) -> None:
+        """An exception came out of one of these; it is being handled and can be logged."""
+        ...
+
+
+class Wire(Protocol):
+    """What a connection needs from its transport."""
+
+    def attach(self, owner: Pollable) -> None:
+        """Learn who is to be told; called once, before anything else."""
+        ...
+
+    def offer(self, data: bytes | memoryview) -> int:
+        """Send what can be sent now; returns how many bytes were. Raises `OSError` where the connection is broken."""
+        ...
+
+    def receive(self) -> bytes | None:
+        """Bytes that are there now; empty at the end of the stream, None where there are none. Raises `OSError`."""
+        ...
+
+    def watch(self, read: bool, write: bool) -> None:
+        """Say which of the two can be tried again when it is possible; neither means not to look at all."""
+        ...
+
+    def shut(self) -> None:
+        """End the stream to the other side; receiving goes on. Never raises."""
+        ...
+
+    def close(self) -> None:
+        """Give the socket back; never raises. What was received and not read destroys what is on its way out."""
+        ...
+
+
+class SocketWire:
+    """A non-blocking TCP socket, registered with a selector under whoever is to be told."""
+
+    __slots__ = ("_mask", "_owner", "_selector", "_socket")
+
+    def __init__(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
+        self._socket = sock
+        self._selector = selector
+        self._mask = 0
+        self._owner: Pollable | None = None
+
+    def attach(self, owner: Pollable) -> None:
+        """Learn who is to be told."""
+        self._owner = owner
+
+    def offer(self, data: bytes | memoryview) -> int:
+        """Send what can be sent now."""
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def receive(self) -> bytes | None:
+        """Bytes that are there now."""
+        try:
+            return self._socket.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def watch(self, read: bool, write: bool) -> None:
+        """Register for what is wanted; with a mask of 0 epoll would report a hang-up for ever, so that unregisters."""
+        mask = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
+        if mask == self._mask:
+            return
+        if not mask:
+            self._selector.unregister(self._socket)
+        elif self._mask:
+            self._selector.modify(self._socket, mask, self._owner)
+        else:
+            self._selector.register(self._socket, mask, self._owner)
+        self._mask = mask
+
+    def shut(self) -> None:
+        """Shut down writing."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the other side was faster
+
+    def close(self) -> None:
+        """Unregister and close."""
+        self.watch(read=False, write=False)
+        self._socket.close()
