@@ -14,7 +14,7 @@ from .addresses import Address, bind, parse_address
 from .bots import Bot
 from .broker import Broker, InProcessBroker
 from .clock import Clock, SystemClock
-from .doors.connection import Door
+from .doors.door import Door
 from .doors.listener import Listener
 from .doors.telnet import TelnetDoor
 from .doors.text import TextDoor
@@ -100,6 +100,8 @@ class ChatAPI:
         `serve` as well.
         """
         hub = self._hub
+        if self._poller is None:
+            hub.timers.run(hub.clock.monotonic())  # nobody else does, where nothing is served
         shown, place = check_name(name), check_room(room)
         bot = Bot(lambda bot: hub.enter(shown, place, bot, TEXT, echo, "", history), hub)
         assert bot.room is not None

@@ -264,4 +264,6 @@ class Client:
         if self._lane is None:
             self._lane = deque()
         self._lane.append(item)
+        if self.room is not None:
+            self.room.stalled(self)  # a pass would not stop at the item's place: it reads for itself
         self.outlet.wake()

@@ -70,6 +70,8 @@ class Log:
 
         Returns them with the position to go on from. The position must be held; `stop` lies between entries.
         """
+        if position >= stop:
+            return [], position
         entries = self._entries
         i = bisect_right(entries, position, lo=self._gone, key=_position) - 1
         found: list[AnyEntry] = []
@@ -81,7 +83,7 @@ class Log:
             found.append(entry)
             size += entry.weight
             i += 1
-        return found, found[-1].end if found else stop
+        return found, found[-1].end
 
     def back(self, messages: int) -> int:
         """The position from which `messages` messages follow, or the tail where fewer are held."""

@@ -88,7 +88,7 @@ class Room:
         self.fresh: list[AnyEntry] = []
         """What no fan-out pass has taken up yet."""
         self.current: dict[int, Client] = {}
-        """Who is up to date, but for what is fresh, and has a socket that takes bytes."""
+        """Who is up to date but for what is fresh, has a socket that takes bytes, and nothing in its lane."""
         self.behind: dict[int, Client] = {}
         """Who reads on from the log at its own pace."""
         self.listeners: dict[int, Client] = {}
@@ -184,9 +184,11 @@ class Room:
             self._in_hand -= entry.weight
             if isinstance(entry, Said):
                 self.seq, self.ts = entry.seq + entry.count - 1, entry.ts + entry.count - 1
-        self.fresh += entries
         self._keeper.grew(log.held - held)
-        self._keeper.changed(self)
+        if self.current:
+            self.fresh += entries
+        if self.current or self.behind:
+            self._keeper.changed(self)
         for client in self.listeners.values():
             client.outlet.wake()
         if not self._members and not self._in_hand:
@@ -200,7 +202,7 @@ class Room:
     # Who reads it, and how far
 
     def stalled(self, client: Client) -> None:
-        """This member's socket took no more: it reads on at its own pace."""
+        """This member's socket took no more, or its lane has something: it reads on at its own pace."""
         if self.current.pop(client.id, None) is not None:
             self.behind[client.id] = client
 

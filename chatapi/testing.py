@@ -20,7 +20,8 @@ from itertools import count
 from typing import Any
 
 from .broker import Broker, Deliver, InProcessBroker, Sequencer
-from .doors.connection import Connection, Door
+from .doors.connection import Connection
+from .doors.door import Door
 from .doors.telnet import TelnetDoor
 from .doors.text import TextDoor
 from .entries import AnyEntry

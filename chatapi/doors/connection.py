@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import logging
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from ..clients import Client, Part
 from ..commands import BadCommand, Command
 from ..errors import DISCONNECTS, Disconnect, RefusalCode, Refused
 from ..events import Whisper
 from ..framing import TelnetFilter
-from ..handshake import Handshake
 from ..limits import CHUNK_BYTES
+from ..pace import NO_LIMIT, Pace
 from ..render import Batch, Style, render
 from ..rooms import Room
-from ..session import BadLine, Lines, Nickname, Session, State, Step
+from ..session import BadLine, Lines, Session, Step
 from ..wires import Wire
 from . import replies
+from .door import Door
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -35,7 +36,6 @@ logger = logging.getLogger("chatapi")
 
 _STEPS: Final = 64
 """Steps taken for one connection before it is somebody else's turn."""
-_NO_LIMIT: Final = 1 << 30
 
 
 class Stage(IntEnum):
@@ -48,53 +48,19 @@ class Stage(IntEnum):
     CLOSED = 4
 
 
-Opening: TypeAlias = Handshake | Nickname | BadLine
-"""What a session yields before its member has joined."""
-
-
-class Door(Protocol):
-    """What makes one door different from another."""
-
-    opens_with: State
-    """What the first bytes are."""
-    style: Style
-    """How the server speaks until the member has said how it wants to be spoken to."""
-    telnet: bool
-    """Whether IAC sequences are understood."""
-
-    def seconds(self, hub: Hub) -> float:
-        """How long the opening may take."""
-        ...
-
-    def greet(self, connection: Connection) -> None:
-        """Somebody connected."""
-        ...
-
-    def admit(self, connection: Connection, step: Opening) -> None:
-        """Somebody said who they are: let the connection `join`, or raise `Refused`."""
-        ...
-
-    def refuse(self, connection: Connection, refused: Refused) -> None:
-        """Say why; end the connection, or ask again."""
-        ...
-
-
 class Connection:
     """One connected peer. It is an `Outlet` to its client, a `Sender` to its room, a `Runnable` to the hub."""
 
     __slots__ = (
-        "_faults",
-        "_faults_at",
         "_heard",
         "_held",
         "_hub",
         "_last",
+        "_pace",
         "_parked",
         "_peer_ended",
         "_stage",
         "_telnet",
-        "_tokens",
-        "_tokens_at",
         "_unsent",
         "_wire",
         "address",
@@ -120,11 +86,10 @@ class Connection:
         self._parked = False  # whether reading waits for something
         self._peer_ended = False
         self._telnet = TelnetFilter() if door.telnet else None
-        self._tokens = float(hub.limits.burst)
-        self._faults = 0.0
-        self._tokens_at = self._faults_at = self._heard = now = hub.clock.monotonic()
+        self._heard = now = hub.clock.monotonic()
+        self._pace = Pace(hub.limits, now)
         hub.connections[self] = None
-        hub.timers.set(self, now + door.seconds(hub), self._deadline)
+        hub.timers.set(self, now + door.seconds(hub.limits), self._deadline)
         wire.attach(self)
         self._watch()
         door.greet(self)
@@ -144,8 +109,13 @@ class Connection:
         if data is None:
             return
         self._heard = now
+        if not data:
+            self._peer_ended = True
         if self._stage >= Stage.FLUSHING:
-            self._discard(data)
+            if self._stage is Stage.LINGERING and not data:
+                self._close()
+            else:
+                self._watch()
             return
         if not data:
             self.session.end()
@@ -156,14 +126,6 @@ class Connection:
             self.session.feed(text)
             self.write(answer)
         self._advance(now)
-
-    def _discard(self, data: bytes) -> None:
-        if not data:
-            self._peer_ended = True
-            if self._stage is Stage.LINGERING:
-                self._close()
-            else:
-                self._watch()
 
     def _advance(self, now: float) -> None:
         """Take steps for as long as nothing stands in the way."""
@@ -187,8 +149,7 @@ class Connection:
         else:
             self._hub.call(self)  # there is more, but others have their turn first
             return
-        if self.session.ended:
-            self._peer_ended = True
+        if self._peer_ended:
             self._leave("bye", b"")
         else:
             self._parked = False
@@ -200,7 +161,7 @@ class Connection:
             assert not isinstance(step, Lines | Command | BadCommand)
             self.door.admit(self, step)
         elif isinstance(step, Lines):
-            self._tokens -= step.cost
+            self._pace.spend(step.cost)
             if step.messages:
                 client.say(step.block, step.messages)
         elif isinstance(step, Command):
@@ -209,12 +170,12 @@ class Connection:
                 if self._unsent is None:
                     self._hub.call(self)
                 return
-            self._tokens -= 1
+            self._pace.spend(1)
             if not replies.carry_out(self, client, step):
                 self.fault()
         else:
             assert isinstance(step, BadLine | BadCommand)
-            self._tokens -= 1
+            self._pace.spend(1)
             self.tell(step.why)
             self.fault()
 
@@ -222,30 +183,22 @@ class Connection:
         """How many lines may be taken now; 0 where something stands in the way, which will have `run` called."""
         client = self.client
         if client is None or client.room is None:
-            return _NO_LIMIT
+            return NO_LIMIT
         if client.lane_full:
             return 0
         if self._hub.draining:
-            return _NO_LIMIT
+            return NO_LIMIT
         if client.room.congested:
             client.room.wait(self)
             return 0
-        limits = self._hub.limits
-        if not limits.rate:
-            return _NO_LIMIT
-        self._tokens = min(limits.burst, self._tokens + (now - self._tokens_at) * limits.rate)
-        self._tokens_at = now
-        if self._tokens < 1:
-            self._hub.timers.set(self, now + (1 - self._tokens) / limits.rate, self._deadline)
-            return 0
-        return int(self._tokens)
+        allowed = self._pace.allowance(now)
+        if not allowed:
+            self._hub.timers.set(self, self._pace.ready_at, self._deadline)
+        return allowed
 
     def fault(self) -> None:
         """Something was refused; too much of that in too short a time is a flood."""
-        now = self._hub.clock.monotonic()
-        self._faults = max(0.0, self._faults - (now - self._faults_at)) + 1
-        self._faults_at = now
-        if self._faults > self._hub.limits.flood:
+        if self._pace.fault(self._hub.clock.monotonic()):
             self.disconnect("flood")
 
     def _park(self) -> None:
@@ -317,7 +270,13 @@ class Connection:
     def crashed(self) -> None:
         """An exception came out of something done for this connection: it alone ends, and the log says why."""
         logger.exception("an error inside the server, for %s", self.address)
-        self._lost("server_error")
+        try:
+            if self._stage <= Stage.JOINED:
+                self.disconnect("server_error")
+            else:
+                self._close()
+        except Exception:
+            self._lost("server_error")
 
     def abort(self) -> None:
         """Close at once, without a word."""
@@ -363,7 +322,7 @@ class Connection:
     def _deadline(self, now: float) -> None:
         """The time of what this connection was waiting for is up."""
         if self._stage is Stage.OPENING:
-            seconds = self.door.seconds(self._hub)
+            seconds = self.door.seconds(self._hub.limits)
             self.door.refuse(self, Refused(RefusalCode.HANDSHAKE_TIMEOUT, f"no handshake came within {seconds:g} s"))
         elif self._stage is not Stage.JOINED:
             self._close()
@@ -476,8 +435,7 @@ class Connection:
     def _watch(self) -> None:
         if self._stage is Stage.CLOSED:
             return
-        if self._stage >= Stage.FLUSHING:
-            read = not self._peer_ended
-        else:
-            read = not (self._parked or self.session.ended or self._hub.draining)
+        read = not self._peer_ended
+        if self._stage is Stage.JOINED:
+            read = read and not self._parked and not self._hub.draining
         self._wire.watch(read, write=bool(self._unsent))

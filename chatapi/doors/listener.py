@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from ..addresses import configure, shown
 from ..errors import RefusalCode, Refused
 from ..wires import SocketWire
-from .connection import Connection, Door
+from .connection import Connection
+from .door import Door
 
 if TYPE_CHECKING:
     from ..hub import Hub

@@ -8,11 +8,12 @@ from ..errors import RefusalCode, Refused
 from ..names import check_name, check_room
 from ..render import TELNET
 from ..session import BadLine, Nickname, State
-from .connection import Connection, Opening
+from .door import Opening
 from .replies import who_is_here
 
 if TYPE_CHECKING:
-    from ..hub import Hub
+    from ..limits import Limits
+    from .connection import Connection
 
 _PROMPT: Final = b"Nickname: "
 _ASK_AGAIN: Final = (RefusalCode.BAD_NAME, RefusalCode.NAME_TAKEN)
@@ -31,9 +32,9 @@ class TelnetDoor:
     def __init__(self, lobby: str = "lounge") -> None:
         self.lobby = check_room(lobby)
 
-    def seconds(self, hub: Hub) -> float:
+    def seconds(self, limits: Limits) -> float:
         """How long a person may take to find a nickname."""
-        return hub.limits.nickname_seconds
+        return limits.nickname_seconds
 
     def greet(self, connection: Connection) -> None:
         """Say where one is, and ask."""

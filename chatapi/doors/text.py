@@ -9,10 +9,11 @@ from ..errors import Refused
 from ..handshake import Handshake
 from ..render import TEXT, TEXT_WITH_NOTICES
 from ..session import State
-from .connection import Connection, Opening
+from .door import Opening
 
 if TYPE_CHECKING:
-    from ..hub import Hub
+    from ..limits import Limits
+    from .connection import Connection
 
 
 class TextDoor:
@@ -22,9 +23,9 @@ class TextDoor:
     style = TEXT
     telnet = False
 
-    def seconds(self, hub: Hub) -> float:
+    def seconds(self, limits: Limits) -> float:
         """How long the handshake may take."""
-        return hub.limits.handshake_seconds
+        return limits.handshake_seconds
 
     def greet(self, connection: Connection) -> None:
         """The client speaks first."""

@@ -1,0 +1,96 @@
+"""The layers of docs/architecture.md: imports go downwards only, and the core stays pure."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "chatapi"
+LAYERS = [
+    {"limits", "events", "clock"},
+    {"errors", "entries", "framing", "timers"},
+    {"names", "commands", "log", "render", "broker", "pace", "addresses"},
+    {"handshake", "clients"},
+    {"session", "pressure", "wires"},
+    {"rooms"},
+    {"fanout"},
+    {"hub"},
+    {"doors.replies", "doors.door"},
+    {"doors.connection", "doors.text", "doors.telnet"},
+    {"doors.listener", "poller", "bots"},
+    {"chat"},
+    {"__init__", "testing", "doors.__init__", "cli.__init__"},
+    {"cli.flags"},
+    {"cli.server", "cli.client"},
+]
+PURE = {
+    "errors", "limits", "events", "entries", "framing", "names", "handshake", "commands", "session", "log", "render",
+    "broker", "pace", "timers", "pressure", "clients", "rooms", "fanout",
+}  # fmt: skip
+OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}
+
+
+def imports(module: str, *, typing_too: bool = False) -> set[str]:
+    """What a module imports, ours as ``.name``; what is only imported for type checkers does not count."""
+    parts = module.split(".")
+    tree = ast.parse(PACKAGE.joinpath(*parts).with_suffix(".py").read_text())
+    found = set()
+    for node in tree.body if not typing_too else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if not node.level:
+                found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+                continue
+            package = parts[: len(parts) - node.level]
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            found |= {"." + ".".join([*package, name]) for name in names if name}
+    return found
+
+
+MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
+LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
+
+
+def test_every_module_has_its_layer() -> None:
+    assert set(MODULES) == set(LEVEL)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_downwards_or_sideways_without_a_circle(module: str) -> None:
+    for name in imports(module):
+        if name.startswith("."):
+            assert LEVEL[name[1:]] <= LEVEL[module], f"{module} imports {name[1:]}"
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_the_core_is_pure(module: str) -> None:
+    outside = {name.partition(".")[0] for name in imports(module, typing_too=True)} & OUTSIDE
+    assert not outside
+
+
+@pytest.mark.parametrize("module", ["rooms", "clients"])
+def test_rooms_and_clients_know_no_door_and_no_wire(module: str) -> None:
+    assert not {name for name in imports(module, typing_too=True) if name.startswith((".doors", ".wires", ".poller"))}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_event_loop_is_named(module: str) -> None:
+    assert not {"asyncio", "trio"} & {name.partition(".")[0] for name in imports(module, typing_too=True)}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("cli")])
+def test_the_library_owns_no_signals_and_never_ends_the_program(module: str) -> None:
+    source = PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text()
+    assert "signal" not in imports(module, typing_too=True)
+    assert "sys.exit" not in source
+    assert "SystemExit" not in source
+    assert "basicConfig" not in source
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_stay_small(module: str) -> None:
+    lines = PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text().count("\n")
+    assert lines <= 500, "split it by idea"
