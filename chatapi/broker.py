@@ -42,10 +42,10 @@ class Sequencer:
     __slots__ = ("_clock", "epoch", "seq", "ts")
 
     def __init__(self, epoch: str, clock: Clock) -> None:
-        self.epoch = epoch
-        self.seq = 0
+        self.epoch: str = epoch
+        self.seq: int = 0
         """The newest message's."""
-        self.ts = 0
+        self.ts: int = 0
         self._clock = clock
 
     def stamp(self, entry: AnyEntry) -> None:

@@ -90,23 +90,23 @@ class Client:
     )
 
     def __init__(self, id: int, name: str, outlet: Outlet, style: Style, echo: bool, address: str) -> None:  # noqa: A002
-        self.id = id
+        self.id: int = id
         """A number that no other client of this server has or had."""
-        self.name = name
+        self.name: str = name
         """The name as it is shown."""
-        self.key = name_key(name)
+        self.key: str = name_key(name)
         self.room: Room | None = None
         """The room it is in; None before it has joined and once it has left."""
         self._log = _NOWHERE
-        self.address = address
+        self.address: str = address
         """Where it is connected from; empty for a program's own member."""
-        self.echo = echo
-        self.style = style
-        self.outlet = outlet
-        self.position = 0  # the cursor: the next position of the log to be shown to it
+        self.echo: bool = echo
+        self.style: Style = style
+        self.outlet: Outlet = outlet
+        self.position: int = 0  # the cursor: the next position of the log to be shown to it
         self.end: int | None = None  # where its stream ends, once it has left
         self._lane: deque[_Private | _Replay] | None = None
-        self.lane_size = 0
+        self.lane_size: int = 0
 
     def __repr__(self) -> str:
         return f"<Client {self.name!r} in {self.room.name!r}>" if self.room else f"<Client {self.name!r}, gone>"

@@ -23,14 +23,14 @@ class Entry:
     weight = ENTRY_COST
 
     def __init__(self, origin: int, name: str) -> None:
-        self.origin = origin
+        self.origin: int = origin
         """The id of the member that caused it, on this node."""
-        self.name = name
-        self.seq = 0
+        self.name: str = name
+        self.seq: int = 0
         """Given by the broker: the first message's number in a run, or the last one's before anything else."""
-        self.position = 0
+        self.position: int = 0
         """Given by the log: where it stands."""
-        self.offset = 0
+        self.offset: int = 0
         """Given by the log: the bytes that came before it."""
 
     @property
@@ -56,9 +56,9 @@ class Said(Entry):
 
     def __init__(self, origin: int, name: str, block: bytes, count: int) -> None:
         super().__init__(origin, name)
-        self.block = block
-        self.count = count
-        self.ts = 0
+        self.block: bytes = block
+        self.count: int = count
+        self.ts: int = 0
         """Given by the broker: the first message's time; the others follow microsecond by microsecond."""
 
     @property
@@ -101,7 +101,7 @@ class Departed(Entry):
 
     def __init__(self, origin: int, name: str, reason: str) -> None:
         super().__init__(origin, name)
-        self.reason = reason
+        self.reason: str = reason
 
     def events(self) -> Iterator[Event]:
         """One `Left`."""
@@ -115,8 +115,8 @@ class NameChanged(Entry):
 
     def __init__(self, origin: int, name: str, to: str, quiet: bool) -> None:
         super().__init__(origin, name)
-        self.to = to
-        self.quiet = quiet
+        self.to: str = to
+        self.quiet: bool = quiet
 
     def events(self) -> Iterator[Event]:
         """One `Renamed`."""

@@ -101,7 +101,7 @@ class Disconnected(ChatError):
     def __init__(self, reason: Disconnect, detail: str = "") -> None:
         super().__init__(f"{reason.code}: {detail or reason.detail}")
         self.reason = reason
-        self.detail = detail or reason.detail
+        self.detail: str = detail or reason.detail
 
 
 class AddressError(ValueError):

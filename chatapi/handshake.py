@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError, from_json
@@ -30,7 +30,9 @@ def _room(value: str) -> str:
 class Handshake(BaseModel):
     """What a client says first. Unknown keys are ignored, types are not converted (``"history": "3"`` is an error)."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True
+    )
 
     name: Annotated[str, AfterValidator(_name)]
     """Who is speaking."""

@@ -60,7 +60,7 @@ class Hub:
         """Whether senders get their own messages, where their handshake does not say."""
         self.commands = commands
         """Whether lines that start with ``/`` or ``@`` are commands, where the handshake does not say."""
-        self.timers = Timers()
+        self.timers: Timers = Timers()
         self.draining = False
         """Whether the server is shutting down: nobody comes in, and leaves are not announced."""
         self.refusals: Counter[str] = Counter()

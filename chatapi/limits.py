@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,7 +30,7 @@ TICK: Final = 0.1
 class Limits(BaseModel):
     """The limits of a server: immutable, checked, every one also a flag and an environment variable of `chatserver`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     line_bytes: int = Field(default=8 * KiB, ge=64, le=MiB)
     """Bytes of UTF-8 in one line at most, its line end not counted; room for a few paragraphs."""

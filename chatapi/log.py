@@ -22,12 +22,12 @@ class Log:
     __slots__ = ("_entries", "_gone", "head", "max_bytes", "max_entries", "written")
 
     def __init__(self, max_bytes: int, max_entries: int) -> None:
-        self.max_bytes = max_bytes
-        self.max_entries = max_entries
+        self.max_bytes: int = max_bytes
+        self.max_entries: int = max_entries
         self._entries: list[AnyEntry] = []
         self._gone = 0  # how many at the front of the list are trimmed but not yet deleted: deleting is O(n)
-        self.head = 0
-        self.written = 0
+        self.head: int = 0
+        self.written: int = 0
         """Bytes appended in all."""
 
     @property

@@ -64,7 +64,7 @@ def _check(raw: str, most: int, code: RefusalCode, what: str) -> str:
     for char in name:
         if char in ":,":
             raise Refused(code, f"the {what} has a {char!r}; neither ':' nor ',' may stand in it")
-        if char.isspace() or (kind := unicodedata.category(char)) in _FORBIDDEN:
-            kind = "Zs" if char.isspace() else kind
+        kind = "Zs" if char.isspace() else unicodedata.category(char)
+        if kind in _FORBIDDEN:
             raise Refused(code, f"the {what} has {_FORBIDDEN[kind]} (U+{ord(char):04X}), which may not stand in it")
     return name

@@ -8,7 +8,6 @@ uvloop and trio alike. Where it has none (Windows), a worker thread waits in `se
 from __future__ import annotations
 
 import contextlib
-import logging
 import selectors
 import socket
 from collections.abc import Callable, Iterator
@@ -22,8 +21,6 @@ from .hub import Hub
 from .limits import TICK
 from .wires import Pollable
 
-logger = logging.getLogger("chatapi")
-
 _SLICE: Final = 64
 """Readable sockets served before the rest of the program has a turn."""
 
@@ -33,8 +30,9 @@ class Poller:
 
     def __init__(self, hub: Hub, *, threaded: bool = False) -> None:
         self._hub = hub
-        self.selector = selectors.DefaultSelector()
-        self._threaded = threaded or not hasattr(self.selector, "fileno")
+        self.selector: selectors.BaseSelector = selectors.DefaultSelector()
+        fileno = None if threaded else getattr(self.selector, "fileno", None)
+        self._descriptor: int | None = fileno() if fileno is not None else None
         self._bell, self._button = socket.socketpair()
         self._bell.setblocking(False)
         self._button.setblocking(False)
@@ -116,8 +114,8 @@ class Poller:
             self.wake()
 
     async def _wait(self) -> None:
-        if not self._threaded:
-            await anyio.wait_readable(self.selector.fileno())
+        if self._descriptor is not None:
+            await anyio.wait_readable(self._descriptor)
             return
         try:
             await anyio.to_thread.run_sync(self.selector.select, abandon_on_cancel=True)

@@ -61,8 +61,8 @@ class Batch:
         self._entries = entries
         self._pieces: dict[Style, list[bytes]] = {}
         self._shared: dict[Style, bytes] = {}
-        self.start = entries[0].position
-        self.end = entries[-1].end
+        self.start: int = entries[0].position
+        self.end: int = entries[-1].end
         self.origins: dict[int, list[int]] = {}
         """Whose entries these are, by the index of each."""
         for i, entry in enumerate(entries):

@@ -71,15 +71,15 @@ class Room:
     )
 
     def __init__(self, name: str, epoch: str, keeper: Keeper) -> None:
-        self.name = name
-        self.key = name_key(name)
-        self.epoch = epoch
+        self.name: str = name
+        self.key: str = name_key(name)
+        self.epoch: str = epoch
         """Names this life of the room's log."""
-        self.limits = keeper.limits
-        self.log = Log(self.limits.log_bytes, self.limits.log_entries)
-        self.seq = 0
+        self.limits: Limits = keeper.limits
+        self.log: Log = Log(self.limits.log_bytes, self.limits.log_entries)
+        self.seq: int = 0
         """The `seq` of the newest message; 0 before the first."""
-        self.ts = 0
+        self.ts: int = 0
         """The `ts` of the newest message, in microseconds since 1970."""
         self._keeper = keeper
         self._members: dict[str, Client] = {}

@@ -79,8 +79,8 @@ class Session:
         self._skipping = False  # within a line over the limit, of which so much was dropped so far:
         self._skipped = 0
         self._commands = True
-        self.state = state
-        self.ended = False
+        self.state: State = state
+        self.ended: bool = False
         """Whether the other side's end of stream has come."""
 
     def feed(self, data: bytes) -> None:

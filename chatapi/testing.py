@@ -57,15 +57,15 @@ class MemoryWire:
     def __init__(self, capacity: int = 1 << 30) -> None:
         self.capacity = capacity
         """Bytes that the other side's buffer takes before the server's sends are refused; change it at will."""
-        self.sent = bytearray()
+        self.sent: bytearray = bytearray()
         """What the server sent and nobody took yet."""
-        self.reading = False
-        self.writing = False
-        self.ended = False
+        self.reading: bool = False
+        self.writing: bool = False
+        self.ended: bool = False
         """Whether the server ended its stream."""
-        self.closed = False
+        self.closed: bool = False
         """Whether the server closed the connection."""
-        self.discarded = 0
+        self.discarded: int = 0
         """Bytes that were still to be read when the server closed: a real socket would have sent a reset."""
         self._incoming: deque[bytes] = deque()
         self._broken = False
@@ -140,8 +140,8 @@ class Peer:
     """One connected client of a `ChatKit`, as seen from the client's side."""
 
     def __init__(self, kit: ChatKit, door: Door, address: str, capacity: int) -> None:
-        self.wire = MemoryWire(capacity)
-        self.connection = Connection(kit.hub, door, self.wire, address)
+        self.wire: MemoryWire = MemoryWire(capacity)
+        self.connection: Connection = Connection(kit.hub, door, self.wire, address)
         self._kit = kit
 
     def send(self, data: str | bytes) -> None:
@@ -220,10 +220,10 @@ class ChatKit:
         commands: bool = True,
         lobby: str = "lounge",
     ) -> None:
-        self.clock = VirtualClock()
-        self.broker = broker(self.clock)
+        self.clock: VirtualClock = VirtualClock()
+        self.broker: Broker = broker(self.clock)
         numbers = count(1)
-        self.hub = Hub(
+        self.hub: Hub = Hub(
             limits or Limits(), self.clock, self.broker, lambda: f"epoch{next(numbers)}", echo=echo, commands=commands
         )
         self.peers: list[Peer] = []

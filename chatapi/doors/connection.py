@@ -32,7 +32,7 @@ from .door import Door
 if TYPE_CHECKING:
     from ..hub import Hub
 
-logger = logging.getLogger("chatapi")
+_logger = logging.getLogger("chatapi")
 
 _STEPS: Final = 64
 """Steps taken for one connection before it is somebody else's turn."""
@@ -73,12 +73,12 @@ class Connection:
     def __init__(self, hub: Hub, door: Door, wire: Wire, address: str) -> None:
         self._hub = hub
         self._wire = wire
-        self.door = door
-        self.address = address
+        self.door: Door = door
+        self.address: str = address
         """Where it comes from: ``host:port``, mapped addresses as IPv4."""
-        self.session = Session(hub.limits, door.opens_with)
+        self.session: Session = Session(hub.limits, door.opens_with)
         self.client: Client | None = None
-        self.style = door.style
+        self.style: Style = door.style
         self._stage = Stage.OPENING
         self._unsent: bytes | memoryview | None = None  # what the socket has not taken yet, of at most one chunk
         self._last = b""  # the very last words, behind everything else
@@ -221,7 +221,7 @@ class Connection:
         hub.timers.clear(self)
         self._expect_something()
         hub.call(self)
-        logger.info("%s joined %s from %s", name, room, self.address)
+        _logger.info("%s joined %s from %s", name, room, self.address)
         return self.client
 
     def move(self, room: str) -> None:
@@ -232,7 +232,7 @@ class Connection:
         self._hub.move(self.client, room)
         self._hub.call(self)
         if (room_now := self.client.room) is not before:
-            logger.info("%s went from %s to %s", self.client.name, before.name, room_now.name if room_now else None)
+            _logger.info("%s went from %s to %s", self.client.name, before.name, room_now.name if room_now else None)
 
     def rooms(self) -> list[Room]:
         """Every room of the chat."""
@@ -245,7 +245,7 @@ class Connection:
     def refuse(self, refused: Refused, line: bytes) -> None:
         """End the connection before it has begun, with one line that says why."""
         self._hub.refusals[refused.code] += 1
-        logger.info("refused %s: %s", self.address, refused)
+        _logger.info("refused %s: %s", self.address, refused)
         self._finish(line, self._hub.limits.linger)
 
     def disconnect(self, code: str) -> None:
@@ -269,7 +269,7 @@ class Connection:
 
     def crashed(self) -> None:
         """An exception came out of something done for this connection: it alone ends, and the log says why."""
-        logger.exception("an error inside the server, for %s", self.address)
+        _logger.exception("an error inside the server, for %s", self.address)
         try:
             if self._stage <= Stage.JOINED:
                 self.disconnect("server_error")
@@ -299,7 +299,7 @@ class Connection:
     def _count(self, code: str) -> None:
         self._hub.disconnects[code] += 1
         if self.client is not None:
-            logger.info("%s left from %s: %s", self.client.name, self.address, code)
+            _logger.info("%s left from %s: %s", self.client.name, self.address, code)
 
     def _finish(self, last: bytes, seconds: float) -> None:
         self._stage = Stage.FLUSHING

@@ -18,7 +18,7 @@ from .door import Door
 if TYPE_CHECKING:
     from ..hub import Hub
 
-logger = logging.getLogger("chatapi")
+_logger = logging.getLogger("chatapi")
 
 _AT_ONCE: Final = 64
 """Connections accepted before somebody else has a turn."""
@@ -59,7 +59,7 @@ class Listener:
 
     def crashed(self) -> None:
         """One connection could not be set up; the others are not affected."""
-        logger.exception("a connection could not be set up")
+        _logger.exception("a connection could not be set up")
 
     def close(self) -> None:
         """Accept no more."""
@@ -88,7 +88,7 @@ class Listener:
     def _pause(self, now: float, error: OSError) -> None:
         if not self._told:
             self._told = True
-            logger.error("cannot accept connections for now: %s; those that are open go on", error.strerror)
+            _logger.error("cannot accept connections for now: %s; those that are open go on", error.strerror)
         self._selector.unregister(self._socket)
         self._listening = False
         self._hub.timers.set(self, now + _RETRY, self._resume)
@@ -99,4 +99,4 @@ class Listener:
         self.readable(now)
         if self._listening and self._told:
             self._told = False
-            logger.warning("accepting connections again")
+            _logger.warning("accepting connections again")

@@ -30,7 +30,7 @@ class TelnetDoor:
     telnet = True
 
     def __init__(self, lobby: str = "lounge") -> None:
-        self.lobby = check_room(lobby)
+        self.lobby: str = check_room(lobby)
 
     def seconds(self, limits: Limits) -> float:
         """How long a person may take to find a nickname."""
