@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -23,11 +24,13 @@ def run_tcp(
     telnet: str | None = None,
     lobby: str = "lounge",
     started: Callable[[list[Listening]], None] | None = None,
+    beside: Callable[[], Coroutine[Any, Any, object]] | None = None,
 ) -> bool:
     """Serve a chat until SIGINT or SIGTERM; blocks, owns both signals, and uses uvloop where it is installed.
 
     The first signal drains: no new connections, everybody is told, what was read is delivered. A second one ends at
-    once. `started` is called with where it listens. Returns whether it ended in good order. Raises what
+    once. `started` is called with where it listens. `beside` is an async function that runs beside the server, a bot
+    for instance, and is cancelled when the server has ended. Returns whether it ended in good order. Raises what
     `ChatAPI.serve` raises: `AddressError`, `OSError` (an address is in use), `Refused` (the lobby's name).
     """
 
@@ -54,6 +57,8 @@ def run_tcp(
                     if started is not None:
                         started(listening)
                     tasks.start_soon(obey, signals)
+                    if beside is not None:
+                        tasks.start_soon(beside)
                     await api.stopped()
                 tasks.cancel_scope.cancel()
         if refused is not None:

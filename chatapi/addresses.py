@@ -7,6 +7,7 @@ import socket
 from typing import Final, NamedTuple
 
 from .errors import AddressError
+from .limits import Limits
 
 _NO_SUCH_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 _FORM: Final = "an address is HOST:PORT, such as localhost:8989, :8989 or [::1]:8989"
@@ -31,7 +32,7 @@ def parse_address(text: str) -> Address:
         host = host[1:-1]
     elif ":" in host:
         raise AddressError(f"{text!r}: an IPv6 address stands in brackets; {_FORM}")
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
         raise AddressError(f"{text!r}: {port!r} is not a port from 0 to 65535; {_FORM}")
     return Address(host, int(port))
 
@@ -41,7 +42,7 @@ def shown(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> str:
     return str(Address(sockaddr[0].removeprefix("::ffff:"), sockaddr[1]))
 
 
-def bind(address: Address, send_buffer: int) -> list[socket.socket]:
+def bind(address: Address, limits: Limits) -> list[socket.socket]:
     """Listening sockets for every address that the name has here, IPv4 and IPv6 apart.
 
     A family that this machine lacks is skipped. Raises `AddressError` for a name that means nothing here, `OSError`
@@ -58,7 +59,7 @@ def bind(address: Address, send_buffer: int) -> list[socket.socket]:
     try:
         for family, _, _, _, sockaddr in dict.fromkeys(found):
             try:
-                sock = _listen(family, (sockaddr[0], port, *sockaddr[2:]), send_buffer)
+                sock = _listen(family, (sockaddr[0], port, *sockaddr[2:]), limits)
             except OSError as error:
                 if error.errno not in _NO_SUCH_FAMILY:
                     raise
@@ -66,7 +67,7 @@ def bind(address: Address, send_buffer: int) -> list[socket.socket]:
                 continue
             sockets.append(sock)
             port = sock.getsockname()[1]  # the other family gets the same port where any would do
-    except OSError:
+    except BaseException:
         for sock in sockets:
             sock.close()
         raise
@@ -75,10 +76,11 @@ def bind(address: Address, send_buffer: int) -> list[socket.socket]:
     return sockets
 
 
-def configure(sock: socket.socket, send_buffer: int) -> None:
-    """What every connection needs: no delay, small buffers for who does not read, and a dead peer found in a minute."""
+def configure(sock: socket.socket, limits: Limits) -> None:
+    """What every connection needs: no delay, small buffers on both sides, and a dead peer found in a minute."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.send_buffer_bytes)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.receive_buffer_bytes)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
         option = getattr(socket, name, None)
@@ -89,17 +91,17 @@ def configure(sock: socket.socket, send_buffer: int) -> None:
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 25, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 5, "TCP_USER_TIMEOUT": 50_000}
 
 
-def _listen(family: int, sockaddr: tuple[object, ...], send_buffer: int) -> socket.socket:
+def _listen(family: int, sockaddr: tuple[object, ...], limits: Limits) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        configure(sock, send_buffer)  # Linux hands these on to every connection that is accepted
+        configure(sock, limits)  # Linux hands these on to every connection that is accepted
         sock.bind(sockaddr)
         sock.listen(4096)
-    except OSError:
+    except BaseException:
         sock.close()
         raise
     return sock

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from .rooms import Room
 
 _AT_ONCE: Final = CHUNK_BYTES
+_IN_ORDER: Final = ("bye", "draining")
+"""Reasons for which the iteration simply ends."""
 
 
 class Bot:
     """A member of a room that belongs to this program; `ChatAPI.join` makes it.
 
     ``async for event in bot`` yields `Message`, `Joined`, `Left`, `Renamed` and `Whisper`, in the room's one order,
-    and ends when the bot leaves. A bot that reads too slowly is waited for like any member, then disconnected, which
-    the iteration and every later call report as `Disconnected`.
+    and ends when the bot leaves or the chat is drained. A bot that reads too slowly is waited for like any member, then
+    disconnected; that, like every other reason, the iteration raises as `Disconnected`. So does every later call.
     """
 
     def __init__(self, enter: Callable[[Bot], Client], hub: Hub) -> None:
@@ -90,6 +92,7 @@ class Bot:
         """Leave the room; the iteration ends. No error where it has left already."""
         if self._client.room is not None:
             self._client.room.leave(self._client, "bye")
+            self._hub.disconnects["bye"] += 1
         self._news.set()
 
     def __aiter__(self) -> Bot:
@@ -102,7 +105,7 @@ class Bot:
             self._read()
             if self._events:
                 break
-            if self._ended is not None:
+            if self._ended is not None and self._ended.reason.code not in _IN_ORDER:
                 raise self._ended
             if self._client.room is None:
                 raise StopAsyncIteration

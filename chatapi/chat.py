@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ from .names import check_name, check_room
 from .poller import Poller
 from .render import TEXT
 from .rooms import Room
+
+_logger = logging.getLogger("chatapi")
 
 DEFAULT_ADDRESS: Final = "localhost:8989"
 
@@ -57,6 +60,7 @@ class ChatAPI:
         self._hub = Hub(limits or Limits(), clock, broker, _new_epoch, echo=echo, commands=commands)
         self._poller: Poller | None = None
         self._listeners: list[Listener] = []
+        self._listening: list[Listening] = []
         self._stopped = anyio.Event()
 
     @property
@@ -72,6 +76,11 @@ class ChatAPI:
     def room(self, name: str) -> Room | None:
         """The room of this name, in whichever spelling, if there is one."""
         return self._hub.room(name)
+
+    @property
+    def listening(self) -> list[Listening]:
+        """Where it listens now."""
+        return self._listening.copy()
 
     @property
     def connections(self) -> int:
@@ -133,10 +142,10 @@ class ChatAPI:
         self._poller = poller = Poller(self._hub)
         self._stopped = anyio.Event()
         try:
-            listening = [Listening(name, where) for name, door, at in doors for where in self._listen(door, at)]
+            self._listening = [Listening(name, where) for name, door, at in doors for where in self._listen(door, at)]
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(poller.run)
-                task_status.started(listening)
+                task_status.started(self.listening)
                 await self._stopped.wait()
                 tasks.cancel_scope.cancel()
         finally:
@@ -152,7 +161,7 @@ class ChatAPI:
         await self._stopped.wait()
 
     async def drain(self) -> None:
-        """Stop serving in good order: let nobody in, deliver what was read, tell everybody, and close.
+        """Stop serving in good order: let nobody in, deliver what was read, tell everybody, bots too, and close.
 
         Takes `Limits.drain` seconds at most, after which what is left is closed at once; so does cancelling it.
         """
@@ -160,6 +169,7 @@ class ChatAPI:
         if poller is None:
             return
         hub.draining = True
+        _logger.info("draining: nobody comes in any more, and %d connections are told", len(hub.connections))
         self._stop_listening()
         try:
             with anyio.move_on_after(self.limits.drain):
@@ -168,13 +178,15 @@ class ChatAPI:
                 await poller.until(lambda: not hub.busy and all(room.settled for room in hub.rooms.values()))
                 for connection in list(hub.connections):
                     connection.disconnect("draining")
+                for client in [client for room in hub.rooms.values() for client in room.members]:
+                    client.disconnect("draining")  # the program's own
                 await poller.until(lambda: not hub.connections)
         finally:
             self._stopped.set()
 
     def _listen(self, door: Door, address: Address) -> list[Address]:
         assert self._poller is not None
-        sockets = bind(address, self.limits.send_buffer_bytes)
+        sockets = bind(address, self.limits)
         self._listeners += [Listener(sock, door, self._hub, self._poller.selector) for sock in sockets]
         return [Address(*sock.getsockname()[:2]) for sock in sockets]
 
@@ -182,6 +194,7 @@ class ChatAPI:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        self._listening.clear()
 
 
 def _new_epoch() -> str:

@@ -10,6 +10,7 @@ from .entries import AnyEntry, Said
 from .errors import DISCONNECTS, Disconnect, Disconnected, NotDelivered, TextTooLong
 from .events import Whisper
 from .framing import clean
+from .limits import ITEM_COST
 from .log import Log
 from .names import check_name, name_key
 from .render import Style
@@ -176,7 +177,7 @@ class Client:
 
     def push(self, item: bytes | Whisper) -> None:
         """Put an answer or a whisper into the lane, behind everything that the log holds now."""
-        size = len(item.text) if isinstance(item, Whisper) else len(item)
+        size = len(item.text.encode() if isinstance(item, Whisper) else item) + ITEM_COST
         self.lane_size += size
         self._append(_Private(self._log.head, item, size))
 

@@ -53,15 +53,13 @@ class BadCommand(NamedTuple):
 
 def parse_command(line: str) -> Command | BadCommand:
     """The command in a line that starts with one ``/`` or ``@``."""
-    word, _, argument = line[1:].partition(" ") if line[0] == "/" else ("msg", "", line[1:])
-    argument = argument.strip()
+    word, argument = _first_word(line[1:]) if line[0] == "/" else ("msg", line[1:].strip())
     spec = _BY_WORD.get(word.lower())
     if spec is None:
         return BadCommand(f"there is no command /{word[:32]}; /help lists them, and //{word[:32]} sends it as text")
     text = ""
     if spec.name == "msg":
-        argument, _, text = argument.partition(" ")
-        text = text.strip()
+        argument, text = _first_word(argument)
         if not argument or not text:
             return BadCommand("a whisper needs a name and a text: @NAME TEXT")
     elif spec.takes and not argument and not spec.takes.startswith("["):
@@ -69,6 +67,13 @@ def parse_command(line: str) -> Command | BadCommand:
     elif argument and not spec.takes:
         return BadCommand(f"/{word} takes nothing after it; //{word} sends the line as text")
     return Command(spec.name, argument, text)
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    words = text.split(None, 1)
+    if not words or text[0].isspace():
+        return "", text.strip()
+    return words[0], words[1].strip() if len(words) > 1 else ""
 
 
 def help_lines() -> list[str]:

@@ -19,8 +19,8 @@ class Entry:
     __slots__ = ("name", "offset", "origin", "position", "seq")
 
     kept = False
-    count = 1
-    weight = ENTRY_COST
+    count: int
+    weight: int
 
     def __init__(self, origin: int, name: str) -> None:
         self.origin: int = origin
@@ -50,7 +50,7 @@ class Said(Entry):
     several lines; otherwise every line is a message.
     """
 
-    __slots__ = ("block", "count", "ts")
+    __slots__ = ("block", "count", "ts", "weight")
 
     kept = True
 
@@ -58,13 +58,10 @@ class Said(Entry):
         super().__init__(origin, name)
         self.block: bytes = block
         self.count: int = count
+        self.weight: int = len(block) + count * len(name) + ENTRY_COST
+        """What it costs the log, and about what it comes to when it is rendered."""
         self.ts: int = 0
         """Given by the broker: the first message's time; the others follow microsecond by microsecond."""
-
-    @property
-    def weight(self) -> int:  # type: ignore[override]
-        """The bytes it costs the log."""
-        return len(self.block) + ENTRY_COST
 
     def texts(self) -> list[str]:
         """The messages' texts."""
@@ -84,7 +81,16 @@ class Said(Entry):
         return rest
 
 
-class Arrived(Entry):
+class Presence(Entry):
+    """Something about who is there: it has a place between the messages, and no number."""
+
+    __slots__ = ()
+
+    count = 1
+    weight = ENTRY_COST
+
+
+class Arrived(Presence):
     """A member came in."""
 
     __slots__ = ()
@@ -94,7 +100,7 @@ class Arrived(Entry):
         yield Joined(self.seq, self.name)
 
 
-class Departed(Entry):
+class Departed(Presence):
     """A member left."""
 
     __slots__ = ("reason",)
@@ -108,7 +114,7 @@ class Departed(Entry):
         yield Left(self.seq, self.name, self.reason)
 
 
-class NameChanged(Entry):
+class NameChanged(Presence):
     """A member has another name; a quiet change is told to nobody but that member."""
 
     __slots__ = ("quiet", "to")

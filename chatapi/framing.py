@@ -97,12 +97,16 @@ def clean(block: bytes) -> bytes:
 
     Nobody can so send escape sequences into another's terminal. `block` is UTF-8, whole lines with their line feeds.
     """
-    block = block.translate(None, _CONTROLS)
-    if b"\xc2" in block:
-        block = _C1.sub(b"", block)
+    block = without_controls(block)
     if b"\n\n" in block or block.startswith(b"\n"):
         block = _BLANK_LINES.sub(b"\n", block).removeprefix(b"\n")
     return block
+
+
+def without_controls(block: bytes) -> bytes:
+    """`block` without C0 (but tab and line feed), DEL and C1 control characters."""
+    block = block.translate(None, _CONTROLS)
+    return _C1.sub(b"", block) if b"\xc2" in block else block
 
 
 def cut_lines(block: bytes, most: int) -> bytes:

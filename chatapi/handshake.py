@@ -57,7 +57,7 @@ def parse_handshake(data: bytes) -> Handshake:
     detail names it), ``bad_name`` or ``bad_room``.
     """
     try:
-        value: Any = from_json(data)
+        value: Any = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise Refused(
             RefusalCode.BAD_HANDSHAKE, f"the handshake is not JSON: {error}; it looks like {EXAMPLE}"

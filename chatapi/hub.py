@@ -218,7 +218,7 @@ class Hub:
                 room = next(iter(self._news))
                 del self._news[room]
                 yield from fan_out(room)
-                room.look_if_due(self.clock.monotonic())
+                room.after_pass(self.clock.monotonic())
             runnable, self._runnable = self._runnable, {}
             now = self.clock.monotonic()
             for done, one in enumerate(runnable):

@@ -21,8 +21,17 @@ READ_BYTES: Final = 64 * KiB
 CHUNK_BYTES: Final = 64 * KiB
 """Bytes of rendered log handed to a socket at once, about what its send buffer takes: what the kernel
 refuses of a chunk is all that a stalled member holds."""
-ENTRY_COST: Final = 160
-"""Bytes of Python objects around the text of one log entry: counted, so that a log of short lines is bounded too."""
+LINES_AT_ONCE: Final = 512
+"""Lines taken from one member as one run: with a long name, short lines grow when they are rendered."""
+RUN_SHARE: Final = 16
+"""One run takes at most this part of its room's log, in bytes and in entries, or one line …"""
+ROUND_SHARE: Final = 8
+"""… and all runs that come before the next fan-out about this part: more would push readers off the log's tail."""
+ENTRY_COST: Final = 300
+"""Bytes of Python objects around the text of one log entry (measured on CPython 3.11): counted, so that a log of
+short lines is bounded too."""
+ITEM_COST: Final = 200
+"""Bytes of Python objects around one whisper or answer that waits in a lane."""
 TICK: Final = 0.1
 """Seconds between two looks at the deadlines: nothing here needs to be sharper."""
 
@@ -30,12 +39,14 @@ TICK: Final = 0.1
 class Limits(BaseModel):
     """The limits of a server: immutable, checked, every one also a flag and an environment variable of `chatserver`."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     line_bytes: int = Field(default=8 * KiB, ge=64, le=MiB)
     """Bytes of UTF-8 in one line at most, its line end not counted; room for a few paragraphs."""
     handshake_bytes: int = Field(default=8 * KiB, ge=128, le=MiB)
-    """Bytes of the handshake at most, blanks before it included."""
+    """Bytes of the handshake at most, blanks before it not counted."""
     handshake_seconds: float = Field(default=10, gt=0, le=3600)
     """Seconds from connecting until the handshake must be whole: a silent socket is not kept."""
     nickname_seconds: float = Field(default=120, gt=0, le=3600)
@@ -56,6 +67,8 @@ class Limits(BaseModel):
 
     send_buffer_bytes: int = Field(default=64 * KiB, ge=4 * KiB, le=64 * MiB)
     """Bytes the kernel may hold for a member that does not read (SO_SNDBUF; Linux doubles it)."""
+    receive_buffer_bytes: int = Field(default=64 * KiB, ge=4 * KiB, le=64 * MiB)
+    """Bytes the kernel may hold from a member that is not read from (SO_RCVBUF; Linux doubles it)."""
     lane_bytes: int = Field(default=64 * KiB, ge=4 * KiB)
     """Bytes of whispers and answers that may wait for one member."""
 

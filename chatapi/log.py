@@ -5,10 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from operator import attrgetter
 
-from .entries import AnyEntry, Said
+from .entries import AnyEntry, Arrived, Said
 
 _position = attrgetter("position")
 _offset = attrgetter("offset")
+_GONE = Arrived(0, "")
 
 
 class Log:
@@ -25,7 +26,7 @@ class Log:
         self.max_bytes: int = max_bytes
         self.max_entries: int = max_entries
         self._entries: list[AnyEntry] = []
-        self._gone = 0  # how many at the front of the list are trimmed but not yet deleted: deleting is O(n)
+        self._gone = 0  # how many at the front of the list are no longer there: taking them out is O(n)
         self.head: int = 0
         self.written: int = 0
         """Bytes appended in all."""
@@ -59,6 +60,7 @@ class Log:
         oldest_position = self.head - self.max_entries
         newest = len(entries) - 1  # held whatever its size
         while gone < newest and (entries[gone].offset < oldest_offset or entries[gone].position < oldest_position):
+            entries[gone] = _GONE
             gone += 1
         if gone > 64 and gone * 2 > len(entries):
             del entries[:gone]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .limits import Limits
+from .limits import TICK, Limits
 
 NO_LIMIT: Final = 1 << 30
 
@@ -16,16 +16,21 @@ class Pace:
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
-        self._lines = float(limits.burst)  # how many it may say now
+        self._lines = self._most  # how many it may say now
         self._faults = 0.0
         self._lines_at = self._faults_at = now
+
+    @property
+    def _most(self) -> float:
+        """The burst; what the rate gives between two looks at the deadlines is always in it."""
+        return max(self._limits.burst, self._limits.rate * TICK)
 
     def allowance(self, now: float) -> int:
         """How many lines it may say now; 0 for none before `ready_at`."""
         rate = self._limits.rate
         if not rate:
             return NO_LIMIT
-        self._lines = min(self._limits.burst, self._lines + (now - self._lines_at) * rate)
+        self._lines = min(self._most, self._lines + (now - self._lines_at) * rate)
         self._lines_at = now
         return max(0, int(self._lines))
 

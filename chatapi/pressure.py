@@ -33,7 +33,7 @@ class Pressure:
         self._deadlines: dict[Client, float] = {}  # of those who lag by too much
         self._patient: set[Client] = set()  # those of them who are waited for
         self._waiting: dict[Sender, None] = {}
-        self._look_at = 0  # bytes written to the log at which it is time for another look
+        self._look_at = (0, 0)  # bytes and entries of the log at which it is time for another look
 
     @property
     def paused(self) -> bool:
@@ -62,13 +62,13 @@ class Pressure:
 
     def is_due(self, log: Log) -> bool:
         """Whether so much was written since the last look that somebody may have come to lag by too much."""
-        return log.written >= self._look_at
+        return log.written >= self._look_at[0] or log.head >= self._look_at[1]
 
     def look(
         self, readers: Iterable[Client], log: Log, now: float, grace: float, forgiven: Callable[[Client], bool]
     ) -> list[Client]:
         """Look at everybody who is behind; returns those whose time is up or whose place is lost."""
-        self._look_at = log.written + int(log.max_bytes * LOOK_EVERY)
+        self._look_at = log.written + int(log.max_bytes * LOOK_EVERY), log.head + int(log.max_entries * LOOK_EVERY)
         pause, resume, tail = log.behind_by(PAUSE_AT), log.behind_by(RESUME_AT), log.tail
         late = []
         for client in readers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from heapq import nsmallest
 from typing import Protocol
 
 from .broker import Broker
@@ -12,7 +12,7 @@ from .clock import Clock
 from .entries import AnyEntry, Arrived, Departed, NameChanged, Said
 from .errors import RefusalCode, Refused
 from .events import Message
-from .limits import TICK, Limits
+from .limits import ROUND_SHARE, TICK, Limits
 from .log import Log
 from .names import name_key
 from .pressure import Pressure, Sender
@@ -57,6 +57,8 @@ class Room:
         "_keeper",
         "_members",
         "_pressure",
+        "_served_bytes",
+        "_served_entries",
         "behind",
         "current",
         "epoch",
@@ -85,6 +87,7 @@ class Room:
         self._members: dict[str, Client] = {}
         self._pressure = Pressure()
         self._in_hand = 0  # bytes submitted and not yet delivered
+        self._served_bytes = self._served_entries = 0  # how much of the log the last fan-out had before it
         self.fresh: list[AnyEntry] = []
         """What no fan-out pass has taken up yet."""
         self.current: dict[int, Client] = {}
@@ -107,7 +110,7 @@ class Room:
 
     def first_members(self, most: int) -> list[str]:
         """The first so many names, sorted."""
-        return [self._members[key].name for key in islice(sorted(self._members), most)]
+        return [self._members[key].name for key in nsmallest(most, self._members)]
 
     def member(self, name: str) -> Client | None:
         """Who has this name, in whichever spelling."""
@@ -225,8 +228,17 @@ class Room:
 
     @property
     def congested(self) -> bool:
-        """Whether those who say something must wait: for a slow member, or for the broker."""
-        return self._pressure.paused or self._in_hand > self.limits.in_hand_bytes
+        """Whether those who say something must wait: for a slow member, for the broker, or for the next fan-out."""
+        return self._pressure.paused or self._in_hand > self.limits.in_hand_bytes or self._overfull()
+
+    def _overfull(self) -> bool:
+        """Whether so much was said since the last fan-out that who is not quick could fall off the log's tail."""
+        log = self.log
+        if log.written - self._served_bytes < log.max_bytes // ROUND_SHARE and (
+            log.head - self._served_entries < log.max_entries // ROUND_SHARE
+        ):
+            return False
+        return len(self.current) + len(self.behind) > len(self.listeners)  # or there are no passes
 
     def wait(self, sender: Sender) -> None:
         """Call the sender's `resume` once the room may no longer be congested."""
@@ -242,8 +254,9 @@ class Room:
         if pressure.lagging:
             self._keeper.timers.set(self, now + TICK, self.look)
 
-    def look_if_due(self, now: float) -> None:
-        """`look`, where enough was written since the last time."""
+    def after_pass(self, now: float) -> None:
+        """After a fan-out: `look`, where enough was written since the last time, and let senders go on."""
+        self._served_bytes, self._served_entries = self.log.written, self.log.head
         if self.behind and self._pressure.is_due(self.log):
             self.look(now)
         elif not self.congested:

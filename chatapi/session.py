@@ -16,9 +16,9 @@ from typing import Final, NamedTuple, TypeAlias
 
 from .commands import BadCommand, Command, parse_command
 from .errors import RefusalCode, Refused
-from .framing import ObjectScanner, clean, cut_lines, find_fault, too_long
+from .framing import ObjectScanner, clean, cut_lines, find_fault, too_long, without_controls
 from .handshake import EXAMPLE, Handshake, parse_handshake
-from .limits import Limits
+from .limits import LINES_AT_ONCE, RUN_SHARE, Limits
 
 _BLANKS: Final = b" \t\r\n"
 
@@ -60,12 +60,12 @@ class Session:
     __slots__ = (
         "_at",
         "_buffer",
-        "_commands",
         "_limits",
         "_scanner",
         "_skipped",
         "_skipping",
         "_swallow",
+        "commands",
         "ended",
         "state",
     )
@@ -78,7 +78,8 @@ class Session:
         self._swallow = False  # a line end right behind the handshake belongs to it
         self._skipping = False  # within a line over the limit, of which so much was dropped so far:
         self._skipped = 0
-        self._commands = True
+        self.commands: bool = True
+        """Whether lines that start with ``/`` or ``@`` are commands."""
         self.state: State = state
         self.ended: bool = False
         """Whether the other side's end of stream has come."""
@@ -100,7 +101,7 @@ class Session:
     def open(self, commands: bool) -> None:
         """The member is in its room: what follows are lines, and commands among them if so wished."""
         self.state = State.LINES
-        self._commands = commands
+        self.commands = commands
 
     def step(self, most: int) -> Step | None:
         """The next step, of at most `most` lines, or None until more bytes come.
@@ -203,28 +204,38 @@ class Session:
         return BadLine(fault.why) if fault else Nickname(clean(line).decode().strip())
 
     def _lines(self, end: int, most: int) -> Step:
+        """A run of plain lines, handled as one; or the one line that is not plain, where that comes first."""
         buffer, at = self._buffer, self._at
-        if self._commands:
+        limits = self._limits
+        if self.commands:
             if buffer[at] in b"/@":
                 return self._command(buffer.index(b"\n", at) + 1)
             for start in (b"\n/", b"\n@"):
                 found = buffer.find(start, at, end)
                 if found >= 0:
                     end = found + 1
+        if end - at > (most_bytes := max(limits.log_bytes // RUN_SHARE, 1)):
+            end = buffer.rfind(b"\n", at, at + most_bytes) + 1 or buffer.index(b"\n", at) + 1
         block = buffer[at:end]
         cost = block.count(b"\n")
-        if cost > most:
+        if cost > (most := min(most, LINES_AT_ONCE, max(limits.log_entries // RUN_SHARE, 1))):
             block = cut_lines(block, most)
             cost = most
-        fault = find_fault(block, self._limits.line_bytes)
+        fault = find_fault(block, limits.line_bytes)
         if fault is not None:
             if fault.start == 0:
                 self._at = at + fault.end
                 return BadLine(fault.why)
             block = block[: fault.start]
             cost = block.count(b"\n")
+        said = _said(block, cost)
+        if self.commands and len(said.block) < len(block) and _has_command(said.block):
+            # control characters stood before a command: what members say is cleaned before it is understood
+            self._buffer = without_controls(block) + buffer[at + len(block) :]
+            self._at = 0
+            return self._lines(self._buffer.rindex(b"\n") + 1, most)
         self._at = at + len(block)
-        return _said(block, cost)
+        return said
 
     def _command(self, end: int) -> Step:
         """The line that starts with ``/`` or ``@``: a command, or text where that character is doubled."""
@@ -233,9 +244,14 @@ class Session:
         fault = find_fault(line, self._limits.line_bytes)
         if fault is not None:
             return BadLine(fault.why)
+        line = without_controls(line)
         if line[1:2] == line[:1]:
             return _said(line[1:], 1)
-        return parse_command(clean(line).decode().rstrip("\n"))
+        return parse_command(line.decode().rstrip("\n"))
+
+
+def _has_command(block: bytes) -> bool:
+    return block.startswith((b"/", b"@")) or b"\n/" in block or b"\n@" in block
 
 
 def _said(block: bytes, cost: int) -> Lines:

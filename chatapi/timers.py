@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from math import ceil
 from typing import TypeAlias
 
 from .limits import TICK
+
+_logger = logging.getLogger("chatapi")
 
 Action: TypeAlias = Callable[[float], None]
 """Called with the time when its deadline has passed."""
@@ -59,4 +62,7 @@ class Timers:
             for owner, action in list(bucket.items()):
                 if self._when.get(owner) == due:
                     self.clear(owner)
-                    action(now)
+                    try:
+                        action(now)
+                    except Exception:  # one owner's fault is nobody else's
+                        _logger.exception("an error inside the server, at the deadline of %r", owner)

@@ -91,10 +91,10 @@ class _Talk:
 
     def __init__(self, stream: anyio.abc.SocketStream) -> None:
         self._stream = stream
-        self._held: bytes | None = b""  # what may turn out to be a refusal: a first line of JSON, and nothing after it
+        self._refusal: bytes | None = b""  # a first line that may be a refusal, for as long as nothing follows it
         self._left = False  # whether the last thing sent was the end of input, or a goodbye
         self._broken: BaseException | None = None
-        self._nobody_listens = False  # whether the output was closed
+        self._unwritable: OSError | None = None  # why the output takes no more
 
     async def send_typed(self) -> None:
         """Send every line from the keyboard or the pipe; the end of input ends this side of the stream."""
@@ -112,35 +112,44 @@ class _Talk:
         try:
             async for data in self._stream:
                 _print(self._without_refusal(data))
-        except BrokenPipeError:
-            self._nobody_listens = True
+        except OSError as error:
+            self._unwritable = error
         except anyio.BrokenResourceError as error:
             self._broken = error.__cause__ or error
 
     def _without_refusal(self, data: bytes) -> bytes:
-        if self._held is None:
+        """What is to be printed: all of it, but for a first line that says that one was refused."""
+        if self._refusal is None:
             return data
-        data = self._held + data
-        if data.startswith(b"{") and not data.partition(b"\n")[2] and len(data) < _READ:
-            self._held = data
+        self._refusal += data
+        line, newline, rest = self._refusal.partition(b"\n")
+        if line.startswith(b"{") and not rest and (not newline or _as_refusal(line)) and len(line) < _READ:
             return b""
-        self._held = None
+        data, self._refusal = self._refusal, None
         return data
 
     def verdict(self) -> int:
         """The exit code, with a message where it is not 0."""
-        if self._nobody_listens:
+        if self._unwritable is not None:
             sys.stdout = None  # or the interpreter complains when it flushes it
-            return 1
-        if self._held:
-            try:
-                refusal = json.loads(self._held)
-                return _failed(f"refused: {refusal['detail']} ({refusal['code']})")
-            except (ValueError, KeyError, TypeError):
-                _print(self._held)
+            closed = isinstance(self._unwritable, BrokenPipeError)  # as by `| head`: nobody wants to hear more
+            return 1 if closed else _failed(f"cannot print: {_reason(self._unwritable)}")
+        if self._refusal:
+            if refusal := _as_refusal(self._refusal):
+                return _failed(f"refused: {refusal}")
+            _print(self._refusal)
         if self._left and self._broken is None:
             return 0
         return _failed(f"cut off: {_reason(self._broken) if self._broken else 'the server ended the connection'}")
+
+
+def _as_refusal(line: bytes) -> str:
+    """What a line of JSON that refuses a handshake says; empty where it is none."""
+    try:
+        error = json.loads(line)
+        return f"{error['detail']} ({error['code']})" if error["type"] == "error" else ""
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 async def _read_input() -> bytes:
@@ -150,14 +159,22 @@ async def _read_input() -> bytes:
     descriptor = sys.stdin.fileno()
     try:
         await anyio.wait_readable(descriptor)
-    except OSError:  # a file, which is always readable; or Windows, where a thread has to wait
-        return await anyio.to_thread.run_sync(os.read, descriptor, _READ, abandon_on_cancel=True)
-    return os.read(descriptor, _READ)
+        in_thread = False
+    except OSError:  # a file, which is always readable; or Windows, where somebody has to wait
+        in_thread = True
+    try:
+        if in_thread:
+            return await anyio.to_thread.run_sync(os.read, descriptor, _READ, abandon_on_cancel=True)
+        return os.read(descriptor, _READ)
+    except OSError as error:
+        _say(f"cannot read the input: {_reason(error)}")
+        return b""
 
 
 def _print(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    if sys.stdout is not None:  # it may have been closed before this program began
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def _say(message: str) -> None:

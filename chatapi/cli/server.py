@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -49,12 +50,16 @@ def build_parser() -> Parser:
     parser.flag("-telnet", metavar="ADDRESS", help="where to listen for people with telnet (default: nowhere)")
     parser.flag("-lobby", metavar="ROOM", help="the room that people on the telnet door come into (default lounge)")
     parser.flag(
-        "-echo", action="store_true", default=None, help="send everybody their own messages too, as the Go server does"
+        "-echo",
+        nargs="?",
+        const="1",
+        metavar="BOOL",
+        help="send everybody their own messages too, as the Go server does",
     )
     parser.flag(
-        "-no-commands", action="store_true", default=None, help="route lines that start with / or @ like any other"
+        "-no-commands", nargs="?", const="1", metavar="BOOL", help="route lines that start with / or @ like any other"
     )
-    parser.flag("-log-level", choices=LOG_LEVELS, metavar="LEVEL", help=f"{', '.join(LOG_LEVELS)} (default info)")
+    parser.flag("-log-level", metavar="LEVEL", help=f"{', '.join(LOG_LEVELS)} (default info)")
     parser.flag(
         "-version", action="version", version=f"%(prog)s {chatapi.__version__}", help="show the version and exit"
     )
@@ -68,24 +73,46 @@ def build_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; returns its exit code."""
+    _open_standard_streams()
     parser = build_parser()
-    given = parser.parse(arguments)
-    environment = os.environ
-    for action in parser._actions:
-        if action.dest in ("help", "version") or getattr(given, action.dest) is not None:
-            continue
-        value = environment.get(environment_name(action.dest))
-        if value is not None:
-            setattr(given, action.dest, _switch(action.dest, value) if action.nargs == 0 else value)
-    level = given.log_level or "info"
+    given = _Given(parser.parse(arguments), os.environ)
+    level = given.text("log-level", "info")
     if level not in LOG_LEVELS:
-        fail(PROG, f"MACHAT_LOG_LEVEL is {level!r}; it is one of {', '.join(LOG_LEVELS)}")
+        fail(PROG, f"{given.source('log-level')} {level!r}: it is one of {', '.join(LOG_LEVELS)}")
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
     )
-    chat = ChatAPI(_limits(given, environment), echo=bool(given.echo), commands=not given.no_commands)
+    chat = ChatAPI(_limits(given), echo=given.switch("echo"), commands=not given.switch("no-commands"))
     _raise_descriptor_limit()
-    return _run(chat, given.address or DEFAULT_ADDRESS, given.telnet or None, given.lobby or "lounge")
+    return _run(
+        chat, given.text("address", DEFAULT_ADDRESS), given.text("telnet") or None, given.text("lobby", "lounge")
+    )
+
+
+class _Given:
+    """What was asked for, by flags and, where there is none, by environment variables."""
+
+    def __init__(self, flags: argparse.Namespace, environment: Mapping[str, str]) -> None:
+        self._flags = {name: value for name, value in vars(flags).items() if value is not None}
+        self._environment = environment
+
+    def text(self, flag: str, default: str = "") -> str:
+        """What stands behind a flag."""
+        value = self._flags.get(flag.replace("-", "_"), self._environment.get(environment_name(flag)))
+        return default if value is None else str(value)
+
+    def switch(self, flag: str) -> bool:
+        """Whether a flag is on; it may be switched off as in Go, with ``-flag=false``."""
+        value = self.text(flag)
+        if value.lower() in _YES:
+            return True
+        if value.lower() not in _NO:
+            fail(PROG, f"{self.source(flag)} {value!r}: it is true or false")
+        return False
+
+    def source(self, flag: str) -> str:
+        """What said so, for an error."""
+        return f"-{flag}" if flag.replace("-", "_") in self._flags else environment_name(flag)
 
 
 def _run(chat: ChatAPI, address: str, telnet: str | None, lobby: str) -> int:
@@ -101,32 +128,34 @@ def _run(chat: ChatAPI, address: str, telnet: str | None, lobby: str) -> int:
         fail(PROG, f"cannot listen on {address}{f' and {telnet}' if telnet else ''}: {error.strerror or error}")
 
 
+def _open_standard_streams() -> None:
+    """Give the descriptors 0 to 2 to nobody else where they are closed: a socket there would get the log's lines."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def _say_where(listening: list[Listening]) -> None:
     for door in dict.fromkeys(item.door for item in listening):
         addresses = " and ".join(str(item.address) for item in listening if item.door == door)
-        print(f"chatserver: {'telnet ' if door == 'telnet' else ''}listening on {addresses}", flush=True)  # noqa: T201
+        try:
+            print(f"{PROG}: {'telnet ' if door == 'telnet' else ''}listening on {addresses}", flush=True)  # noqa: T201
+        except OSError as error:
+            sys.stdout = None  # it takes nothing; that is no reason not to serve
+            logging.getLogger("chatapi").error("listening on %s; cannot print that: %s", addresses, error.strerror)
 
 
-def _limits(given: argparse.Namespace, environment: Mapping[str, str]) -> Limits:
-    values: dict[str, Any] = {
-        name: value for name in Limits.model_fields if (value := getattr(given, name)) is not None
-    }
+def _limits(given: _Given) -> Limits:
+    flags = {name: name.replace("_", "-") for name in Limits.model_fields}
+    values: dict[str, Any] = {name: value for name, flag in flags.items() if (value := given.text(flag))}
     try:
         return Limits(**values)
     except ValidationError as errors:
         first = errors.errors(include_url=False)[0]
     name = str(first["loc"][0])
-    flag = f"-{name.replace('_', '-')}"
-    source = environment_name(name) if environment.get(environment_name(name)) == values[name] else flag
-    fail(PROG, f"{source} {values[name]!r}: {first['msg'][0].lower()}{first['msg'][1:]}")
-
-
-def _switch(dest: str, value: str) -> bool:
-    if value.lower() in _YES:
-        return True
-    if value.lower() not in _NO:
-        fail(PROG, f"{environment_name(dest)} is {value!r}; it is 1 or 0")
-    return False
+    fail(PROG, f"{given.source(flags[name])} {values[name]!r}: {first['msg'][0].lower()}{first['msg'][1:]}")
 
 
 def _raise_descriptor_limit() -> None:
@@ -136,4 +165,5 @@ def _raise_descriptor_limit() -> None:
     except ImportError:  # not on Windows
         return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(OSError, ValueError):  # macOS says "unlimited" and takes less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -98,6 +98,8 @@ class Connection:
 
     def readable(self, now: float) -> None:
         """The wire has bytes, or its end."""
+        if self._stage is Stage.CLOSED:  # earlier in this round
+            return
         if self._stage is Stage.JOINED and not self._allowance(now):
             self._park()
             return
@@ -238,6 +240,11 @@ class Connection:
         """Every room of the chat."""
         return list(self._hub.rooms.values())
 
+    @property
+    def takes_commands(self) -> bool:
+        """Whether lines that start with ``/`` or ``@`` are commands here."""
+        return self.session.commands
+
     def bye(self) -> None:
         """Leave as asked."""
         self._leave("bye", self.style.line("goodbye"))
@@ -323,7 +330,9 @@ class Connection:
         """The time of what this connection was waiting for is up."""
         if self._stage is Stage.OPENING:
             seconds = self.door.seconds(self._hub.limits)
-            self.door.refuse(self, Refused(RefusalCode.HANDSHAKE_TIMEOUT, f"no handshake came within {seconds:g} s"))
+            self.door.refuse(
+                self, Refused(RefusalCode.HANDSHAKE_TIMEOUT, f"you did not say who you are within {seconds:g} s")
+            )
         elif self._stage is not Stage.JOINED:
             self._close()
         elif self._hub.limits.idle and not self._parked and now - self._heard >= self._hub.limits.idle:

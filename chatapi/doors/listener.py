@@ -74,7 +74,7 @@ class Listener:
         try:
             sock.setblocking(False)
             if sys.platform != "linux":
-                configure(sock, limits.send_buffer_bytes)
+                configure(sock, limits)
         except OSError:
             sock.close()  # gone already
             return

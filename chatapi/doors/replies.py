@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from heapq import nsmallest
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 _HISTORY: Final = 20
+_key = attrgetter("key")
 
 
 def carry_out(connection: Connection, client: Client, command: Command) -> bool:
@@ -52,8 +55,8 @@ def _list(connection: Connection, client: Client, command: Command) -> None:
 
 
 def _rooms(connection: Connection, client: Client, command: Command) -> None:
-    rooms = sorted((room.name, len(room)) for room in connection.rooms() if len(room))
-    shown = ", ".join(f"{name} ({members:,})" for name, members in rooms[:LISTED])
+    rooms = [room for room in connection.rooms() if len(room)]
+    shown = ", ".join(f"{room.name} ({len(room):,})" for room in nsmallest(LISTED, rooms, key=_key))
     more = f" and {len(rooms) - LISTED:,} more" if len(rooms) > LISTED else ""
     connection.tell(f"rooms ({len(rooms):,}): {shown}{more}")
 

@@ -49,7 +49,8 @@ class TelnetDoor:
         client = connection.join(check_name(step.text), self.lobby, TELNET, echo=None, commands=None)
         assert client.room is not None
         connection.tell(who_is_here(client.room, f"hello {client.name}; in {client.room.name}"))
-        connection.tell("type a line to say it to everybody; /help lists what else there is")
+        if connection.takes_commands:
+            connection.tell("type a line to say it to everybody; /help lists what else there is")
 
     def refuse(self, connection: Connection, refused: Refused) -> None:
         """Say why and ask again; or end, where no other nickname would help."""
