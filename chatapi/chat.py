@@ -188,12 +188,15 @@ class ChatAPI:
         assert self._poller is not None
         sockets = bind(address, self.limits)
         self._listeners += [Listener(sock, door, self._hub, self._poller.selector) for sock in sockets]
+        self._poller.eager = list(self._listeners)
         return [Address(*sock.getsockname()[:2]) for sock in sockets]
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        if self._poller is not None:
+            self._poller.eager = []
         self._listening.clear()
 
 

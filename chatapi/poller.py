@@ -37,6 +37,9 @@ class Poller:
         self._bell.setblocking(False)
         self._button.setblocking(False)
         self.selector.register(self._bell, selectors.EVENT_READ, None)
+        self.eager: list[Pollable] = []
+        """Listeners: tried between slices too, because the system's queue of connections is short (4,096 on Linux) and
+        who finds it full waits for a second."""
         self._asleep = False
         self._deadlines = anyio.Event()  # set while there are deadlines to look at
         self._until: list[tuple[Callable[[], bool], anyio.Event]] = []
@@ -95,6 +98,8 @@ class Poller:
             except Exception:
                 owner.crashed()
             if done % _SLICE == _SLICE - 1:
+                for listener in self.eager:
+                    listener.readable(now)
                 yield
                 if hub.crowded:
                     yield from hub.settle()

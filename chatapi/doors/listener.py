@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("chatapi")
 
-_AT_ONCE: Final = 64
+_AT_ONCE: Final = 128
 """Connections accepted before somebody else has a turn."""
 _RETRY: Final = 0.5
 """Seconds between two tries where the system has no more descriptors or memory for sockets."""
@@ -40,7 +40,9 @@ class Listener:
         selector.register(sock, selectors.EVENT_READ, self)
 
     def readable(self, now: float) -> None:
-        """Somebody connects."""
+        """Somebody connects, or may have."""
+        if not self._listening:
+            return
         for _ in range(_AT_ONCE):
             try:
                 sock, sockaddr = self._socket.accept()
