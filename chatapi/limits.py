@@ -27,6 +27,12 @@ RUN_SHARE: Final = 16
 """One run takes at most this part of its room's log, in bytes and in entries, or one line …"""
 ROUND_SHARE: Final = 8
 """… and all runs that come before the next fan-out about this part: more would push readers off the log's tail."""
+PAUSE_AT: Final = 1 / 2
+"""Who lags by more than this part of a room's log pauses those who send …"""
+RESUME_AT: Final = 1 / 4
+"""… until it lags by less than this."""
+LOOK_EVERY: Final = 1 / 16
+"""Part of a room's log that may be written between two looks at who lags: each is a glance at all who are behind."""
 ENTRY_COST: Final = 300
 """Bytes of Python objects around the text of one log entry (measured on CPython 3.11): counted, so that a log of
 short lines is bounded too."""

@@ -6,14 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from .clients import Client
+from .limits import LOOK_EVERY, PAUSE_AT, RESUME_AT
 from .log import Log
-
-PAUSE_AT = 0.5
-"""Who lags by more than this much of the log pauses those who send …"""
-RESUME_AT = 0.25
-"""… until it lags by less than this."""
-LOOK_EVERY = 1 / 16
-"""How much of the log may be written between two looks: looking costs a glance at everybody who is behind."""
 
 
 class Sender(Protocol):

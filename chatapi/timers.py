@@ -65,4 +65,4 @@ class Timers:
                     try:
                         action(now)
                     except Exception:  # one owner's fault is nobody else's
-                        _logger.exception("an error inside the server, at the deadline of %r", owner)
+                        _logger.exception("an error inside the server, at the deadline of %s", owner)

@@ -155,7 +155,7 @@ async def test_iteration_ends_with_leaving_and_raises_when_disconnected() -> Non
         assert error.value.reason.code == "kicked"
         with pytest.raises(Disconnected):
             await a.post("hello?")
-        assert chat.disconnects == {"kicked": 1}
+        assert chat.disconnects == {"bye": 1, "kicked": 1}
         with pytest.raises(KeyError):
             a.client.disconnect("nonsense")
 
@@ -213,7 +213,7 @@ async def test_draining_delivers_what_was_read_and_tells_everybody() -> None:
 async def test_cancelling_the_server_leaves_nothing_behind() -> None:
     chat = ChatAPI()
     async with serving(chat) as port:
-        line = await connect(port, "Mina")
+        await connect(port, "Mina")
         assert chat.connections == 1
     assert chat.connections == 0
     assert chat.rooms == []
@@ -279,10 +279,8 @@ async def test_a_slow_bot_is_waited_for_then_disconnected() -> None:
         await line.send("".join(f"{i}\n" for i in range(1000)))
         for i in range(1000):
             assert await reader.next() == f"Mina:{i}"
-        seen = []
         with pytest.raises(Disconnected) as error:
-            async for event in slow:
-                seen.append(event)
+            [event async for event in slow]
         assert error.value.reason.code == "slow_consumer"
         assert chat.disconnects["slow_consumer"] == 1
 

@@ -18,6 +18,8 @@ from chatapi.chat import DEFAULT_ADDRESS
 
 from .flags import Parser, fail
 
+_logger = logging.getLogger("chatapi")
+
 PROG: Final = "chatserver"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
@@ -144,7 +146,7 @@ def _say_where(listening: list[Listening]) -> None:
             print(f"{PROG}: {'telnet ' if door == 'telnet' else ''}listening on {addresses}", flush=True)  # noqa: T201
         except OSError as error:
             sys.stdout = None  # it takes nothing; that is no reason not to serve
-            logging.getLogger("chatapi").error("listening on %s; cannot print that: %s", addresses, error.strerror)
+            _logger.error("listening on %s; cannot print that: %s", addresses, error.strerror)
 
 
 def _limits(given: _Given) -> Limits:

@@ -1,0 +1,593 @@
+"""The documentation is true: it names what there is and nothing else, its links lead somewhere, its examples run."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import functools
+import logging
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import chatapi
+import chatapi.testing
+import gotcpchat
+from chatapi import DISCONNECTS, Limits, RefusalCode, addresses, commands, limits
+from chatapi.cli import client, server
+from chatapi.testing import ChatKit, Peer
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "chatapi"
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    line: int
+    language: str
+    body: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+class Page:
+    """One Markdown file: its blocks of code, and its prose without them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = str(path.relative_to(ROOT))
+        self.blocks: list[Block] = []
+        prose: list[str] = []
+        lines = iter(enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
+        for number, line in lines:
+            if line.startswith("```"):
+                body = "\n".join(text for _, text in takewhile(lambda item: item[1] != "```", lines)) + "\n"
+                self.blocks.append(Block(self.name, number, line[3:], body))
+                prose.append("")
+            else:
+                prose.append(line)
+        self.prose = "\n".join(prose)
+        self.spans = re.findall(r"`([^`\n]+)`", self.prose)
+        """What stands in backticks."""
+        self.headings = [line.lstrip("# ") for line in prose if line.startswith("#")]
+
+    def tables(self) -> Iterator[list[dict[str, str]]]:
+        """Every table, as rows by the words of its heading."""
+        for part in re.findall(r"(?:^\|.*\n)+", self.prose + "\n", re.MULTILINE):
+            rows = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in part.splitlines()]
+            yield [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+    def table(self, *heading: str) -> list[dict[str, str]]:
+        """The one table with this heading."""
+        [found] = [rows for rows in self.tables() if rows and tuple(rows[0]) == heading]
+        return found
+
+
+PAGES = {
+    path.name: Page(path)
+    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+    if path.name != "benchmarks.md"  # it is about other programs too, with their flags and names
+}
+PROTOCOL, OPERATIONS = PAGES["protocol.md"], PAGES["operations.md"]
+EMBEDDING, ARCHITECTURE = PAGES["embedding.md"], PAGES["architecture.md"]
+BLOCKS = [block for page in PAGES.values() for block in page.blocks]
+SPANS = [(page.name, span) for page in PAGES.values() for span in page.spans]
+EVERYTHING = "\n".join(page.path.read_text(encoding="utf-8") for page in PAGES.values())
+
+
+def plain(cell: str) -> str:
+    return cell.strip("`")
+
+
+def blocks(language: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language]
+
+
+# Flags and variables
+
+
+def flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Every flag, in its spelling with one dash."""
+    return {name: action for action in parser._actions for name in action.option_strings if not name.startswith("--")}
+
+
+SERVER, CLIENT = flags(server.build_parser()), flags(client.build_parser())
+VARIABLES = {
+    server.environment_name(action.dest) for action in SERVER.values() if action.dest not in ("help", "version")
+}
+
+
+def table_of_flags(*heading: str) -> dict[str, dict[str, str]]:
+    rows = {}
+    for row in OPERATIONS.table(*heading):
+        for name in row["flag"].split(", "):
+            rows[plain(name)] = row
+    return rows
+
+
+def test_every_flag_and_variable_of_the_server_is_in_the_tables() -> None:
+    rows = table_of_flags("flag", "variable", "default", "meaning") | table_of_flags(
+        "flag", "variable", "default", "unit", "allowed", "meaning"
+    )
+    assert set(rows) == set(SERVER)
+    for name, action in SERVER.items():
+        expected = "" if action.dest in ("help", "version") else server.environment_name(action.dest)
+        assert plain(rows[name]["variable"]) == expected
+
+
+def test_every_flag_of_the_client_is_in_the_table() -> None:
+    assert set(table_of_flags("flag", "default", "meaning")) == set(CLIENT)
+
+
+def test_defaults_of_flags_are_right() -> None:
+    rows = table_of_flags("flag", "variable", "default", "meaning")
+    for name in ("-a", "-lobby", "-log-level"):
+        assert f"(default {rows[name]['default']})" in (SERVER[name].help or "")
+    rows = table_of_flags("flag", "default", "meaning")
+    for name in ("-client", "-room", "-address"):
+        assert f"(default {rows[name]['default']})" in (CLIENT[name].help or "")
+
+
+def test_no_flag_is_made_up() -> None:
+    known = set(SERVER) | set(CLIENT)
+    known |= {f"-{name}" for name in known}
+    for page, span in SPANS:
+        if re.match("-+[a-z]", span):
+            assert re.split("[ =]", span)[0] in known, f"{page}: {span}"
+
+
+def test_every_command_line_would_be_understood() -> None:
+    parsed = 0
+    lines = [line for block in blocks("console") + blocks("ini") for line in block.body.splitlines()]
+    for line in lines + [span for _, span in SPANS]:
+        words = shlex.split(line.replace("'", "")) if line.startswith("$ ") or "ExecStart" in line else line.split()
+        for at, word in enumerate(words):
+            parser = {"chatserver": server, "examplechatclient": client}.get(word.rpartition("/")[2])
+            if parser is not None and not word.startswith("chatapi"):
+                parser.build_parser().parse(words[at + 1 :])
+                parsed += 1
+    assert parsed > 10
+
+
+def test_every_variable_is_named_and_none_is_made_up() -> None:
+    pages = EVERYTHING + "".join((ROOT / name).read_text(encoding="utf-8") for name in ("Dockerfile", "compose.yaml"))
+    assert set(re.findall(r"MACHAT_[A-Z_]*[A-Z]", pages)) == VARIABLES
+
+
+# Limits
+
+
+def spoken(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:,g}"
+
+
+def allowed(field: Any) -> str:
+    least = greatest = ""
+    for bound in field.metadata:
+        if getattr(bound, "ge", None) is not None:
+            least = spoken(bound.ge)
+        if getattr(bound, "gt", None) is not None:
+            least = f"above {spoken(bound.gt)}"
+        if getattr(bound, "le", None) is not None:
+            greatest = spoken(bound.le)
+    return f"{least} to {greatest}" if greatest else f"{least} or more"
+
+
+def test_every_limit_is_in_the_table_with_its_default_and_its_bounds() -> None:
+    rows = OPERATIONS.table("flag", "variable", "default", "unit", "allowed", "meaning")
+    documented = [(plain(row["flag"]), row["default"], row["allowed"]) for row in rows]
+    assert documented == [
+        (f"-{name.replace('_', '-')}", spoken(field.default), allowed(field))
+        for name, field in Limits.model_fields.items()
+    ]
+
+
+def test_the_limits_in_the_readme_have_their_defaults() -> None:
+    rows = PAGES["README.md"].table("flag", "default", "what")
+    for row in rows:
+        field = Limits.model_fields[plain(row["flag"])[1:].replace("-", "_")]
+        assert row["default"] == spoken(field.default), row["flag"]
+
+
+def test_what_is_fixed_is_as_it_says() -> None:
+    keepalive = addresses._KEEPALIVE
+    [history] = [spec for spec in commands.TABLE if spec.name == "history"]
+    values = [row["value"] for row in OPERATIONS.table("what", "value")]
+    assert values == [
+        str(limits.NAME_CHARS),
+        str(limits.ROOM_CHARS),
+        str(limits.LISTED),
+        "".join(filter(str.isdigit, history.help)),
+        spoken(limits.READ_BYTES),
+        spoken(limits.CHUNK_BYTES),
+        str(limits.LINES_AT_ONCE),
+        f"1/{limits.RUN_SHARE}",
+        f"1/{limits.ROUND_SHARE}",
+        str(limits.ENTRY_COST),
+        str(limits.TICK),
+        f"1/{1 / limits.PAUSE_AT:g}",
+        f"1/{1 / limits.RESUME_AT:g}",
+        str(keepalive["TCP_KEEPIDLE"] + keepalive["TCP_KEEPINTVL"] * keepalive["TCP_KEEPCNT"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "at most {handshake_bytes:,} bytes, within {handshake_seconds:g} seconds",
+        "the server gives at most {history:,}",
+        "A name has 1 to {NAME_CHARS} characters, a room's name 1 to {ROOM_CHARS}",
+        "| more than {handshake_bytes:,} bytes |",
+        "the room has {room_members:,} members",
+        "the server has {connections:,} connections or {rooms:,} rooms",
+        "A line of more than {line_bytes:,} bytes",
+        "Rooms of more than {announce} members",
+        "{lane_bytes:,} bytes wait for it already",
+        "at most {LISTED} of them",
+        "within {nickname_seconds:g} seconds is sent away",
+        "under a quarter, for {grace:g} seconds at most",
+        "may send {burst} lines at once and {rate:g} a second",
+        "more than {flood} of them beyond one a second",
+        "waits for the other side's end for {linger:g} seconds at most",
+    ],
+)
+def test_numbers_in_the_protocol_page_are_the_defaults(sentence: str) -> None:
+    fixed = {name: getattr(limits, name) for name in ("NAME_CHARS", "ROOM_CHARS", "LISTED")}
+    assert sentence.format(**Limits().model_dump(), **fixed) in PROTOCOL.prose
+
+
+# Commands and codes
+
+
+def test_every_command_and_alias_is_in_the_table() -> None:
+    rows = PROTOCOL.table("command", "alias", "effect")
+    documented = [(plain(row["command"]), {plain(name) for name in row["alias"].split(", ")} - {""}) for row in rows]
+    assert documented == [
+        (spec.usage, {f"/{alias}" for alias in spec.aliases} | ({"@NAME TEXT"} if spec.name == "msg" else set()))
+        for spec in commands.TABLE
+    ]
+
+
+def test_the_readme_names_every_command_and_alias() -> None:
+    for word in commands._BY_WORD:
+        assert f"/{word}" in PAGES["README.md"].spans
+
+
+def test_no_command_is_made_up() -> None:
+    for page, span in SPANS:
+        if command := re.fullmatch(r"/([a-z]+)( .*)?", span):
+            assert command[1] in {*commands._BY_WORD, "x"}, f"{page}: {span}"  # "x" stands for any text
+
+
+def test_every_refusal_code_is_in_the_table() -> None:
+    assert [plain(row["code"]) for row in PROTOCOL.table("code", "when", "what to do")] == [*RefusalCode]
+
+
+def used_by_the_server() -> set[str]:
+    """The disconnect codes that stand as strings in the code, outside the table and the list of commands."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        if path.name not in ("errors.py", "commands.py", "testing.py"):
+            tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            found |= {node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return found & set(DISCONNECTS)
+
+
+def test_every_disconnect_code_is_in_the_table() -> None:
+    today = used_by_the_server()
+    rows = PROTOCOL.table("code", "detail", "reconnect", "after", "today")
+    documented = [(plain(row["code"]), *list(row.values())[1:]) for row in rows]
+    assert documented == [
+        (
+            reason.code,
+            reason.detail,
+            "yes" if reason.reconnect else "no",
+            f"{reason.after:g}",
+            "server" if reason.code in today else "program",
+        )
+        for reason in DISCONNECTS.values()
+    ]
+
+
+def identifiers() -> set[str]:
+    """Every word that means something in the code: what it defines, its modules, its codes, the fields of its JSON."""
+    found = set(DISCONNECTS) | {*RefusalCode} | {"moved", "type", "code", "detail"}
+    found |= set(dir(gotcpchat)) | set(sys.stdlib_module_names)
+    found |= {"cmd", "gotcpchat", "__all__"}
+    for path in PACKAGE.rglob("*.py"):
+        found |= set(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Attribute):
+                found.add(node.attr)
+            elif isinstance(node, ast.arg | ast.keyword):
+                found.add(node.arg or "")
+            elif isinstance(node, ast.Name):
+                found.add(node.id)
+    return found
+
+
+FOREIGN = re.compile(
+    r"MACHAT_.*|.*\.(md|py|yaml)"  # variables and files have tests of their own
+    r"|(SO|TCP|IPV6|CAP|AF)_.*|[A-Z]\w+(NOFILE|StopSec|Set|Capabilities)|net\.ipv4\.tcp_rmem"  # the system's
+    r"|anyio\..*|pydantic\.ValidationError"
+)
+"""Names that are not this project's."""
+
+
+def test_no_name_is_made_up() -> None:
+    known = identifiers()
+    for page, span in SPANS:
+        name = re.fullmatch(r"([A-Za-z_]+(\.[A-Za-z_]+)*)(\(.*\))?", span)
+        if name and re.search(r"[_.]|[a-z][A-Z]", span) and not FOREIGN.fullmatch(name[1]):
+            assert set(name[1].split(".")) <= known, f"{page}: {span}"
+
+
+@pytest.mark.parametrize("module", [chatapi, chatapi.testing, gotcpchat], ids=lambda module: module.__name__)
+def test_every_public_name_is_in_the_page_about_the_library(module: Any) -> None:
+    text = EMBEDDING.path.read_text(encoding="utf-8")
+    assert [name for name in module.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+# The rest
+
+
+def logged() -> set[tuple[str, str]]:
+    """The level and the text of every message that the library logs."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and (call := re.fullmatch(r"_?logger\.(\w+)", ast.unparse(node.func))):
+                found.add((call[1].replace("exception", "error"), ast.literal_eval(node.args[0]).replace("%d", "%s")))
+    return found
+
+
+def test_every_log_line_is_in_the_table() -> None:
+    rows = OPERATIONS.table("level", "message", "when")
+    documented = {(row["level"], re.sub(r"\b[A-Z]{2,}\b", "%s", plain(row["message"]))) for row in rows}
+    assert documented == logged()
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the package that a module imports when it runs, as the map writes them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    here = path.relative_to(PACKAGE).parent.parts
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = here[: len(here) - node.level + 1]
+            tails = [node.module] if node.module else [alias.name for alias in node.names]
+            found |= {".".join([*folder, tail]) for tail in tails}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("chatapi."):
+            found.add(str(node.module).removeprefix("chatapi."))
+    return found
+
+
+def test_the_map_has_every_module_and_imports_go_upwards_in_it() -> None:
+    order = [plain(row["module"]) for row in ARCHITECTURE.table("module", "what it is")]
+    files = {path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    assert set(order) == {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in files}
+    for at, module in enumerate(order):
+        path = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+        assert imported(path) <= set(order[:at]), module
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Page) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.prose):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.path.parent / file).resolve() if file else page.path
+        assert path.exists(), target
+        assert path.is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in map(slug, Page(path).headings), target
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert f"## [{chatapi.__version__}]" in PAGES["CHANGELOG.md"].path.read_text(encoding="utf-8")
+
+
+def test_the_systemd_unit_waits_for_the_drain() -> None:
+    [unit] = blocks("ini")
+    settings = dict(line.split("=", 1) for line in unit.body.splitlines() if "=" in line)
+    assert int(settings["TimeoutStopSec"]) > Limits().drain
+    assert int(settings["LimitNOFILE"]) > Limits().connections
+
+
+# Examples: conversations
+
+
+class Conversation:
+    """Plays a block of `chat` line by line: every line that is sent, and all that comes back, must stand in it."""
+
+    def __init__(self) -> None:
+        self._kit = ChatKit()
+        self._peers: dict[str, Peer] = {}
+        self._pending: dict[str, list[str]] = {}
+        self._over: set[str] = set()  # whose end was seen
+
+    def play(self, script: str) -> None:
+        for line in script.splitlines():
+            if got := re.fullmatch(r"(\w+)< ?(.*)", line):
+                self._hears(got[1], got[2])
+                continue
+            self._nothing_is_left_out()
+            if said := re.fullmatch(r"(\w+)> (.*)", line):
+                self._connect(said[1]).send(unescaped(said[2]) + b"\n")
+            else:
+                self._happens(line)
+            self._listen()
+        self._nothing_is_left_out()
+
+    def _happens(self, line: str) -> None:
+        if match := re.fullmatch(r"\(a server with (.*)\)", line):
+            given = vars(server.build_parser().parse(match[1].split()))
+            self._kit = ChatKit(Limits(**{name: given[name] for name in Limits.model_fields if given[name]}))
+        elif match := re.fullmatch(r"\((\w+) connects( to the telnet door)?\)", line):
+            self._connect(match[1], telnet=bool(match[2]))
+        elif match := re.fullmatch(r"\((\d+) seconds later\)", line):
+            self._kit.wait(int(match[1]))
+        elif match := re.fullmatch(r"\((\w+) loses the connection\)", line):
+            self._peers[match[1]].wire.reset()
+            self._over.add(match[1])
+        elif match := re.fullmatch(r'\((\w+) sends "(.*)" and ends the stream\)', line):
+            self._peers[match[1]].send(unescaped(match[2]))
+            self._peers[match[1]].end()
+        else:
+            pytest.fail(f"not understood: {line}")
+
+    def _connect(self, name: str, *, telnet: bool = False) -> Peer:
+        if name not in self._peers:
+            self._peers[name] = self._kit.connect(telnet=telnet)
+        return self._peers[name]
+
+    def _listen(self) -> None:
+        for name, peer in self._peers.items():
+            text = peer.received()
+            line_end = "\r\n" if peer.connection.door.telnet else "\n"
+            text = text.replace("Nickname: ", f"Nickname:{line_end}")
+            assert text.count("\r") == text.count("\r\n")
+            assert not text or text.endswith(line_end)
+            self._pending.setdefault(name, []).extend(text.split(line_end)[:-1])
+
+    def _hears(self, name: str, text: str) -> None:
+        if text == "(end)":
+            assert self._pending[name] == []
+            assert self._peers[name].wire.ended
+            self._over.add(name)
+        else:
+            assert [text] == self._pending[name][:1]
+            del self._pending[name][0]
+
+    def _nothing_is_left_out(self) -> None:
+        assert not any(self._pending.values()), f"not in the example: {self._pending}"
+        assert {name for name, peer in self._peers.items() if peer.wire.ended} == self._over
+
+
+def unescaped(text: str) -> bytes:
+    r"""What is sent where the example says ``\n``, ``\r`` or ``\x1b``; JSON's own escapes are left alone."""
+    return re.sub(r"\\(n|r|x[0-9a-f]{2})", lambda match: ast.literal_eval(f'"{match[0]}"'), text).encode()
+
+
+@pytest.mark.parametrize("block", blocks("chat"), ids=str)
+def test_conversations(block: Block) -> None:
+    Conversation().play(block.body)
+
+
+def test_every_section_of_the_protocol_page_has_an_example() -> None:
+    sections = re.split("^## ", PROTOCOL.path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    assert [section.splitlines()[0] for section in sections if "```chat\n" not in section] == []
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ('A> {"name": "a", "room": "r", "echo": true}\nA> hi\n', "not in the example"),
+        ('A> {"name": "a", "room": "r", "echo": true}\nA> hi\nA< a:ho\n', "a:ho"),
+        ('A> {"name": "a", "room": "r"}\nA> hi\nA< a:hi\n', "a:hi"),
+        ('A> {"name": "a", "room": "r"}\nA< (end)\n', "ended"),
+        ("(A yawns)\n", "not understood"),
+    ],
+)
+def test_a_conversation_that_is_not_true_fails(script: str, why: str) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=why):
+        Conversation().play(script)
+
+
+# Examples: programs
+
+SERVERS = [block for block in blocks("python") if ":8989" in block.body]
+PROGRAMS = [block for block in blocks("python") if block not in SERVERS]
+
+
+@pytest.fixture
+def _chatapi_logs_as_before() -> Iterator[None]:
+    logger = logging.getLogger("chatapi")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("_chatapi_logs_as_before")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("block", PROGRAMS, ids=str)
+def test_programs(block: Block, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anyio, "run", functools.partial(anyio.run, backend=backend))
+    source = "\n" * block.line + block.body  # so that a traceback has the page's own line numbers
+    exec(compile(source, ROOT / block.page, "exec"), {"__name__": "__main__"})
+
+
+RUN = """
+import anyio, functools, runpy, sys
+anyio.run = functools.partial(anyio.run, backend=sys.argv[1])
+runpy.run_path(sys.argv[2], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("block", "backend"),
+    [
+        pytest.param(block, backend, id=f"{block}-{backend}")
+        for block in SERVERS
+        for backend in ("asyncio", "trio")
+        if backend == "asyncio" or "run_tcp" not in block.body  # which always runs on asyncio
+    ],
+)
+def test_servers(block: Block, backend: str, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(re.sub(r"localhost:\d+", "localhost:0", block.body), encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-u", "-W", "error", "-c", RUN, backend, script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout is not None
+            port = re.search(r"port=(\d+)", process.stdout.readline())
+            assert port is not None
+            with socket.create_connection(("localhost", int(port[1])), 30) as sock, sock.makefile("rwb") as stream:
+                stream.write(b'{"name": "Zoe", "room": "dev", "echo": true}\nhello\n')
+                stream.flush()
+                assert stream.readline() == b"Zoe:hello\n"
+                if "parrot" in block.body:
+                    assert stream.readline() == b"parrot:Zoe said hello\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait() == (0 if "run_tcp" in block.body else -signal.SIGTERM)
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def test_there_are_examples() -> None:
+    assert len(blocks("chat")) >= 10
+    assert len(SERVERS) >= 3
+    assert len(PROGRAMS) >= 15
+    assert {block.language for block in BLOCKS} == {"chat", "console", "ini", "python", ""}

@@ -1,0 +1,183 @@
+"""What is built from the checkout: the wheel, and the files for Docker."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import chatapi
+from chatapi import Limits
+from chatapi.addresses import parse_address
+from chatapi.cli import server
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+# The wheel
+
+
+def copy_what_docker_sees(to: Path) -> None:
+    """Copy what .dockerignore lets through: everything is shut out but the names behind an exclamation mark."""
+    patterns = [
+        line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line and line[0] != "#"
+    ]
+    assert patterns[0] == "*"
+    assert patterns[-1] == "**/__pycache__"
+    for pattern in patterns[1:-1]:
+        path = ROOT / pattern.removeprefix("!")
+        if path.is_dir():
+            shutil.copytree(path, to / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, to)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, built from nothing but what a Docker build would see."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    copy_what_docker_sees(source)
+    if importlib.util.find_spec("hatchling"):
+        command = ["-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    elif importlib.util.find_spec("pip"):
+        command = ["-m", "pip", "wheel", "--no-deps", "--timeout=5", "--retries=0", "-w", str(out), "."]
+    else:
+        pytest.skip("neither hatchling nor pip is installed here; `pip install hatchling`")
+    built = subprocess.run([sys.executable, *command], cwd=source, capture_output=True, text=True, check=False)
+    if "pip" in command and "No matching distribution found for hatchling" in built.stdout + built.stderr:
+        pytest.skip("hatchling is not installed here and cannot be downloaded; `pip install hatchling`")
+    assert built.returncode == 0, built.stdout + built.stderr
+    [path] = out.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def contents(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(contents: set[str]) -> None:
+    info = f"machat-{chatapi.__version__}.dist-info"
+    assert {name.partition("/")[0] for name in contents} == {"chatapi", "gotcpchat.py", info}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "chatapi").rglob("*.py")}
+    assert {name for name in contents if name.startswith("chatapi/")} == modules | {"chatapi/py.typed"}
+    assert f"{info}/licenses/LICENSE" in contents
+
+
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        info = f"machat-{chatapi.__version__}.dist-info"
+        metadata = archive.read(f"{info}/METADATA").decode()
+        scripts = archive.read(f"{info}/entry_points.txt").decode()
+    assert f"\nVersion: {chatapi.__version__}\n" in metadata
+    assert f"\nRequires-Python: {PROJECT['requires-python']}\n" in metadata
+    required = re.findall(r"^Requires-Dist: (\w+)[^;\n]*$", metadata, re.MULTILINE)
+    assert required == ["anyio", "pydantic"]
+    assert scripts.split("\n\n")[0].splitlines() == [
+        "[console_scripts]",
+        *(f"{name} = {target}" for name, target in sorted(PROJECT["scripts"].items())),
+    ]
+
+
+@pytest.mark.parametrize("script", PROJECT["scripts"])
+def test_the_scripts_run_from_the_wheel_alone(script: str, wheel: Path, tmp_path: Path) -> None:
+    module, _, function = PROJECT["scripts"][script].partition(":")
+    program = (
+        f"import sys; sys.path.insert(0, {str(wheel)!r}); import {module} as m, gotcpchat; "
+        f"assert {str(wheel)!r} in m.__file__ and {str(wheel)!r} in gotcpchat.__file__; m.{function}(['-version'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"{script} {chatapi.__version__}\n"), done.stderr
+
+
+# Docker
+
+
+def instructions(word: str) -> list[str]:
+    return re.findall(rf"^ *{word} +(.*)$", DOCKERFILE, re.MULTILINE)
+
+
+def environment() -> dict[str, str]:
+    return dict(pair.split("=", 1) for line in instructions("ENV") for pair in line.split())
+
+
+def health_check() -> list[str]:
+    """The arguments of the health check's Python."""
+    [line] = instructions("HEALTHCHECK")
+    command: list[str] = json.loads(line.partition("CMD ")[2])
+    assert command[0] == "/opt/machat/bin/python"
+    return command[1:]
+
+
+def test_the_image_runs_the_server_itself_and_not_as_root() -> None:
+    [entry] = instructions("ENTRYPOINT")
+    assert json.loads(entry) == ["/opt/machat/bin/chatserver"]  # without a shell, which would keep SIGTERM to itself
+    assert instructions("CMD") == []
+    [user] = instructions("USER")
+    assert int(user.partition(":")[0]) > 0
+
+
+def test_the_image_listens_on_all_addresses_where_it_says() -> None:
+    variables = {server.environment_name(action.dest) for action in server.build_parser()._actions}
+    assert set(environment()) <= variables
+    listening = [parse_address(environment()[name]) for name in ("MACHAT_ADDRESS", "MACHAT_TELNET")]
+    [exposed] = instructions("EXPOSE")
+    assert [(where.host, str(where.port)) for where in listening] == [("", port) for port in exposed.split()]
+
+
+def test_the_health_check_tells_a_server_from_none() -> None:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MACHAT_")}
+
+    def check(port: str) -> int:
+        arguments = [sys.executable, *health_check()]
+        given = {**variables, "MACHAT_ADDRESS": f":{port}"}
+        return subprocess.run(arguments, env=given, stderr=subprocess.DEVNULL, timeout=60, check=False).returncode
+
+    with subprocess.Popen(
+        [sys.executable, ROOT / "cmd" / "chatserver", "-a", "localhost:0", "-no-commands"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=variables,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        port = process.stdout.readline().rpartition(":")[2].strip()
+        try:
+            assert check(port) == 0
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert check(port) != 0
+
+
+COMPOSE = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+
+
+def test_compose_publishes_what_the_image_exposes() -> None:
+    [exposed] = instructions("EXPOSE")
+    assert re.findall(r'^ +- "([\d:]+)"$', COMPOSE, re.MULTILINE) == [f"{port}:{port}" for port in exposed.split()]
+
+
+def test_compose_leaves_time_to_drain() -> None:
+    [seconds] = re.findall(r"^ +stop_grace_period: (\d+)s$", COMPOSE, re.MULTILINE)
+    assert int(seconds) > Limits().drain
+
+
+def test_compose_gives_a_descriptor_to_every_connection() -> None:
+    [descriptors] = re.findall(r"^ +nofile: (\d+)$", COMPOSE, re.MULTILINE)
+    assert int(descriptors) > Limits().connections

@@ -1,0 +1,148 @@
+"""Deadlines: each is called once, never early, at most a tick late."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatapi.limits import TICK
+from chatapi.timers import Timers
+
+START = 1_000.0
+
+
+class Calls(list[tuple[str, float]]):
+    """Who was called when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers = Timers()
+        self.timers.run(START)
+
+    def expect(self, owner: str, when: float) -> None:
+        self.timers.set(owner, when, lambda now: self.append((owner, now)))
+
+    def expire(self, now: float) -> None:
+        self.append(("", now))
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()
+
+
+def test_a_deadline_is_called_once_when_it_has_passed(calls: Calls) -> None:
+    calls.expect("a", START + 5.05)
+    assert calls.timers
+    assert "a" in calls.timers
+    calls.timers.run(START + 5.01)
+    assert calls == []
+    calls.timers.run(START + 5.15)
+    calls.timers.run(START + 9)
+    assert calls == [("a", START + 5.15)]
+    assert not calls.timers
+    assert "a" not in calls.timers
+
+
+@pytest.mark.parametrize("later", [START + 2, START + 0.5])
+def test_an_owner_has_one_deadline_the_last_that_was_set(calls: Calls, later: float) -> None:
+    calls.expect("a", START + 1)
+    calls.expect("a", later)
+    calls.timers.run(later - TICK)
+    assert calls == []
+    calls.timers.run(START + 3)
+    assert [owner for owner, _ in calls] == ["a"]
+
+
+def test_a_deadline_that_was_cleared_is_not_called(calls: Calls) -> None:
+    calls.expect("a", START + 1)
+    calls.expect("b", START + 1)
+    calls.timers.clear("a")
+    calls.timers.clear("a")
+    calls.timers.clear("never set")
+    calls.timers.run(START + 2)
+    assert [owner for owner, _ in calls] == ["b"]
+
+
+@pytest.mark.parametrize("when", [0, START - 1, START, START + TICK / 2])
+def test_a_deadline_that_has_already_passed_is_called_at_the_next_tick(calls: Calls, when: float) -> None:
+    calls.expect("a", when)
+    assert calls == []
+    calls.timers.run(START + TICK)
+    assert [owner for owner, _ in calls] == ["a"]
+
+
+@pytest.mark.parametrize("pause", [2, 1_000_000])
+def test_earlier_deadlines_are_called_first_however_long_nobody_looked(calls: Calls, pause: float) -> None:
+    for owner, after in (("b", 1.0), ("c", 1.5), ("a", 0.5)):
+        calls.expect(owner, START + after)
+    calls.timers.run(START + pause)
+    assert [owner for owner, _ in calls] == ["a", "b", "c"]
+
+
+def test_an_action_may_clear_and_set_deadlines_also_those_of_its_own_tick(calls: Calls) -> None:
+    def action(now: float) -> None:
+        calls.timers.clear("b")
+        calls.expect("a", now)  # once more, but not within the same look
+        calls.expect("c", now + 1)
+
+    calls.timers.set("a", START + 1, action)
+    calls.expect("b", START + 1)
+    calls.expect("c", START + 1)
+    calls.timers.run(START + 1.05)
+    assert calls == []
+    calls.timers.run(START + 1.2)
+    assert [owner for owner, _ in calls] == ["a"]
+    calls.timers.run(START + 3)
+    assert [owner for owner, _ in calls] == ["a", "c"]
+
+
+def test_what_was_called_cleared_or_set_anew_is_not_kept_alive(calls: Calls) -> None:
+    called, cleared, anew = (Calls() for _ in range(3))
+    gone = [weakref.ref(called), weakref.ref(cleared), weakref.ref(anew)]
+    for owner in (called, cleared, anew):
+        calls.timers.set(id(owner), START + 1, owner.expire)
+    calls.timers.clear(id(cleared))
+    calls.timers.set(id(anew), START + 2, print)
+    calls.timers.run(START + 1.5)
+    del owner, called, cleared, anew
+    assert [ref() for ref in gone] == [None] * 3
+
+
+def moments(least: int) -> st.SearchStrategy[float]:
+    """Some ticks from now and between them, or much later."""
+    return st.integers(least, 16).map(lambda n: n / 80) | st.floats(0, 4)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcd"), st.none() | moments(-8)) | st.tuples(st.just(""), moments(0)),
+        max_size=40,
+    )
+)
+def test_no_deadline_is_early_lost_or_more_than_a_tick_late(steps: list[tuple[str, float | None]]) -> None:
+    calls, now = Calls(), START
+    due: dict[str, float] = {}
+    for owner, number in steps:
+        if owner and number is None:
+            due.pop(owner, None)
+            calls.timers.clear(owner)
+        elif owner:
+            assert number is not None
+            due[owner] = max(now, now + number)
+            calls.expect(owner, now + number)
+        else:
+            now += number or 0
+            calls.timers.run(now)
+            called = [owner for owner, _ in calls]
+            assert len(set(called)) == len(called)
+            assert set(called) >= {owner for owner, when in due.items() if when <= now - TICK * 1.001}
+            for owner in called:
+                assert due.pop(owner) <= now
+            calls.clear()
+        assert all((owner in calls.timers) == (owner in due) for owner in "abcd")
+        assert bool(calls.timers) == bool(due)
