@@ -137,8 +137,9 @@ class ChatAPI:
         if self._poller is not None:
             raise RuntimeError("this chat is being served already")
         doors: list[tuple[str, Door, Address]] = [("text", TextDoor(), parse_address(address))]
+        telnet_door = TelnetDoor(lobby)  # a lobby that cannot be is an error with or without a way to it
         if telnet is not None:
-            doors.append(("telnet", TelnetDoor(lobby), parse_address(telnet)))
+            doors.append(("telnet", telnet_door, parse_address(telnet)))
         self._poller = poller = Poller(self._hub)
         self._stopped = anyio.Event()
         try:

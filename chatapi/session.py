@@ -134,7 +134,7 @@ class Session:
             self._buffer = self._buffer.lstrip(_BLANKS)
             if self._buffer:
                 if self._buffer[0] != 0x7B:
-                    shown = ascii(self._buffer[:16].decode("latin-1"))
+                    shown = ascii(chr(self._buffer[0]))  # no more of it: this goes into the log
                     raise Refused(
                         RefusalCode.BAD_HANDSHAKE,
                         f"the handshake is a JSON object such as {EXAMPLE}; this starts with {shown}",

@@ -99,9 +99,11 @@ class _Talk:
     async def send_typed(self) -> None:
         """Send every line from the keyboard or the pipe; the end of input ends this side of the stream."""
         try:
+            unfinished = b""
             while data := await _read_input():
                 await self._stream.send(data)
-                self._left = data.rstrip().rpartition(b"\n")[2].lower() in _GOODBYES
+                *lines, unfinished = (unfinished + data)[-_READ:].split(b"\n")
+                self._left = self._left or any(line.strip().lower() in _GOODBYES for line in lines)
             await self._stream.send_eof()
             self._left = True
         except (anyio.BrokenResourceError, OSError):

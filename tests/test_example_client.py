@@ -1,0 +1,376 @@
+"""`python cmd/examplechatclient` as a user starts it: at a keyboard, in a pipe, and when things go wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from executables import CLIENT, ROOT, Peer, Program, Server, environment, eventually, run
+
+import chatapi
+
+if sys.platform == "win32":
+    pytest.skip("these tests start the executables the POSIX way", allow_module_level=True)
+
+PYTHON = sys.executable
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with Server("-rate", "0") as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Server) -> Iterator[Server]:
+    """The shared server; whatever a test did to it, it still runs and has shown no traceback."""
+    yield running
+    running.hang_up()
+    assert not running.ended
+    running.check()
+
+
+@pytest.fixture
+def room() -> str:
+    return f"room{next(_numbers)}"
+
+
+@pytest.fixture
+def zoe(server: Server, room: str) -> Peer:
+    """Somebody in the room who sees everything that happens there."""
+    return server.member("Zoe", room, notices=True)
+
+
+def _client(
+    server: Server,
+    room: str,
+    *flags: str,
+    stdin: int | None = subprocess.PIPE,
+    stdout: int | None = None,
+    before: Callable[[], None] | None = None,
+) -> Program:
+    """The client, called Mina."""
+    argv = (PYTHON, CLIENT, "-client", "Mina", "-room", room, "-address", server.address, *flags)
+    return Program(*argv, stdin=stdin, stdout=stdout, before=before)
+
+
+def _one_line(err: str, *about: str) -> None:
+    assert re.fullmatch(r"examplechatclient: [^\n]+\n", err), err
+    for word in about:
+        assert word in err, err
+
+
+# Starting
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["repo root", "another folder"])
+def test_it_starts_from_any_folder(server: Server, room: str, zoe: Peer, inside: bool, tmp_path: Path) -> None:
+    script = CLIENT if inside else ROOT / CLIENT
+    argv = (PYTHON, script, "-client", "Mina", "-room", room, "-address", server.address)
+    with Program(*argv, cwd=ROOT if inside else tmp_path) as client:
+        client.type("hello\n")
+        assert zoe.lines(2) == ["* Mina joined", "Mina:hello"]
+        client.end_input()
+        assert client.wait() == 0
+
+
+@pytest.mark.parametrize("dashes", ["-", "--"])
+def test_the_flags_of_gochat(server: Server, room: str, zoe: Peer, dashes: str) -> None:
+    host, port = server.addresses[0]
+    argv = (f"{dashes}client", "Mina", f"{dashes}room", room, "-s", host, "-p", str(port))
+    with Program(PYTHON, CLIENT, *argv) as client:
+        assert zoe.line() == "* Mina joined"
+        client.end_input()
+        assert client.wait() == 0
+
+
+def test_without_a_name_it_makes_one_up_and_goes_to_the_lounge(server: Server) -> None:
+    zoe = server.member("Zoe", "lounge", notices=True)
+    with Program(PYTHON, CLIENT, "-address", server.address) as client:
+        assert re.fullmatch(r"\* User\d+ joined", zoe.line())
+        client.end_input()
+        assert client.wait() == 0
+
+
+def test_help_and_version() -> None:
+    assert run(PYTHON, CLIENT, "-version") == (0, f"examplechatclient {chatapi.__version__}\n", "")
+    code, out, err = run(PYTHON, CLIENT, "-h")
+    assert (code, err) == (0, "")
+    for flag in ("-client", "-room", "-address", "-s", "-p", "-version", "-h"):
+        assert re.search(rf"(?<![\w-]){flag}\b", out), flag
+    assert "examplechatclient -client" in out.partition("examples:")[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["-clinet", "Mina"], "-client"),
+        (["-x"], "-x"),
+        (["Mina"], "Mina"),
+        (["-room"], "-room"),
+        (["-address", "127.0.0.1"], "127.0.0.1"),
+        (["-address", "127.0.0.1:port"], "port"),
+        (["-p", "99999"], "99999"),
+        (["-p", "http"], "http"),
+        (["-address", "127.0.0.1:1", "-p", "1"], "-address"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_flag_is_one_line_that_names_it(flags: list[str], named: str) -> None:
+    code, out, err = run(PYTHON, CLIENT, *flags)
+    assert (code, out) == (2, "")
+    _one_line(err, named)
+
+
+# Talking
+
+
+def test_its_output_is_what_the_room_says_and_nothing_else(server: Server, room: str, zoe: Peer) -> None:
+    with _client(server, room) as client:
+        assert zoe.line() == "* Mina joined"
+        zoe.send("hello\n")
+        client.prints(b"Zoe:hello\n")  # at once, not when a buffer is full
+        client.type("hello back\n")
+        assert zoe.line() == "Mina:hello back"
+        zoe.send("caf\u00e9 \u20ac\t: all of it\n@Mina psst\n")
+        expected = "Zoe:hello\nZoe:caf\u00e9 \u20ac\t: all of it\n* Zoe whispers: psst\n".encode()
+        client.prints(b"psst\n")
+        client.end_input()
+        assert client.wait() == 0
+        assert (client.out, client.err) == (expected, "")
+    assert zoe.line() == "* Mina left"
+
+
+def test_a_member_whose_name_starts_with_a_brace_is_heard_at_once(server: Server, room: str) -> None:
+    """A first line of JSON would be a refusal; this is none."""
+    brace = server.member('{"a"}', room, notices=True)
+    with _client(server, room) as client:
+        assert brace.line() == "* Mina joined"
+        brace.send("hello\n")
+        client.prints(b'{"a"}:hello\n')
+        client.end_input()
+        assert client.wait() == 0
+        assert client.out == b'{"a"}:hello\n'
+
+
+def test_it_keeps_up_with_much_that_is_said(server: Server, room: str, zoe: Peer) -> None:
+    with _client(server, room) as client:
+        assert zoe.line() == "* Mina joined"
+        lines = [f"line {i} " + "x" * (i % 100) for i in range(10_000)]
+        zoe.send("".join(f"{line}\n" for line in lines))
+        client.prints(b"Zoe:line 9999 ")
+        client.end_input()
+        assert client.wait() == 0
+        assert client.out.decode().splitlines() == [f"Zoe:{line}" for line in lines]
+
+
+@pytest.mark.parametrize("line_end", ["", "\n"], ids=["no last line feed", "a last line feed"])
+def test_lines_that_are_piped_in_all_go_out_before_it_ends(server: Server, room: str, zoe: Peer, line_end: str) -> None:
+    lines = [f"line {i}" for i in range(500)]
+    with _client(server, room) as client:
+        client.type("\n".join(lines) + line_end)
+        client.end_input()
+        assert client.wait() == 0
+        assert (client.out, client.err) == (b"", "")
+    assert zoe.lines(502) == ["* Mina joined", *(f"Mina:{line}" for line in lines), "* Mina left"]
+
+
+def test_lines_that_are_piped_in_faster_than_the_server_takes_them_all_go_out() -> None:
+    with Server("-rate", "2000", "-burst", "50") as server:
+        zoe = server.member("Zoe", "hall")
+        with _client(server, "hall") as client:
+            client.type("".join(f"line {i}\n" for i in range(500)))
+            client.end_input()
+            assert client.wait() == 0
+        assert zoe.lines(500) == [f"Mina:line {i}" for i in range(500)]
+
+
+def test_a_file_as_input(server: Server, room: str, zoe: Peer, tmp_path: Path) -> None:
+    file = tmp_path / "lines.txt"
+    file.write_text("".join(f"line {i}\n" for i in range(300)))
+    with file.open("rb") as stdin, _client(server, room, stdin=stdin.fileno()) as client:
+        assert client.wait() == 0
+        assert (client.out, client.err) == (b"", "")
+    assert zoe.lines(302)[1:-1] == [f"Mina:line {i}" for i in range(300)]
+
+
+def test_no_input_at_all(server: Server, room: str, zoe: Peer) -> None:
+    with _client(server, room, stdin=subprocess.DEVNULL) as client:
+        assert client.wait() == 0
+        assert (client.out, client.err) == (b"", "")
+    assert zoe.lines(2) == ["* Mina joined", "* Mina left"]
+
+
+def test_a_closed_input(server: Server, room: str, zoe: Peer) -> None:
+    with _client(server, room, stdin=None, before=lambda: os.close(0)) as client:
+        assert client.wait() == 0
+        assert (client.out, client.err) == (b"", "")
+    assert zoe.lines(2) == ["* Mina joined", "* Mina left"]
+
+
+def test_an_input_that_cannot_be_read_does_not_leave_it_deaf(
+    server: Server, room: str, zoe: Peer, tmp_path: Path
+) -> None:
+    """As one that is open for writing only, or a terminal that is gone."""
+    with (tmp_path / "file").open("wb") as stdin, _client(server, room, stdin=stdin.fileno()) as client:
+        assert zoe.lines(2) == ["* Mina joined", "* Mina left"]
+        assert client.wait() in (0, 1)
+        assert len(client.err.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("command", ["/bye", "/quit"])
+def test_bye_ends_it_with_0(server: Server, room: str, zoe: Peer, command: str) -> None:
+    with _client(server, room) as client:
+        client.type(f"farewell\n{command}\n")
+        assert client.wait() == 0
+        assert client.err == ""
+        assert re.fullmatch(rb"\* [^\n]*bye[^\n]*\n", client.out)
+    assert zoe.lines(3) == ["* Mina joined", "Mina:farewell", "* Mina left"]
+
+
+def test_names_and_lines_of_any_language_in_any_locale(server: Server, room: str, zoe: Peer) -> None:
+    argv = (PYTHON, CLIENT, "-client", "Zo\u00eb\u00df", "-room", room, "-address", server.address)
+    with Program(*argv, env=environment(LC_ALL="C")) as client:
+        client.type("gr\u00fc\u00df dich\n")
+        assert zoe.lines(2) == ["* Zo\u00eb\u00df joined", "Zo\u00eb\u00df:gr\u00fc\u00df dich"]
+        client.end_input()
+        assert client.wait() == 0
+
+
+# When things go wrong
+
+
+@pytest.mark.parametrize("lines", [0, 2000])
+def test_refused_it_says_why_and_prints_nothing(server: Server, room: str, lines: int) -> None:
+    server.member("MINA", room)
+    with _client(server, room) as client:
+        if lines:
+            try:
+                client.type("a line that nobody hears\n" * lines)
+            except BrokenPipeError:
+                pass  # it has ended already, which is as well
+        assert client.wait() == 1
+        assert client.out == b""
+        _one_line(client.err, "'MINA' is already in", "name_taken")
+
+
+def test_a_name_that_cannot_be_is_refused(server: Server, room: str) -> None:
+    for name in ("a:b", "", "a b"):
+        argv = (PYTHON, CLIENT, "-client", name, "-room", room, "-address", server.address)
+        with Program(*argv) as client:
+            assert client.wait() == 1
+            assert client.out == b""
+            _one_line(client.err, "bad_name")
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and not listening
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, out, err = run(PYTHON, CLIENT, "-client", "Mina", "-address", address)
+    assert (code, out) == (1, "")
+    _one_line(err, address)
+
+
+def test_a_server_that_is_killed_cuts_it_off() -> None:
+    with Server() as server:
+        zoe = server.member("Zoe", "hall", notices=True)
+        with _client(server, "hall") as client:
+            assert zoe.line() == "* Mina joined"
+            zoe.send("hello\n")
+            client.prints(b"Zoe:hello\n")
+            server.signal(signal.SIGKILL)
+            assert client.wait() == 1
+            assert client.out == b"Zoe:hello\n"
+            _one_line(client.err, "cut off")
+
+
+def test_a_server_that_is_stopped_says_so_and_cuts_it_off() -> None:
+    with Server() as server:
+        zoe = server.member("Zoe", "hall", notices=True)
+        with _client(server, "hall") as client:
+            assert zoe.line() == "* Mina joined"
+            server.stop()
+            assert client.wait() == 1
+            assert client.out.startswith(b"* draining: ")
+            _one_line(client.err, "cut off")
+
+
+def test_an_output_that_is_closed_early(server: Server, room: str, zoe: Peer) -> None:
+    """As in `examplechatclient | head -1`."""
+    reader, writer = os.pipe()
+    try:
+        with _client(server, room, stdout=writer) as client:
+            os.close(writer)
+            assert zoe.line() == "* Mina joined"
+            zoe.send("one\n")
+            with os.fdopen(reader, "rb") as head:
+                assert head.readline() == b"Zoe:one\n"
+            zoe.send("two\n")
+            assert client.wait() in (0, 1)
+            assert client.err == ""
+    except BaseException:
+        for descriptor in (reader, writer):
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass  # closed already
+        raise
+    assert zoe.line().startswith("* Mina left")
+
+
+def test_no_output_at_all(server: Server, room: str, zoe: Peer) -> None:
+    """With its stdout closed, as `>&-` does, it can still say something."""
+    with _client(server, room, before=lambda: os.close(1)) as client:
+        client.type("hello\n")
+        assert zoe.lines(2) == ["* Mina joined", "Mina:hello"]
+        zoe.send("hello yourself\n")
+        zoe.send("/list\n")
+        assert zoe.line().startswith("* ")
+        client.end_input()
+        client.wait()
+    assert zoe.line().startswith("* Mina left")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_an_output_that_takes_no_more_is_one_line(server: Server, room: str, zoe: Peer) -> None:
+    with open("/dev/full", "wb") as full, _client(server, room, stdout=full.fileno()) as client:
+        assert zoe.line() == "* Mina joined"
+        zoe.send("hello\n")
+        assert client.wait() == 1
+        _one_line(client.err, "No space left on device")
+    assert zoe.line().startswith("* Mina left")
+
+
+def test_ctrl_c(server: Server, room: str, zoe: Peer) -> None:
+    with _client(server, room) as client:
+        client.type("hello\n")
+        assert zoe.lines(2) == ["* Mina joined", "Mina:hello"]
+        client.signal(signal.SIGINT)
+        assert client.wait() in (130, -signal.SIGINT)
+        assert client.err == ""
+    assert zoe.line().startswith("* Mina left")
+
+
+def test_two_clients_talk(server: Server, room: str) -> None:
+    other = (PYTHON, CLIENT, "-client", "Zoe", "-room", room, "-address", server.address)
+    with _client(server, room) as mina, Program(*other) as zoe:
+        eventually(lambda: server.err.count(f"joined {room}") == 2, lambda: server.err)
+        mina.type("hello\n")
+        zoe.prints(b"Mina:hello\n")
+        zoe.type("hello yourself\n")
+        mina.prints(b"Zoe:hello yourself\n")
+        for client in (mina, zoe):
+            client.end_input()
+            assert client.wait() == 0
+        assert (mina.out, zoe.out) == (b"Zoe:hello yourself\n", b"Mina:hello\n")
