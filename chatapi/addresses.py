@@ -46,7 +46,7 @@ def bind(address: Address, limits: Limits) -> list[socket.socket]:
     """Listening sockets for every address that the name has here, IPv4 and IPv6 apart.
 
     A family that this machine lacks is skipped. Raises `AddressError` for a name that means nothing here, `OSError`
-    where an address cannot be had, as when it is in use.
+    where an address cannot be had, as when it is in use; its `filename` is the address.
     """
     try:
         found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -61,6 +61,7 @@ def bind(address: Address, limits: Limits) -> list[socket.socket]:
             try:
                 sock = _listen(family, (sockaddr[0], port, *sockaddr[2:]), limits)
             except OSError as error:
+                error.filename = str(address)
                 if error.errno not in _NO_SUCH_FAMILY:
                     raise
                 skipped = error

@@ -125,7 +125,7 @@ class Hub:
             if len(self.rooms) >= self.limits.rooms:
                 if not self._empty:
                     raise Refused(
-                        RefusalCode.SERVER_FULL, f"there are {len(self.rooms):,} rooms, and no more are allowed"
+                        RefusalCode.SERVER_FULL, f"no room can be added; rooms allowed: {self.limits.rooms:,}"
                     )
                 self._close(next(iter(self._empty)))
             room = self.rooms[key] = Room(name, self._new_epoch(), self)

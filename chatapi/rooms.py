@@ -133,7 +133,9 @@ class Room:
         if (holder := self._members.get(key)) is not None:
             raise Refused(RefusalCode.NAME_TAKEN, f"{holder.name!r} is already in {self.name!r}")
         if len(self._members) >= self.limits.room_members:
-            raise Refused(RefusalCode.ROOM_FULL, f"{self.name!r} is full: it has {self.limits.room_members:,} members")
+            raise Refused(
+                RefusalCode.ROOM_FULL, f"{self.name!r} is full; members allowed: {self.limits.room_members:,}"
+            )
 
     def join(self, client: Client) -> None:
         """Let a client in; raises `Refused` as `check_free` does."""

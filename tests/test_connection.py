@@ -93,7 +93,7 @@ def test_room_full_server_full_and_too_many_rooms() -> None:
     assert code(kit.member("c", "three")) == "server_full"
     assert dict(kit.hub.refusals) == {"room_full": 1, "server_full": 1}
     a.send("/join three\n/join two\n")
-    assert a.lines() == ["* there are 2 rooms, and no more are allowed", "* 'two' is full: it has 1 members"]
+    assert a.lines() == ["* no room can be added; rooms allowed: 2", "* 'two' is full; members allowed: 1"]
 
 
 def test_an_empty_room_with_history_gives_way_to_a_new_one() -> None:

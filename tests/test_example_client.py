@@ -295,6 +295,37 @@ def test_a_server_that_is_killed_cuts_it_off() -> None:
             _one_line(client.err, "cut off")
 
 
+def test_a_server_that_is_killed_while_piped_lines_wait_does_not_look_like_success() -> None:
+    """All of the input fits into the server's buffers, so a mere end of stream could not tell."""
+    with Server("-rate", "10", "-burst", "5") as server:
+        zoe = server.member("Zoe", "hall")
+        with _client(server, "hall") as client:
+            client.type("".join(f"{i}\n" for i in range(100)))
+            client.end_input()
+            assert zoe.line() == "Mina:0"
+            server.signal(signal.SIGKILL)
+            assert client.wait() == 1
+            _one_line(client.err, "cut off")
+
+
+def test_a_flood_of_refused_lines_does_not_look_like_success(server: Server, room: str, zoe: Peer) -> None:
+    with _client(server, room) as client:
+        client.type("/nonsense\n" * 100)
+        client.end_input()
+        assert client.wait() == 1
+        assert client.out.splitlines()[-1].startswith(b"* flood: ")
+        _one_line(client.err, "cut off: flood")
+
+
+def test_lines_that_look_like_commands_can_be_said(server: Server, room: str, zoe: Peer) -> None:
+    with _client(server, room, "-no-commands") as client:
+        client.type("/bye\n@Zoe hi\n")
+        client.end_input()
+        assert client.wait() == 0
+        assert client.out == b""
+    assert zoe.lines(4) == ["* Mina joined", "Mina:/bye", "Mina:@Zoe hi", "* Mina left"]
+
+
 def test_a_server_that_is_stopped_says_so_and_cuts_it_off() -> None:
     with Server() as server:
         zoe = server.member("Zoe", "hall", notices=True)

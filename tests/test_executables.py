@@ -134,7 +134,7 @@ def test_help_shows_every_flag_and_examples(flag: str) -> None:
         assert re.search(rf"(?<![\w-])-{name}\b", out), name
     _, _, examples = out.partition("examples:")
     assert "chatserver -a" in examples
-    assert "nc localhost" in examples
+    assert "nc -N localhost" in examples
 
 
 def test_version() -> None:

@@ -14,7 +14,7 @@ import anyio.abc
 import anyio.to_thread
 
 import chatapi
-from chatapi import Address, AddressError
+from chatapi import DISCONNECTS, Address, AddressError
 from chatapi.addresses import parse_address
 from chatapi.chat import DEFAULT_ADDRESS
 
@@ -22,6 +22,8 @@ from .flags import Parser, fail
 
 PROG: Final = "examplechatclient"
 _GOODBYES: Final = (b"/bye", b"/quit")
+_GOODBYE: Final = b"* goodbye"
+_CUT_OFF: Final = frozenset(DISCONNECTS) - {"bye"}
 _READ: Final = 64 * 1024
 
 _EXAMPLES: Final = """\
@@ -40,6 +42,7 @@ def build_parser() -> Parser:
     parser.flag("-client", metavar="NAME", help="your name (default User and a number)")
     parser.flag("-room", metavar="ROOM", default="lounge", help="the room to join (default lounge)")
     parser.flag("-address", metavar="ADDRESS", help=f"where the server listens (default {DEFAULT_ADDRESS})")
+    parser.flag("-no-commands", action="store_true", help="say lines that start with / or @ like any other")
     parser.flag("-s", "-server", dest="server", metavar="HOST", help="the host alone, as in GoChat")
     parser.flag("-p", "-port", dest="port", metavar="PORT", help="the port alone, as in GoChat")
     parser.flag(
@@ -63,22 +66,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         address = Address(given.server.strip("[]"), address.port)
     name = f"User{random.randint(1, 9999)}" if given.client is None else given.client
     try:
-        return anyio.run(_talk, address, name, given.room)
+        return anyio.run(_talk, address, name, given.room, not given.no_commands)
     except KeyboardInterrupt:
+        if sys.stderr is not None and sys.stderr.isatty():
+            print(file=sys.stderr)  # noqa: T201  # the ^C stands on a line of its own
         return 130
 
 
-async def _talk(address: Address, name: str, room: str) -> int:
+async def _talk(address: Address, name: str, room: str, commands: bool) -> int:
     where = Address(address.host or "localhost", address.port)
     try:
         stream = await anyio.connect_tcp(where.host, where.port)
     except OSError as error:
-        return _failed(f"cannot reach {where}: {_reason(error)}")
+        return _failed(f"cannot reach {where}: {_reason(error)}; is the server running?")
     async with stream:
-        await stream.send(json.dumps({"name": name, "room": room}).encode() + b"\n")
+        handshake = {"name": name, "room": room, "commands": commands}
+        await stream.send(json.dumps(handshake).encode() + b"\n")
         if sys.stdin is not None and sys.stdin.isatty():
             _say(f"joining {room} as {name} on {where}; /help for commands, Ctrl-D to leave")
-        talk = _Talk(stream)
+        talk = _Talk(stream, commands)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(talk.send_typed)
             await talk.print_received()
@@ -89,11 +95,15 @@ async def _talk(address: Address, name: str, room: str) -> int:
 class _Talk:
     """One conversation: what was typed, what came, and how it ended."""
 
-    def __init__(self, stream: anyio.abc.SocketStream) -> None:
+    def __init__(self, stream: anyio.abc.SocketStream, commands: bool) -> None:
         self._stream = stream
+        self._commands = commands
         self._refusal: bytes | None = b""  # a first line that may be a refusal, for as long as nothing follows it
-        self._left = False  # whether the last thing sent was the end of input, or a goodbye
+        self._last = b""  # the last line that came, or what there is of it
+        self._asked_to_leave = False  # by the end of input; where it was typed, the answer is for the user
+        self._left = False  # whether everything typed has gone out, or a goodbye was typed
         self._broken: BaseException | None = None
+        self._told = ""  # what the server itself said last, where nothing came after it
         self._unwritable: OSError | None = None  # why the output takes no more
 
     async def send_typed(self) -> None:
@@ -104,8 +114,12 @@ class _Talk:
                 await self._stream.send(data)
                 *lines, unfinished = (unfinished + data)[-_READ:].split(b"\n")
                 self._left = self._left or any(line.strip().lower() in _GOODBYES for line in lines)
+            if self._commands and not self._left:
+                # The answer to a goodbye tells that all before it arrived; a mere end of stream tells nothing.
+                self._asked_to_leave = True
+                await self._stream.send(b"\n/bye\n")
             await self._stream.send_eof()
-            self._left = True
+            self._left = not self._asked_to_leave
         except (anyio.BrokenResourceError, OSError):
             pass  # print_received finds out why
 
@@ -113,7 +127,7 @@ class _Talk:
         """Print every line that comes, as it comes, until the server ends."""
         try:
             async for data in self._stream:
-                _print(self._without_refusal(data))
+                _print(self._without_goodbye(self._without_refusal(data)))
         except OSError as error:
             self._unwritable = error
         except anyio.BrokenResourceError as error:
@@ -130,6 +144,20 @@ class _Talk:
         data, self._refusal = self._refusal, None
         return data
 
+    def _without_goodbye(self, data: bytes) -> bytes:
+        """What is to be printed: all of it, but for the answer to a goodbye that nobody typed."""
+        *lines, last = (self._last + data).split(b"\n")
+        self._last = last
+        printed = len(data)
+        if self._asked_to_leave and not last and lines and lines[-1] == _GOODBYE:
+            self._left = True
+            printed -= len(_GOODBYE) + 1
+        if lines and lines[-1].startswith(b"* "):
+            self._told = lines[-1][2:].decode(errors="replace")
+        elif lines:
+            self._told = ""
+        return data[: max(0, printed)]
+
     def verdict(self) -> int:
         """The exit code, with a message where it is not 0."""
         if self._unwritable is not None:
@@ -140,6 +168,8 @@ class _Talk:
             if refusal := _as_refusal(self._refusal):
                 return _failed(f"refused: {refusal}")
             _print(self._refusal)
+        if self._told.partition(":")[0] in _CUT_OFF:
+            return _failed(f"cut off: {self._told}")
         if self._left and self._broken is None:
             return 0
         return _failed(f"cut off: {_reason(self._broken) if self._broken else 'the server ended the connection'}")
@@ -189,4 +219,8 @@ def _failed(message: str) -> int:
 
 
 def _reason(error: BaseException) -> str:
+    while isinstance(error.__cause__, OSError | BaseExceptionGroup):  # anyio has tried several addresses
+        error = error.__cause__
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[-1]
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         arguments = sys.argv[1:] if arguments is None else arguments
         for argument in arguments:
             name = argument.partition("=")[0]
-            if name.startswith("-") and name not in self._option_string_actions:
+            if name.startswith("-") and not name[1:2].isdigit() and name not in self._option_string_actions:
                 near = difflib.get_close_matches(name, self._option_string_actions, 1)
                 self.error(f"there is no flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
         return self.parse_args(arguments)

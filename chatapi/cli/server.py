@@ -33,8 +33,8 @@ examples:
 
 then, in another terminal:
   examplechatclient -client Mina -room dev
-  printf '{"name":"Zoe","room":"dev"}\\nhello\\n' | nc localhost 8989
-  telnet localhost 6000
+  printf '{"name":"Zoe","room":"dev"}\\nhello\\n' | nc -N localhost 8989
+  telnet localhost 6000                           (where the server has -telnet localhost:6000)
 """
 
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_standard_streams()
     parser = build_parser()
     given = _Given(parser.parse(arguments), os.environ)
-    level = given.text("log-level", "info")
+    level = given.text("log-level", "info").lower()
     if level not in LOG_LEVELS:
         fail(PROG, f"{given.source('log-level')} {level!r}: it is one of {', '.join(LOG_LEVELS)}")
     logging.basicConfig(
@@ -127,7 +127,7 @@ def _run(chat: ChatAPI, address: str, telnet: str | None, lobby: str) -> int:
     except Refused as refused:
         fail(PROG, f"-lobby {lobby!r}: {refused.detail}")
     except OSError as error:
-        fail(PROG, f"cannot listen on {address}{f' and {telnet}' if telnet else ''}: {error.strerror or error}")
+        fail(PROG, f"cannot listen on {error.filename or address}: {error.strerror or error}")
 
 
 def _open_standard_streams() -> None:

@@ -84,7 +84,7 @@ class Listener:
         full = len(self._hub.connections) >= limits.connections
         connection = Connection(self._hub, self._door, wire, shown(sockaddr))
         if full:
-            why = f"the server has {limits.connections:,} connections, and takes no more"
+            why = f"the server is full; connections allowed: {limits.connections:,}"
             self._door.refuse(connection, Refused(RefusalCode.SERVER_FULL, why))
 
     def _pause(self, now: float, error: OSError) -> None:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from any folder, installed or not
 
-from chatapi.cli.server import main
+try:
+    from chatapi.cli.server import main
+except ModuleNotFoundError as error:
+    sys.exit(f"chatserver: {error}; install the project first, as its README says")
 
 if __name__ == "__main__":
     sys.exit(main())
