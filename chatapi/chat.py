@@ -153,6 +153,8 @@ class ChatAPI:
             self._stop_listening()
             for connection in list(self._hub.connections):
                 connection.abort()
+            for room in self._hub.rooms.values():
+                room.unattended()
             self._hub.draining = False
             self._poller = None
             poller.close()
@@ -166,7 +168,7 @@ class ChatAPI:
 
         Takes `Limits.drain` seconds at most, after which what is left is closed at once; so does cancelling it.
         """
-        poller, hub = self._poller, self._hub
+        poller, hub, stopped = self._poller, self._hub, self._stopped
         if poller is None:
             return
         hub.draining = True
@@ -176,14 +178,23 @@ class ChatAPI:
             with anyio.move_on_after(self.limits.drain):
                 for connection in list(hub.connections):
                     hub.call(connection)
-                await poller.until(lambda: not hub.busy and all(room.settled for room in hub.rooms.values()))
+                with anyio.move_on_after(self.limits.drain / 2):
+                    await poller.until(
+                        lambda: (
+                            not hub.busy
+                            and all(room.settled for room in hub.rooms.values())
+                            and not any(connection.parked for connection in hub.connections)
+                        )
+                    )
+                if self._poller is not poller:
+                    return
                 for connection in list(hub.connections):
                     connection.disconnect("draining")
                 for client in [client for room in hub.rooms.values() for client in room.members]:
                     client.disconnect("draining")  # the program's own
                 await poller.until(lambda: not hub.connections)
         finally:
-            self._stopped.set()
+            stopped.set()
 
     def _listen(self, door: Door, address: Address) -> list[Address]:
         assert self._poller is not None

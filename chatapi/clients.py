@@ -60,6 +60,7 @@ class _Replay(NamedTuple):
     position: int
     at: int
     stop: int
+    begun: bool = False
 
 
 _NOWHERE: Final = Log(0, 0)
@@ -184,6 +185,7 @@ class Client:
     def replay(self, messages: int) -> None:
         """Show the last `messages` messages of the room, at most `Limits.history`, behind what the log holds now."""
         log = self._log
+        self.lane_size += ITEM_COST
         self._append(_Replay(log.head, log.back(min(messages, self._there().limits.history)), log.head))
 
     @property
@@ -194,9 +196,8 @@ class Client:
     @property
     def oldest(self) -> int:
         """The oldest position of the log that is still to be shown to it."""
-        if self._lane:
-            return min((item.at for item in self._lane if isinstance(item, _Replay)), default=self.position)
-        return self.position
+        item = self._lane[0] if self._lane else None
+        return min(self.position, item.at) if isinstance(item, _Replay) and item.begun else self.position
 
     @property
     def caught_up(self) -> bool:
@@ -224,14 +225,16 @@ class Client:
                 lane.popleft()
                 self.lane_size -= item.size
                 return item.item
-            if item.at >= item.stop:
+            at = item.at if item.begun else max(item.at, self._log.tail)
+            if at >= item.stop:
                 lane.popleft()
+                self.lane_size -= ITEM_COST
                 continue
-            if item.at < self._log.tail:
+            if at < self._log.tail:
                 self._lost_place()
                 return None
-            entries, at = self._log.read(item.at, item.stop, most)
-            lane[0] = item._replace(at=at)
+            entries, at = self._log.read(at, item.stop, most)
+            lane[0] = item._replace(at=at, begun=True)
             if kept := [entry for entry in entries if entry.kept]:
                 return Passage(kept, live=False)
 

@@ -21,7 +21,8 @@ def fan_out(room: Room) -> Iterator[None]:
     Whoever is not exactly where the batch begins when its turn comes (it read on by itself meanwhile, or joined) is
     woken to read for itself; so nothing is sent twice and nothing is left out, whatever happens between two slices.
     """
-    while room.fresh:
+    stop = room.log.head  # what comes while this pass yields has the next one
+    while room.fresh and room.fresh[0].position < stop:
         batch = Batch(_take(room))
         start, end = batch.start, batch.end
         for origin in batch.origins:
@@ -33,6 +34,8 @@ def fan_out(room: Room) -> Iterator[None]:
         style, data = None, b""
         while part := list(islice(members, SLICE)):
             for client in part:
+                if client.room is not room:  # it left while this pass yielded; what it is owed it reads by itself
+                    continue
                 if client.position != start:
                     if client.position < end:
                         client.outlet.wake()

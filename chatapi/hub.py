@@ -37,6 +37,11 @@ class Runnable(Protocol):
 class Connected(Runnable, Protocol):
     """A connection as the hub knows it."""
 
+    @property
+    def parked(self) -> bool:
+        """Whether something that was read waits."""
+        ...
+
     def abort(self) -> None:
         """Leave the room and close the socket at once."""
         ...
@@ -100,7 +105,6 @@ class Hub:
         client = Client(next(self._ids), name, outlet, style, echo, address)
         place = self._open(room)
         place.join(client)
-        self._occupied(place)
         if history:
             client.replay(history)
         return client
@@ -116,7 +120,6 @@ class Hub:
             if client.room is not None:
                 client.room.leave(client, "moved")
             target.join(client)
-            self._occupied(target)
 
     def _open(self, name: str) -> Room:
         key = name_key(name)
@@ -130,12 +133,10 @@ class Hub:
                 self._close(next(iter(self._empty)))
             room = self.rooms[key] = Room(name, self._new_epoch(), self)
             self.broker.open(key, room.epoch)
-        return room
-
-    def _occupied(self, room: Room) -> None:
-        if room in self._empty:
+        elif room in self._empty:  # somebody is about to enter: from here on it does not give way
             del self._empty[room]
             self.timers.clear(room)
+        return room
 
     # What rooms tell (the Keeper that they expect)
 
@@ -151,6 +152,7 @@ class Hub:
         if room.seq and self.limits.keep:
             self._empty[room] = None
             self.timers.set(room, self.clock.monotonic() + self.limits.keep, lambda now: self._close(room))
+            self.wake()  # it may be the only deadline there is
         else:
             self._close(room)
 
@@ -179,17 +181,16 @@ class Hub:
     def evicted(self, client: Client) -> None:
         """Nobody waits for this member's name or address again for a while."""
         until = self.clock.monotonic() + self.limits.unforgiven
-        for who in (client.key, client.address):
-            if who:
-                self._evicted.pop(who, None)
-                self._evicted[who] = until
+        for who in _marks(client):
+            self._evicted.pop(who, None)
+            self._evicted[who] = until
         while self._evicted and next(iter(self._evicted.values())) <= self.clock.monotonic():
             del self._evicted[next(iter(self._evicted))]
 
     def is_forgiven(self, client: Client) -> bool:
         """Whether this member may be waited for."""
         now = self.clock.monotonic()
-        return all(self._evicted.get(who, 0) <= now for who in (client.key, client.address))
+        return all(self._evicted.get(who, 0) <= now for who in _marks(client))
 
     def _deliver(self, room: str, entries: Sequence[AnyEntry]) -> None:
         self.rooms[room].deliver(entries)
@@ -213,19 +214,22 @@ class Hub:
 
     def settle(self) -> Iterator[None]:
         """Do everything that is to be done; it yields where others should get a chance."""
-        while self._news or self._runnable:
-            while self._news:
-                room = next(iter(self._news))
-                del self._news[room]
-                yield from fan_out(room)
-                room.after_pass(self.clock.monotonic())
-            runnable, self._runnable = self._runnable, {}
-            now = self.clock.monotonic()
-            for done, one in enumerate(runnable):
-                one.run(now)
-                if done % 64 == 63:
-                    yield
-            yield
+        news, self._news = self._news, {}
+        for room in news:
+            yield from fan_out(room)
+            room.after_pass(self.clock.monotonic())
+        runnable, self._runnable = self._runnable, {}
+        now = self.clock.monotonic()
+        for done, one in enumerate(runnable):
+            one.run(now)
+            if done % 64 == 63:
+                yield
+        yield
+
+
+def _marks(client: Client) -> tuple[str, ...]:
+    """What a member is known by when it comes back: its name, and its address, which no name can be mistaken for."""
+    return (client.key, f"@{client.address}") if client.address else (client.key,)
 
 
 def _nothing() -> None:

@@ -90,7 +90,7 @@ class Limits(BaseModel):
     burst: int = Field(default=200, ge=1)
     """Lines that one member may send at once before `rate` holds it back."""
     flood: int = Field(default=50, ge=1)
-    """Refused commands, lines, whispers and nicknames, beyond one a second, after which a member is disconnected."""
+    """Refused commands, whispers and nicknames, beyond one a second, after which a member is disconnected."""
 
     grace: float = Field(default=5, ge=0)
     """Seconds that a room waits for a member that lags by more than half of its log, and that a leaving

@@ -76,6 +76,8 @@ class Poller:
     def close(self) -> None:
         """Give back what it holds."""
         self._hub.wake = _nothing
+        for _, event in self._until:
+            event.set()
         self.selector.close()
         self._bell.close()
         self._button.close()

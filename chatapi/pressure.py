@@ -48,6 +48,11 @@ class Pressure:
         if self._deadlines.pop(client, None) is not None:
             self._patient.discard(client)
 
+    def forgo(self) -> None:
+        """Wait for nobody."""
+        self._deadlines.clear()
+        self._patient.clear()
+
     def resume(self) -> None:
         """Let everybody who waits go on."""
         waiting, self._waiting = self._waiting, {}

@@ -20,7 +20,7 @@ class Style(NamedTuple):
 
     def line(self, text: str) -> bytes:
         """One line of the server's own, which always starts with ``* ``."""
-        return b"* " + text.encode() + self.end
+        return b"* " + text.encode(errors="replace") + self.end
 
 
 TEXT: Final = Style()

@@ -194,6 +194,8 @@ class Room:
             self.fresh += entries
         if self.current or self.behind:
             self._keeper.changed(self)
+        elif not self.congested:
+            self._pressure.resume()
         for client in self.listeners.values():
             client.outlet.wake()
         if not self._members and not self._in_hand:
@@ -245,6 +247,14 @@ class Room:
     def wait(self, sender: Sender) -> None:
         """Call the sender's `resume` once the room may no longer be congested."""
         self._pressure.wait(sender)
+        if self._overfull():  # said while there were no passes: one must come
+            self._keeper.changed(self)
+
+    def unattended(self) -> None:
+        """Nobody looks at deadlines any more: nobody is waited for."""
+        self._pressure.forgo()
+        if not self.congested:
+            self._pressure.resume()
 
     def look(self, now: float) -> None:
         """See who lags, disconnect those who are not waited for any longer, let senders go on when nobody lags."""

@@ -250,8 +250,9 @@ class ChatKit:
         """Let everybody read, write and hear until nothing is left to be done at this point in time."""
         while True:
             progress = [peer for peer in self.peers if not peer.wire.closed and peer.wire.poll(self.clock.monotonic())]
-            for _ in self.hub.settle():
-                pass
+            while self.hub.busy:
+                for _ in self.hub.settle():
+                    pass
             if not progress:
                 return
 

@@ -100,7 +100,7 @@ class Connection:
         """The wire has bytes, or its end."""
         if self._stage is Stage.CLOSED:  # earlier in this round
             return
-        if self._stage is Stage.JOINED and not self._allowance(now):
+        if self._stage <= Stage.JOINED and not self._allowance(now):
             self._park()
             return
         try:
@@ -179,13 +179,14 @@ class Connection:
             assert isinstance(step, BadLine | BadCommand)
             self._pace.spend(1)
             self.tell(step.why)
-            self.fault()
+            if isinstance(step, BadCommand):  # a file that is not text is pasted by mistake
+                self.fault()
 
     def _allowance(self, now: float) -> int:
         """How many lines may be taken now; 0 where something stands in the way, which will have `run` called."""
         client = self.client
         if client is None or client.room is None:
-            return NO_LIMIT
+            return 0 if len(self._unsent or b"") >= self._hub.limits.lane_bytes else NO_LIMIT
         if client.lane_full:
             return 0
         if self._hub.draining:
@@ -239,6 +240,11 @@ class Connection:
     def rooms(self) -> list[Room]:
         """Every room of the chat."""
         return list(self._hub.rooms.values())
+
+    @property
+    def parked(self) -> bool:
+        """Whether something that was read waits."""
+        return self._stage is Stage.JOINED and self._parked
 
     @property
     def takes_commands(self) -> bool:
@@ -445,6 +451,6 @@ class Connection:
         if self._stage is Stage.CLOSED:
             return
         read = not self._peer_ended
-        if self._stage is Stage.JOINED:
-            read = read and not self._parked and not self._hub.draining
+        if self._stage <= Stage.JOINED:
+            read = read and not self._parked and not (self._stage is Stage.JOINED and self._hub.draining)
         self._wire.watch(read, write=bool(self._unsent))

@@ -24,6 +24,8 @@ _AT_ONCE: Final = 128
 """Connections accepted before somebody else has a turn."""
 _RETRY: Final = 0.5
 """Seconds between two tries where the system has no more descriptors or memory for sockets."""
+_TOLD: Final = 256
+"""Connections above the limit that are told so, and closed in good order; those above these are just closed."""
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -53,7 +55,10 @@ class Listener:
                     self._pause(now, error)
                     return
                 continue  # that connection was gone before it was accepted (accept(2), "Error handling")
-            self._open(sock, sockaddr)
+            try:
+                self._open(sock, sockaddr)
+            except Exception:  # also between slices, where nobody else would catch it
+                self.crashed()
         # what is left is still readable in the next round
 
     def writable(self, now: float) -> None:
@@ -73,6 +78,10 @@ class Listener:
 
     def _open(self, sock: socket.socket, sockaddr: tuple[str, int]) -> None:
         limits = self._hub.limits
+        if len(self._hub.connections) >= limits.connections + _TOLD:
+            sock.close()
+            self._hub.refusals[RefusalCode.SERVER_FULL] += 1
+            return
         try:
             sock.setblocking(False)
             if sys.platform != "linux":
