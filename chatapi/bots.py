@@ -149,6 +149,9 @@ class Bot:
         self._ended = Disconnected(reason, detail)
         self._news.set()
 
+    def replaced(self) -> None:
+        """Never called: a bot has no ticket."""
+
     def crashed(self) -> None:
         """Never called."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
 import anyio
@@ -19,6 +20,7 @@ from .doors.door import Door
 from .doors.listener import Listener
 from .doors.telnet import TelnetDoor
 from .doors.text import TextDoor
+from .hooks import Admit, Hooks, OnMessage, OnPresence
 from .hub import Hub
 from .limits import Limits
 from .names import check_name, check_room
@@ -44,6 +46,13 @@ class ChatAPI:
 
     `echo` and `commands` are what holds for members whose handshake does not say: whether a sender gets its own
     messages back, and whether lines that start with ``/`` or ``@`` are commands.
+
+    The hooks may be sync or async; while an async one takes its time, that member's session waits and everybody else
+    goes on. `admit` gets every `Handshake`: it returns None to let it in as it is, or a changed one, and raises
+    `Refused` (``unauthorized``, ``forbidden``, …) to turn it down. `on_message` gets the `Client` and the text of what
+    it says to its room: it returns None to pass it, or another text, and raises `Refused`. `on_presence` is told the
+    room's name with `Joined`, `Left` or `Renamed`. A hook that fails, or takes longer than `Limits.hook_seconds`, costs
+    the member it was asked for an error (``server_error``), and nobody else anything.
     """
 
     def __init__(
@@ -52,12 +61,16 @@ class ChatAPI:
         *,
         echo: bool = False,
         commands: bool = True,
+        admit: Admit | None = None,
+        on_message: OnMessage | None = None,
+        on_presence: OnPresence | None = None,
         broker: Broker | None = None,
         clock: Clock | None = None,
     ) -> None:
         clock = clock or SystemClock()
         broker = broker or InProcessBroker(clock)
-        self._hub = Hub(limits or Limits(), clock, broker, _new_epoch, echo=echo, commands=commands)
+        hooks = Hooks(admit, on_message, on_presence)
+        self._hub = Hub(limits or Limits(), clock, broker, _new_key, hooks, echo=echo, commands=commands)
         self._poller: Poller | None = None
         self._listeners: list[Listener] = []
         self._listening: list[Listening] = []
@@ -145,6 +158,11 @@ class ChatAPI:
         try:
             self._listening = [Listening(name, where) for name, door, at in doors for where in self._listen(door, at)]
             async with anyio.create_task_group() as tasks:
+
+                def spawn(awaitable: Awaitable[object], then: Callable[[object], None]) -> None:
+                    tasks.start_soon(partial(self._await, awaitable, then))
+
+                self._hub.spawn = spawn
                 tasks.start_soon(poller.run)
                 task_status.started(self.listening)
                 await self._stopped.wait()
@@ -153,6 +171,7 @@ class ChatAPI:
             self._stop_listening()
             for connection in list(self._hub.connections):
                 connection.abort()
+            self._hub.tickets.close_all()
             for room in self._hub.rooms.values():
                 room.unattended()
             self._hub.draining = False
@@ -196,6 +215,16 @@ class ChatAPI:
         finally:
             stopped.set()
 
+    async def _await(self, awaitable: Awaitable[object], then: Callable[[object], None]) -> None:
+        """Await what a hook returned, and go on with what came of it."""
+        result: object
+        try:
+            with anyio.fail_after(self.limits.hook_seconds):
+                result = await awaitable
+        except Exception as error:
+            result = error
+        then(result)
+
     def _listen(self, door: Door, address: Address) -> list[Address]:
         assert self._poller is not None
         sockets = bind(address, self.limits)
@@ -212,5 +241,5 @@ class ChatAPI:
         self._listening.clear()
 
 
-def _new_epoch() -> str:
-    return secrets.token_hex(8)
+def _new_key() -> str:
+    return secrets.token_urlsafe(16)

@@ -17,6 +17,7 @@ from .render import Style
 
 if TYPE_CHECKING:
     from .rooms import Room
+    from .tickets import Ticket
 
 
 class Outlet(Protocol):
@@ -32,6 +33,10 @@ class Outlet(Protocol):
 
     def ended(self, reason: Disconnect, detail: str) -> None:
         """The client has left its room, not of its own will."""
+        ...
+
+    def replaced(self) -> None:
+        """Another outlet takes this one's place: nothing more is to be read from the client."""
         ...
 
     def crashed(self) -> None:
@@ -55,11 +60,15 @@ class _Private(NamedTuple):
 
 
 class _Replay(NamedTuple):
-    """A second look at the log, in the lane: the messages from `at` to `stop`. It costs no memory."""
+    """A second look at the log, in the lane: the messages from `at` to `stop`. It costs no memory.
+
+    It shows history, or where `live` what the member missed, its own messages among it as its own.
+    """
 
     position: int
     at: int
     stop: int
+    live: bool = False
     begun: bool = False
 
 
@@ -77,8 +86,10 @@ class Client:
 
     __slots__ = (
         "_lane",
+        "_leaves_at",
         "_log",
         "address",
+        "away",
         "echo",
         "end",
         "id",
@@ -89,6 +100,7 @@ class Client:
         "position",
         "room",
         "style",
+        "ticket",
     )
 
     def __init__(self, id: int, name: str, outlet: Outlet, style: Style, echo: bool, address: str) -> None:  # noqa: A002
@@ -102,11 +114,16 @@ class Client:
         self._log = _NOWHERE
         self.address: str = address
         """Where it is connected from; empty for a program's own member."""
+        self.ticket: Ticket | None = None
+        """What lets it come back, where it speaks the JSON protocol."""
+        self.away: bool = False
+        """Whether its connection broke, and its name is reserved."""
         self.echo: bool = echo
         self.style: Style = style
         self.outlet: Outlet = outlet
         self.position: int = 0  # the cursor: the next position of the log to be shown to it
         self.end: int | None = None  # where its stream ends, once it has left
+        self._leaves_at: int | None = None
         self._lane: deque[_Private | _Replay] | None = None
         self.lane_size: int = 0
 
@@ -125,7 +142,7 @@ class Client:
         Control characters are removed; an empty text is dropped. Raises `TextTooLong` and `Disconnected`.
         """
         room = self._there()
-        block = self._prepare(text)
+        block = self.prepare(text)
         if block:
             room.submit(Said(self.id, self.name, block, 1))
 
@@ -138,19 +155,22 @@ class Client:
         target = room.member(to)
         if target is None:
             raise NotDelivered(f"nobody here is called {to[:40]!r}; nothing was sent")
-        said = self._prepare(text)[:-1].decode()
+        said = self.prepare(text)[:-1].decode()
         if not said:
             return
+        if target.away:
+            raise NotDelivered(f"{target.name} is away; nothing was sent")
         if target.lane_full:
             raise NotDelivered(f"{target.name} does not read what it is sent; nothing was sent")
         target.push(Whisper(room.micros(), self.name, said))
 
-    def rename(self, name: str) -> None:
+    def rename(self, name: str, ref: str | int | None = None) -> None:
         """Take another name; everybody is told, and what it says from now on is said under it.
 
-        Raises `Refused` (``bad_name``, ``name_taken``) and `Disconnected`.
+        `ref` comes back with the word that it took place. Raises `Refused` (``bad_name``, ``name_taken``) and
+        `Disconnected`.
         """
-        self._there().rename(self, check_name(name))
+        self._there().rename(self, check_name(name), ref)
 
     def disconnect(self, code: str, detail: str = "") -> None:
         """Remove it from the chat for a reason of the table `DISCONNECTS`, which it is told; no error if it is gone.
@@ -167,7 +187,11 @@ class Client:
             raise Disconnected(DISCONNECTS["bye"], "this client has left its room")
         return self.room
 
-    def _prepare(self, text: str) -> bytes:
+    def prepare(self, text: str) -> bytes:
+        """A text as the log takes it, one message of cleaned lines; empty where nothing is left of it.
+
+        Raises `TextTooLong` and `Disconnected`.
+        """
         room = self._there()
         block = clean(text.encode(errors="replace").strip(b"\n") + b"\n")
         if len(block) - 1 > room.limits.line_bytes:
@@ -188,6 +212,11 @@ class Client:
         self.lane_size += ITEM_COST
         self._append(_Replay(log.head, log.back(min(messages, self._there().limits.history)), log.head))
 
+    def catch_up(self, position: int) -> None:
+        """Show the messages that were said since `position`, before anything that comes now."""
+        self.lane_size += ITEM_COST
+        self._append(_Replay(self._log.head, position, self._log.head, live=True, begun=True))
+
     @property
     def lane_full(self) -> bool:
         """Whether the lane takes no more: a whisper is refused, a command waits."""
@@ -198,6 +227,15 @@ class Client:
         """The oldest position of the log that is still to be shown to it."""
         item = self._lane[0] if self._lane else None
         return min(self.position, item.at) if isinstance(item, _Replay) and item.begun else self.position
+
+    def ready_to_leave(self) -> bool:
+        """Whether all was shown that the log held when this was asked first: who leaves is owed no more than that."""
+        if self._leaves_at is None:
+            self._leaves_at = self._log.head
+        if self._lane or self.position < self._leaves_at:
+            return False
+        self._leaves_at = None
+        return True
 
     @property
     def caught_up(self) -> bool:
@@ -236,7 +274,7 @@ class Client:
             entries, at = self._log.read(at, item.stop, most)
             lane[0] = item._replace(at=at, begun=True)
             if kept := [entry for entry in entries if entry.kept]:
-                return Passage(kept, live=False)
+                return Passage(kept, item.live)
 
     def enter(self, room: Room) -> None:
         """It is in `room` from here on. Only rooms call this."""
@@ -250,6 +288,23 @@ class Client:
         self.room = None
         self.end = self._log.head
 
+    def go_away(self) -> None:
+        """Its connection broke: it stays a member, and reads nothing."""
+        if self.room is not None:
+            self.away = True
+            self.end = self._log.head
+            self.room.went_away(self)
+
+    def come_back(self, outlet: Outlet, style: Style, echo: bool, address: str) -> None:
+        """It has another connection, and is shown what comes from now on."""
+        self.outlet.replaced()
+        self.outlet, self.style, self.echo, self.address = outlet, style, echo, address
+        self.away = False
+        self.end = None
+        self.skip()
+        if self.room is not None:
+            self.room.came_back(self)
+
     def skip(self) -> None:
         """Read nothing more."""
         self._lane = None
@@ -260,7 +315,7 @@ class Client:
         return self._log.head if self.end is None else self.end
 
     def _lost_place(self) -> None:
-        if self.room is not None:
+        if self.room is not None and not self.away:  # who is away may come back, and is told of the gap then
             self.room.evict(self)
         self.skip()
 

@@ -50,12 +50,16 @@ class Said(Entry):
     several lines; otherwise every line is a message.
     """
 
-    __slots__ = ("block", "count", "ts", "weight")
+    __slots__ = ("block", "count", "ids", "ts", "weight")
 
     kept = True
 
-    def __init__(self, origin: int, name: str, block: bytes, count: int) -> None:
+    def __init__(
+        self, origin: int, name: str, block: bytes, count: int, ids: tuple[str | None, ...] | None = None
+    ) -> None:
         super().__init__(origin, name)
+        self.ids: tuple[str | None, ...] | None = ids
+        """What its author calls the messages, one for each, where it calls them anything."""
         self.block: bytes = block
         self.count: int = count
         self.weight: int = len(block) + count * len(name) + ENTRY_COST
@@ -73,10 +77,15 @@ class Said(Entry):
         for i, text in enumerate(self.texts()):
             yield Message(self.seq + i, self.ts + i, self.name, text)
 
+    def id_of(self, index: int) -> str | None:
+        """What its author calls one of the messages."""
+        return self.ids[index] if self.ids else None
+
     def after(self, position: int) -> Said:
         """The same run without the messages before `position`, for a cursor that points into it."""
         skip = position - self.position
-        rest = Said(self.origin, self.name, self.block.split(b"\n", skip)[skip], self.count - skip)
+        ids = self.ids[skip:] if self.ids else None
+        rest = Said(self.origin, self.name, self.block.split(b"\n", skip)[skip], self.count - skip, ids)
         rest.seq, rest.ts, rest.position = self.seq + skip, self.ts + skip, position
         return rest
 
@@ -117,10 +126,12 @@ class Departed(Presence):
 class NameChanged(Presence):
     """A member has another name; a quiet change is told to nobody but that member."""
 
-    __slots__ = ("quiet", "to")
+    __slots__ = ("quiet", "ref", "to")
 
-    def __init__(self, origin: int, name: str, to: str, quiet: bool) -> None:
+    def __init__(self, origin: int, name: str, to: str, quiet: bool, ref: str | int | None = None) -> None:
         super().__init__(origin, name)
+        self.ref: str | int | None = ref
+        """What its author calls the request."""
         self.to: str = to
         self.quiet: bool = quiet
 

@@ -30,7 +30,22 @@ class RefusalCode(str, Enum):
     NAME_TAKEN = "name_taken"
     ROOM_FULL = "room_full"
     SERVER_FULL = "server_full"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    SERVER_ERROR = "server_error"
     DRAINING = "draining"
+
+    __str__ = str.__str__
+
+
+class FrameError(str, Enum):
+    """Why a frame of the JSON protocol is answered by an `error`; a rename or join also gets a `RefusalCode`."""
+
+    BAD_FRAME = "bad_frame"
+    FRAME_TOO_LARGE = "frame_too_large"
+    TEXT_TOO_LONG = "text_too_long"
+    EMPTY_TEXT = "empty_text"
+    NOT_DELIVERED = "not_delivered"
 
     __str__ = str.__str__
 
@@ -79,10 +94,14 @@ class ChatError(Exception):
 
 
 class Refused(ChatError):
-    """A handshake, join or rename was turned down; `code` says why, `detail` says it to a person."""
+    """A handshake, join or rename was turned down; `code` says why, `detail` says it to a person.
 
-    def __init__(self, code: RefusalCode, detail: str) -> None:
+    `after` is in how many seconds it may work, where that is known.
+    """
+
+    def __init__(self, code: RefusalCode, detail: str, after: float | None = None) -> None:
         super().__init__(f"{code}: {detail}")
+        self.after: float | None = after
         self.code = code
         self.detail = detail
 

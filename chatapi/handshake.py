@@ -27,6 +27,17 @@ def _room(value: str) -> str:
         raise PydanticCustomError("bad_room", "{detail}", {"detail": refused.detail}) from None
 
 
+class Resume(BaseModel):
+    """Where a JSON member was when its connection broke: the last event it saw, and the key of its session."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    epoch: str = ""
+    seq: int = Field(default=0, ge=0)
+    ts: int = Field(default=0, ge=0)
+    session: str = ""
+
+
 class Handshake(BaseModel):
     """What a client says first. Unknown keys are ignored, types are not converted (``"history": "3"`` is an error)."""
 
@@ -38,7 +49,7 @@ class Handshake(BaseModel):
     """Who is speaking."""
     room: Annotated[str, AfterValidator(_room)]
     """The room to join; it is created if it does not exist."""
-    protocol: Literal["text"] = "text"
+    protocol: Literal["text", "json"] = "text"
     """How both sides speak after the handshake."""
     echo: bool | None = None
     """Whether the sender also gets its own messages; None for the server's default (`-echo`)."""
@@ -48,6 +59,10 @@ class Handshake(BaseModel):
     """Whether joins, leaves and renames come as ``* …`` lines."""
     history: int = Field(default=0, ge=0)
     """Replay at most this many of the room's last messages on joining."""
+    token: str | None = None
+    """Credentials, for the program's `admit` hook."""
+    resume: Resume | None = None
+    """JSON only: go on where one was."""
 
 
 def parse_handshake(data: bytes) -> Handshake:

@@ -5,22 +5,31 @@ Synchronous: a whole chat runs without an event loop.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import count
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from .broker import Broker
 from .clients import Client, Outlet
 from .clock import Clock
 from .entries import AnyEntry
 from .errors import RefusalCode, Refused
+from .events import Joined, Left, Renamed
 from .fanout import fan_out
+from .handshake import Handshake
+from .hooks import Hooks, Spawn, checked, outcome
 from .limits import Limits
 from .names import check_room, name_key
-from .render import Style
+from .render import JSON, Style
 from .rooms import Room
+from .tickets import Ticket, Tickets
 from .timers import Timers
+
+_logger = logging.getLogger("chatapi")
 
 CROWD = 256
 """Entries that may wait for the fan-out while more is read: each may be as large as one read."""
@@ -51,12 +60,23 @@ class Connected(Runnable, Protocol):
         ...
 
 
+Welcome: TypeAlias = Callable[[Client, bool | None, str], bytes]
+
+
 class Hub:
     """The rooms, by name; the deadlines; and two lists of what is to be done next: rooms with news, and connections
     that can go on. `settle` works them off. Whoever adds to them from outside calls nothing else: `wake` is called."""
 
     def __init__(
-        self, limits: Limits, clock: Clock, broker: Broker, new_epoch: Callable[[], str], *, echo: bool, commands: bool
+        self,
+        limits: Limits,
+        clock: Clock,
+        broker: Broker,
+        new_key: Callable[[], str],
+        hooks: Hooks,
+        *,
+        echo: bool,
+        commands: bool,
     ) -> None:
         self.limits = limits
         self.clock = clock
@@ -66,6 +86,8 @@ class Hub:
         self.commands = commands
         """Whether lines that start with ``/`` or ``@`` are commands, where the handshake does not say."""
         self.timers: Timers = Timers()
+        self.tickets: Tickets = Tickets(limits, clock, self.timers, new_key)
+        """What lets JSON members come back."""
         self.draining = False
         """Whether the server is shutting down: nobody comes in, and leaves are not announced."""
         self.refusals: Counter[str] = Counter()
@@ -74,10 +96,14 @@ class Hub:
         """How often each code ended a membership."""
         self.connections: dict[Connected, None] = {}
         """Every connection that is not closed yet."""
+        self.hooks: Hooks = hooks
+        """What the program decides."""
+        self.spawn: Spawn = _nobody_awaits
+        """Awaits what an async hook returned; set by whoever runs the hub."""
         self.wake: Callable[[], None] = _nothing
         """Called when there may be something to do; set by whoever runs the hub."""
         self.rooms: dict[str, Room] = {}
-        self._new_epoch = new_epoch
+        self._new_key = new_key
         self._ids = count(1)
         self._log_bytes = 0
         self._empty: dict[Room, None] = {}  # rooms that keep their history, the longest empty first
@@ -93,21 +119,80 @@ class Hub:
         return self.rooms.get(name_key(name))
 
     def enter(
-        self, name: str, room: str, outlet: Outlet, style: Style, echo: bool, address: str, history: int = 0
+        self,
+        name: str,
+        room: str,
+        outlet: Outlet,
+        style: Style,
+        echo: bool,
+        address: str,
+        history: int = 0,
+        id: int | None = None,  # noqa: A002
     ) -> Client:
         """A new client in a room, its cursor at the head, with the last `history` messages to be shown first.
 
-        `name` and `room` are checked names. Raises `Refused` (``name_taken``, ``room_full``, ``server_full``,
-        ``draining``).
+        `name` and `room` are checked names; `id` is that of who comes back. Raises `Refused` (``name_taken``,
+        ``room_full``, ``server_full``, ``draining``).
         """
         if self.draining:
             raise Refused(RefusalCode.DRAINING, "the server is shutting down; try again in a few seconds")
-        client = Client(next(self._ids), name, outlet, style, echo, address)
+        client = Client(next(self._ids) if id is None else id, name, outlet, style, echo, address)
         place = self._open(room)
         place.join(client)
         if history:
             client.replay(history)
         return client
+
+    def come_in(self, handshake: Handshake, outlet: Outlet, echo: bool, address: str, welcome: Welcome) -> Client:
+        """A JSON member, new or come back, with its ticket.
+
+        `welcome` makes what it is shown first, from whether what it missed follows (None where it asked for nothing)
+        and the reason where it cannot. Raises `Refused` as `enter` does.
+        """
+        resume = handshake.resume
+        ticket = self.tickets.find(resume.session) if resume is not None else None
+        client = self._come_back(ticket, handshake, outlet, echo, address) if ticket is not None else None
+        if client is None:
+            ident = None if ticket is None else ticket.id
+            client = self.enter(handshake.name, handshake.room, outlet, JSON, echo, address, id=ident)
+        self.tickets.issue(client, ticket)
+        room = client.room
+        assert room is not None
+        position = None if resume is None else room.recover(resume.epoch, resume.seq, resume.ts)
+        if isinstance(position, int):
+            client.push(welcome(client, True, ""))
+            client.catch_up(position)
+        else:
+            client.push(welcome(client, None if position is None else False, position or ""))
+            if handshake.history:
+                client.replay(handshake.history)
+        return client
+
+    def _come_back(
+        self, ticket: Ticket, handshake: Handshake, outlet: Outlet, echo: bool, address: str
+    ) -> Client | None:
+        """The membership that a ticket stands for, if it goes on; another one that it stood for ends."""
+        client = ticket.client
+        if client.room is None or self.draining:
+            return None
+        if (client.room.key, client.key) == (name_key(handshake.room), name_key(handshake.name)):
+            client.come_back(outlet, JSON, echo, address)
+            return client
+        self._open(handshake.room).check_free(name_key(handshake.name))  # refused, everything stays as it was
+        client.outlet.replaced()
+        client.room.leave(client, "replaced")
+        return None
+
+    def break_off(self, client: Client) -> None:
+        """The connection of a JSON member broke: its name stays its own for a while."""
+        if client.ticket is not None:
+            self.tickets.reserve(client.ticket, self._given_up)
+
+    def _given_up(self, client: Client) -> None:
+        if client.away and client.room is not None:
+            client.room.leave(client, "connection_lost")
+            self.disconnects["connection_lost"] += 1
+            _logger.info("%s left from %s: %s", client.name, client.address, "connection_lost")
 
     def move(self, client: Client, room: str) -> None:
         """Take a client to another room; where it is refused, it stays.
@@ -131,7 +216,7 @@ class Hub:
                         RefusalCode.SERVER_FULL, f"no room can be added; rooms allowed: {self.limits.rooms:,}"
                     )
                 self._close(next(iter(self._empty)))
-            room = self.rooms[key] = Room(name, self._new_epoch(), self)
+            room = self.rooms[key] = Room(name, self._new_key(), self)
             self.broker.open(key, room.epoch)
         elif room in self._empty:  # somebody is about to enter: from here on it does not give way
             del self._empty[room]
@@ -144,6 +229,15 @@ class Hub:
         """A room has news."""
         self._news[room] = None
         self.wake()
+
+    def told(self, room: Room, event: Joined | Left | Renamed) -> None:
+        """Somebody joined, left or has another name: the program's hook hears of it, apart from what is under way."""
+        if self.hooks.on_presence is not None:
+            news = _News(self, room.name, event)
+            if self.wake is _nothing:
+                news.run(0)
+            else:
+                self.call(news)
 
     def emptied(self, room: Room) -> None:
         """Nobody is in a room: it is freed once its history is past its keep time."""
@@ -186,6 +280,10 @@ class Hub:
             self._evicted[who] = until
         while self._evicted and next(iter(self._evicted.values())) <= self.clock.monotonic():
             del self._evicted[next(iter(self._evicted))]
+
+    def reserved_for(self, client: Client) -> float | None:
+        """Seconds that the name of a member whose connection broke stays reserved."""
+        return self.tickets.seconds_left(client)
 
     def is_forgiven(self, client: Client) -> bool:
         """Whether this member may be waited for."""
@@ -234,3 +332,31 @@ def _marks(client: Client) -> tuple[str, ...]:
 
 def _nothing() -> None:
     pass
+
+
+def _nobody_awaits(awaitable: Awaitable[object], then: Callable[[object], None]) -> None:
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()
+    then(RuntimeError("an async hook needs a chat that is served"))
+
+
+class _News:
+    """Something about who is there, on its way to the program's hook."""
+
+    def __init__(self, hub: Hub, room: str, event: Joined | Left | Renamed) -> None:
+        self._hub, self._room, self._event = hub, room, event
+
+    def run(self, now: float) -> None:
+        """Tell it."""
+        hook = self._hub.hooks.on_presence
+        assert hook is not None
+        result = outcome(lambda: hook(self._room, self._event))
+        if isinstance(result, Awaitable):
+            self._hub.spawn(result, _log_failure)
+        else:
+            _log_failure(result)
+
+
+def _log_failure(result: object) -> None:
+    with contextlib.suppress(Refused):
+        checked(result, "on_presence")

@@ -51,6 +51,8 @@ class Limits(BaseModel):
 
     line_bytes: int = Field(default=8 * KiB, ge=64, le=MiB)
     """Bytes of UTF-8 in one line at most, its line end not counted; room for a few paragraphs."""
+    frame_bytes: int = Field(default=64 * KiB, ge=1 * KiB, le=16 * MiB)
+    """Bytes of one frame of the JSON protocol at most; its text keeps to `line_bytes`."""
     handshake_bytes: int = Field(default=8 * KiB, ge=128, le=MiB)
     """Bytes of the handshake at most, blanks before it not counted."""
     handshake_seconds: float = Field(default=10, gt=0, le=3600)
@@ -97,6 +99,14 @@ class Limits(BaseModel):
     member has to take what is still on its way to it."""
     unforgiven: float = Field(default=60, ge=0)
     """Seconds during which a name or an address that was disconnected for being slow is not waited for again."""
+    hook_seconds: float = Field(default=5, gt=0)
+    """Seconds that an async hook of the program may take for one member; then its question is refused."""
+    reserve: float = Field(default=5, ge=0)
+    """Seconds that the name of a JSON member stays reserved when its connection breaks."""
+    remember: float = Field(default=300, ge=0)
+    """Seconds that the ids of a JSON member's messages are remembered, so that none is kept twice."""
+    remember_ids: int = Field(default=1024, ge=1)
+    """Ids of one JSON member's messages that are remembered at most."""
     idle: float = Field(default=0, ge=0)
     """Seconds without a byte after which a member is disconnected; 0 for never."""
     linger: float = Field(default=2, ge=0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from itertools import islice
 from operator import attrgetter
 
 from .entries import AnyEntry, Arrived, Said
 
 _position = attrgetter("position")
+_seq = attrgetter("seq")
 _offset = attrgetter("offset")
 _GONE = Arrived(0, "")
 
@@ -98,6 +100,21 @@ class Log:
                 position = entry.position + max(0, entry.count - messages)
                 messages -= entry.count
         return position
+
+    def entry_of(self, seq: int) -> Said | None:
+        """The run that holds the message of this number, if it is still held."""
+        i = bisect_right(self._entries, seq, lo=self._gone, key=_seq) - 1
+        while i >= self._gone:
+            entry = self._entries[i]
+            if isinstance(entry, Said):
+                return entry if entry.seq <= seq < entry.seq + entry.count else None
+            i -= 1
+        return None
+
+    def oldest_seq(self) -> int:
+        """The number of the oldest message that is held; 0 where none is."""
+        held = islice(self._entries, self._gone, None)
+        return next((entry.seq for entry in held if entry.kept), 0)
 
     def behind_by(self, fraction: float) -> int:
         """The position before which a cursor lags by more than this much of the log, in bytes or in entries."""

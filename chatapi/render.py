@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
+
+from pydantic_core import to_json
 
 from .entries import AnyEntry, Arrived, Departed, NameChanged, Said
+from .errors import Disconnect
+from .events import Whisper
 
 
-class Style(NamedTuple):
-    """How an outlet wants text: everything that makes one member's bytes differ from another's."""
+class Style(Protocol):
+    """How the server speaks to a member: everything that makes one member's bytes differ from another's.
+
+    Members who are spoken to in the same way share one style object, and so the bytes of what is rendered in it.
+    """
+
+    def entry(self, entry: AnyEntry) -> bytes:
+        """An entry as everybody but its author gets it."""
+        ...
+
+    def own(self, entry: AnyEntry, echo: bool) -> bytes:
+        """An entry as its author gets it."""
+        ...
+
+    def whisper(self, whisper: Whisper) -> bytes:
+        """What somebody said to this member alone."""
+        ...
+
+    def disconnect(self, reason: Disconnect, detail: str) -> bytes:
+        """The last words."""
+        ...
+
+
+class TextStyle(NamedTuple):
+    """The text protocol: ``NAME:TEXT``, and ``* `` before what the server itself says."""
 
     joint: bytes = b":"
     """What stands between the name and the text."""
@@ -19,37 +46,102 @@ class Style(NamedTuple):
     """Whether joins, leaves and renames are told."""
 
     def line(self, text: str) -> bytes:
-        """One line of the server's own, which always starts with ``* ``."""
+        """One line of the server's own."""
         return b"* " + text.encode(errors="replace") + self.end
 
+    def entry(self, entry: AnyEntry) -> bytes:
+        """An entry as everybody but its author gets it."""
+        if isinstance(entry, Said):
+            prefix = entry.name.encode() + self.joint
+            return prefix + entry.block[:-1].replace(b"\n", self.end + prefix) + self.end
+        if not self.notices:
+            return b""
+        if isinstance(entry, Arrived):
+            return self.line(f"{entry.name} joined")
+        if isinstance(entry, Departed):
+            return self.line(f"{entry.name} left" + _BECAUSE.get(entry.reason, f" ({entry.reason})"))
+        return b"" if entry.quiet else self.line(f"{entry.name} is now {entry.to}")
 
-TEXT: Final = Style()
-TEXT_WITH_NOTICES: Final = Style(notices=True)
-TELNET: Final = Style(b": ", b"\r\n", notices=True)
+    def own(self, entry: AnyEntry, echo: bool) -> bytes:
+        """One's own message where echo is on, and the word that one's rename took place."""
+        if isinstance(entry, NameChanged):
+            return self.line(f"you are now {entry.to}")
+        return self.entry(entry) if echo and isinstance(entry, Said) else b""
 
+    def whisper(self, whisper: Whisper) -> bytes:
+        """A line that nobody else can have sent, for each line of the text."""
+        return b"".join(self.line(f"{whisper.name} whispers: {line}") for line in whisper.text.split("\n"))
 
-def render(entry: AnyEntry, style: Style) -> bytes:
-    """An entry as everybody but its author gets it."""
-    if isinstance(entry, Said):
-        prefix = entry.name.encode() + style.joint
-        return prefix + entry.block[:-1].replace(b"\n", style.end + prefix) + style.end
-    if not style.notices:
-        return b""
-    if isinstance(entry, Arrived):
-        return style.line(f"{entry.name} joined")
-    if isinstance(entry, Departed):
-        return style.line(f"{entry.name} left" + _BECAUSE.get(entry.reason, f" ({entry.reason})"))
-    return b"" if entry.quiet else style.line(f"{entry.name} is now {entry.to}")
+    def disconnect(self, reason: Disconnect, detail: str) -> bytes:
+        """The code and the detail; a goodbye is just that."""
+        return self.line("goodbye" if reason.code == "bye" and detail == reason.detail else f"{reason.code}: {detail}")
 
 
 _BECAUSE: Final = {"bye": "", "moved": " for another room"}
 
 
-def render_own(entry: AnyEntry, style: Style, echo: bool) -> bytes:
-    """An entry as its author gets it: the message where echo is on, and the word that a rename took place."""
-    if isinstance(entry, NameChanged):
-        return style.line(f"you are now {entry.to}")
-    return render(entry, style) if echo and isinstance(entry, Said) else b""
+class JsonStyle:
+    """The JSON protocol: one object a line."""
+
+    __slots__ = ()
+
+    def entry(self, entry: AnyEntry) -> bytes:
+        """A `message` for each, or `joined`, `left`, `renamed`."""
+        if isinstance(entry, Said):
+            head, name, seq, ts = (
+                b'{"type":"message","seq":%d,"ts":%d,"name":',
+                to_json(entry.name),
+                entry.seq,
+                entry.ts,
+            )
+            name += b',"text":'
+            pieces: list[bytes] = []
+            for i, text in enumerate(entry.texts()):
+                pieces += head % (seq + i, ts + i), name, to_json(text), b"}\n"
+            return b"".join(pieces)
+        if isinstance(entry, Arrived):
+            return frame("joined", seq=entry.seq, name=entry.name)
+        if isinstance(entry, Departed):
+            return frame("left", seq=entry.seq, name=entry.name, reason=entry.reason)
+        return b"" if entry.quiet else frame("renamed", seq=entry.seq, name=entry.name, to=entry.to)
+
+    def own(self, entry: AnyEntry, echo: bool) -> bytes:
+        """An `ack` at its place, or with echo the message with its `id`; one's rename with its `ref`."""
+        if isinstance(entry, NameChanged):
+            ref = {} if entry.ref is None else {"ref": entry.ref}
+            return frame("renamed", seq=entry.seq, name=entry.name, to=entry.to, **ref)
+        if not isinstance(entry, Said):
+            return b""
+        pieces = []
+        texts = entry.texts() if echo else [""] * entry.count
+        for i, text in enumerate(texts):
+            id_, seq, ts = entry.id_of(i), entry.seq + i, entry.ts + i
+            if echo:
+                named = {} if id_ is None else {"id": id_}
+                pieces.append(frame("message", seq=seq, ts=ts, name=entry.name, text=text, **named))
+            else:
+                pieces.append(frame("ack", id=id_, seq=seq, ts=ts))
+        return b"".join(pieces)
+
+    def whisper(self, whisper: Whisper) -> bytes:
+        """A `whisper`."""
+        return frame("whisper", ts=whisper.ts, name=whisper.name, text=whisper.text)
+
+    def disconnect(self, reason: Disconnect, detail: str) -> bytes:
+        """A `bye`."""
+        detail = detail.encode(errors="replace").decode()
+        return frame("bye", code=reason.code, detail=detail, reconnect=reason.reconnect, after=reason.after)
+
+
+def frame(type: str, **fields: object) -> bytes:  # noqa: A002
+    """A frame of the JSON protocol, as a line."""
+    return to_json({"type": type, **fields}) + b"\n"
+
+
+TEXT: Final = TextStyle()
+TEXT_WITH_NOTICES: Final = TextStyle(notices=True)
+TELNET: Final = TextStyle(b": ", b"\r\n", notices=True)
+JSON: Final = JsonStyle()
 
 
 class Batch:
@@ -72,7 +164,7 @@ class Batch:
         """What everybody gets who caused none of it."""
         data = self._shared.get(style)
         if data is None:
-            pieces = self._pieces[style] = [render(entry, style) for entry in self._entries]
+            pieces = self._pieces[style] = [style.entry(entry) for entry in self._entries]
             data = self._shared[style] = b"".join(pieces)
         return data
 
@@ -81,7 +173,7 @@ class Batch:
         self.shared(style)
         pieces = self._pieces[style].copy()
         for i in self.origins[origin]:
-            pieces[i] = render_own(self._entries[i], style, echo)
+            pieces[i] = style.own(self._entries[i], echo)
         return b"".join(pieces)
 
     def for_reader(self, style: Style, reader: int, echo: bool) -> bytes:

@@ -11,8 +11,8 @@ from .clients import Client
 from .clock import Clock
 from .entries import AnyEntry, Arrived, Departed, NameChanged, Said
 from .errors import RefusalCode, Refused
-from .events import Message
-from .limits import ROUND_SHARE, TICK, Limits
+from .events import Joined, Left, Message, Renamed
+from .limits import CHUNK_BYTES, ROUND_SHARE, TICK, Limits
 from .log import Log
 from .names import name_key
 from .pressure import Pressure, Sender
@@ -32,6 +32,10 @@ class Keeper(Protocol):
         """There is something new in the room's log."""
         ...
 
+    def told(self, room: Room, event: Joined | Left | Renamed) -> None:
+        """Somebody joined, left or has another name."""
+        ...
+
     def emptied(self, room: Room) -> None:
         """The last member left, or the last thing on its way came back."""
         ...
@@ -42,6 +46,10 @@ class Keeper(Protocol):
 
     def evicted(self, client: Client) -> None:
         """A member was disconnected for being slow."""
+        ...
+
+    def reserved_for(self, client: Client) -> float | None:
+        """Seconds that the name of a member whose connection broke stays reserved; None for who is here."""
         ...
 
     def is_forgiven(self, client: Client) -> bool:
@@ -108,9 +116,10 @@ class Room:
         """Who is in the room now, sorted by name."""
         return [self._members[key] for key in sorted(self._members)]
 
-    def first_members(self, most: int) -> list[str]:
-        """The first so many names, sorted."""
-        return [self._members[key].name for key in nsmallest(most, self._members)]
+    def first_members(self, most: int, after: str = "") -> list[str]:
+        """The first so many names, sorted, behind `after`."""
+        keys = (key for key in self._members if key > name_key(after)) if after else self._members
+        return [self._members[key].name for key in nsmallest(most, keys)]
 
     def member(self, name: str) -> Client | None:
         """Who has this name, in whichever spelling."""
@@ -122,6 +131,37 @@ class Room:
         entries, _ = log.read(log.back(messages), log.head, log.max_bytes * 2)
         return [event for entry in entries if entry.kept for event in entry.events() if isinstance(event, Message)]
 
+    def page(self, before: int, most: int) -> tuple[list[Message], bool]:
+        """The newest messages with a `seq` below `before`, and whether the log holds older ones."""
+        log = self.log
+        before = min(before, self.seq + 1)
+        last = log.entry_of(before - 1)
+        if last is None or most <= 0:
+            return [], False
+        stop = last.position + (before - last.seq)
+        first = max(log.oldest_seq(), before - most)
+        run = log.entry_of(first)
+        start = stop if run is None else run.position + (first - run.seq)
+        messages = []
+        while start < stop:
+            entries, start = log.read(start, stop, CHUNK_BYTES)
+            for entry in entries:
+                messages += [event for event in entry.events() if isinstance(event, Message) and event.seq < before]
+        return messages, first > log.oldest_seq()
+
+    def recover(self, epoch: str, seq: int, ts: int) -> int | str:
+        """The position behind the message `seq` that was given at `ts`, or the reason why there is none."""
+        if epoch != self.epoch:
+            return "unknown_epoch"
+        if seq > self.seq:
+            return "diverged"
+        if seq == 0:
+            return self.log.tail if self.log.oldest_seq() == 1 or self.seq == 0 else "trimmed"
+        run = self.log.entry_of(seq)
+        if run is None:
+            return "trimmed"
+        return run.position + seq - run.seq + 1 if run.ts + seq - run.seq == ts else "diverged"
+
     def micros(self) -> int:
         """The time, in microseconds since 1970."""
         return self._keeper.clock.micros()
@@ -131,7 +171,8 @@ class Room:
     def check_free(self, key: str) -> None:
         """Raise `Refused` (``name_taken``, ``room_full``) unless one more member, of this name, can come in."""
         if (holder := self._members.get(key)) is not None:
-            raise Refused(RefusalCode.NAME_TAKEN, f"{holder.name!r} is already in {self.name!r}")
+            detail = f"{holder.name!r} is already in {self.name!r}"
+            raise Refused(RefusalCode.NAME_TAKEN, detail, self._keeper.reserved_for(holder))
         if len(self._members) >= self.limits.room_members:
             raise Refused(
                 RefusalCode.ROOM_FULL, f"{self.name!r} is full; members allowed: {self.limits.room_members:,}"
@@ -143,6 +184,7 @@ class Room:
         self._members[client.key] = client
         client.enter(self)
         self.behind[client.id] = client
+        self._keeper.told(self, Joined(self.seq, client.name))
         self._announce(Arrived(client.id, client.name))
 
     def leave(self, client: Client, reason: str) -> None:
@@ -153,12 +195,13 @@ class Room:
             place.pop(client.id, None)
         self._relieve(client)
         client.part()
+        self._keeper.told(self, Left(self.seq, client.name, reason))
         if announced > 1:
             self._announce(Departed(client.id, client.name, reason), announced)
         if not self._members:
             self._keeper.emptied(self)
 
-    def rename(self, client: Client, name: str) -> None:
+    def rename(self, client: Client, name: str, ref: str | int | None = None) -> None:
         """Give a member another name; raises `Refused` (``name_taken``)."""
         key = name_key(name)
         if (holder := self._members.get(key)) is not None and holder is not client:
@@ -167,7 +210,8 @@ class Room:
         del self._members[client.key]
         client.key = key
         self._members[key] = client
-        self.submit(NameChanged(client.id, old, name, quiet=len(self) > self.limits.announce))
+        self._keeper.told(self, Renamed(self.seq, old, name))
+        self.submit(NameChanged(client.id, old, name, quiet=len(self) > self.limits.announce, ref=ref))
 
     def _announce(self, entry: AnyEntry, members: int = 0) -> None:
         if (members or len(self._members)) <= self.limits.announce and not self._keeper.draining:
@@ -212,6 +256,17 @@ class Room:
         """This member's socket took no more, or its lane has something: it reads on at its own pace."""
         if self.current.pop(client.id, None) is not None:
             self.behind[client.id] = client
+
+    def went_away(self, client: Client) -> None:
+        """This member's connection broke; its name stays its own for a while."""
+        self.current.pop(client.id, None)
+        self.behind.pop(client.id, None)
+        self._relieve(client)
+
+    def came_back(self, client: Client) -> None:
+        """This member has a connection again."""
+        self.current.pop(client.id, None)
+        self.behind[client.id] = client
 
     def caught_up(self, client: Client) -> None:
         """This member has everything there is: from here on the passes serve it."""

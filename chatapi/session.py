@@ -4,6 +4,7 @@
 
     HANDSHAKE ── whole JSON object ──▶ LINES          the tcp door
     NICKNAME  ── open() ─────────────▶ LINES          the telnet door: a line is a nickname until one is accepted
+    LINES     ── open_frames() ──────▶ FRAMES         the JSON protocol: a line is a frame
 
 A session is asked for one step at a time, never for all that it could parse: whoever asks may stop at any point,
 while a name or a room is changing or the member has said enough for now, and the bytes behind it wait unparsed.
@@ -11,16 +12,19 @@ while a name or a room is changing or the member has said enough for now, and th
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
 from typing import Final, NamedTuple, TypeAlias
 
 from .commands import BadCommand, Command, parse_command
-from .errors import RefusalCode, Refused
+from .errors import FrameError, RefusalCode, Refused
+from .frames import BadFrame, Frame, parse_frame
 from .framing import ObjectScanner, clean, cut_lines, find_fault, too_long, without_controls
 from .handshake import EXAMPLE, Handshake, parse_handshake
 from .limits import LINES_AT_ONCE, RUN_SHARE, Limits
 
 _BLANKS: Final = b" \t\r\n"
+_BLANK_LINES: Final = re.compile(rb"(?:[ \t\r]{0,64}\n)+")  # short ones, at C speed: longer ones may be too long
 
 
 class State(Enum):
@@ -29,6 +33,7 @@ class State(Enum):
     HANDSHAKE = auto()
     NICKNAME = auto()
     LINES = auto()
+    FRAMES = auto()
 
 
 class Lines(NamedTuple):
@@ -51,7 +56,7 @@ class BadLine(NamedTuple):
     why: str
 
 
-Step: TypeAlias = Handshake | Nickname | Lines | Command | BadCommand | BadLine
+Step: TypeAlias = Handshake | Nickname | Lines | Command | BadCommand | BadLine | Frame | BadFrame
 
 
 class Session:
@@ -103,6 +108,10 @@ class Session:
         self.state = State.LINES
         self.commands = commands
 
+    def open_frames(self) -> None:
+        """The member is in its room and speaks the JSON protocol."""
+        self.state = State.FRAMES
+
     def step(self, most: int) -> Step | None:
         """The next step, of at most `most` lines, or None until more bytes come.
 
@@ -127,6 +136,8 @@ class Session:
             return self._unfinished()
         if self.state is State.NICKNAME:
             return self._nickname()
+        if self.state is State.FRAMES:
+            return self._frame()
         return self._lines(end, most)
 
     def _handshake(self) -> Handshake | None:
@@ -173,7 +184,7 @@ class Session:
     def _unfinished(self) -> Step | None:
         """There is no whole line: wait for the rest, or make do without."""
         size = self.waiting
-        limit = self._limits.line_bytes
+        limit = self._line_bytes
         if size > limit + 1 or (size > limit and not self._buffer.endswith(b"\r")):
             self._skipping = True
             return self._skip()
@@ -182,7 +193,7 @@ class Session:
             return self.step(1)
         return None
 
-    def _skip(self) -> BadLine | None:
+    def _skip(self) -> BadLine | BadFrame | None:
         """Drop what is left of a line over the limit, up to its end."""
         end = self._buffer.find(b"\n", self._at)
         rest = self._buffer[self._at : end if end >= 0 else None]
@@ -194,7 +205,33 @@ class Session:
         self._at = end + 1 if end >= 0 else len(self._buffer)
         size = self._skipped + len(rest.removesuffix(b"\r"))
         self._skipping, self._skipped = False, 0
+        return self._too_long(size)
+
+    @property
+    def _line_bytes(self) -> int:
+        return self._limits.frame_bytes if self.state is State.FRAMES else self._limits.line_bytes
+
+    def _too_long(self, size: int) -> BadLine | BadFrame:
+        if self.state is State.FRAMES:
+            detail = f"a frame of {size:,} bytes; at most {self._limits.frame_bytes:,} are allowed"
+            return BadFrame(FrameError.FRAME_TOO_LARGE, detail)
         return BadLine(too_long(size, self._limits.line_bytes))
+
+    def _frame(self) -> Step | None:
+        """The next line that is not blank; the limit counts it as it came, however the bytes were cut."""
+        buffer = self._buffer
+        while True:
+            if blank := _BLANK_LINES.match(buffer, self._at):
+                self._at = blank.end()
+            end = buffer.find(b"\n", self._at)
+            if end < 0:
+                return self._unfinished()
+            line = buffer[self._at : end].removesuffix(b"\r")
+            self._at = end + 1
+            if len(line) > self._limits.frame_bytes:
+                return self._too_long(len(line))
+            if line := line.strip(_BLANKS):
+                return parse_frame(line)
 
     def _nickname(self) -> Nickname | BadLine:
         newline = self._buffer.index(b"\n", self._at)

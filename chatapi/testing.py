@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -25,11 +25,13 @@ from .doors.door import Door
 from .doors.telnet import TelnetDoor
 from .doors.text import TextDoor
 from .entries import AnyEntry
+from .hooks import Hooks
 from .hub import Hub
 from .limits import TICK, Limits
+from .proxy import Plan, Proxy
 from .wires import Pollable
 
-__all__ = ["ChatKit", "LateBroker", "MemoryWire", "Peer", "VirtualClock"]
+__all__ = ["ChatKit", "LateBroker", "MemoryWire", "Peer", "Plan", "Proxy", "VirtualClock"]
 
 
 class VirtualClock:
@@ -216,6 +218,7 @@ class ChatKit:
         limits: Limits | None = None,
         *,
         broker: Callable[[VirtualClock], Broker] = InProcessBroker,
+        hooks: Hooks | None = None,
         echo: bool = False,
         commands: bool = True,
         lobby: str = "lounge",
@@ -224,8 +227,18 @@ class ChatKit:
         self.broker: Broker = broker(self.clock)
         numbers = count(1)
         self.hub: Hub = Hub(
-            limits or Limits(), self.clock, self.broker, lambda: f"epoch{next(numbers)}", echo=echo, commands=commands
+            limits or Limits(),
+            self.clock,
+            self.broker,
+            lambda: f"key{next(numbers)}",
+            hooks or Hooks(),
+            echo=echo,
+            commands=commands,
         )
+        self.asked: list[tuple[Awaitable[object], Callable[[object], None]]] = []
+        """What async hooks returned, with what is to be called with the result: nobody here awaits it."""
+        self.hub.spawn = lambda awaitable, then: self.asked.append((awaitable, then))
+        self.hub.wake = lambda: None
         self.peers: list[Peer] = []
         self._text, self._telnet = TextDoor(), TelnetDoor(lobby)
         self._hosts = count(1)

@@ -31,6 +31,11 @@ class Timers:
     def __contains__(self, owner: object) -> bool:
         return owner in self._when
 
+    def when(self, owner: object) -> float | None:
+        """When the owner's deadline is, to a tick."""
+        tick = self._when.get(owner)
+        return None if tick is None else tick * TICK
+
     def set(self, owner: object, when: float, action: Action) -> None:
         """Call `action` once at `when` or a tick later; an earlier deadline of this owner is forgotten."""
         self.clear(owner)

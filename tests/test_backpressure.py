@@ -101,7 +101,7 @@ def test_stalled_members_hold_no_more_than_one_chunk_each() -> None:
     assert room.log.held <= (1 << 20)
     assert not room.fresh
     for peer in slow:
-        unsent = peer.connection._unsent
+        unsent = peer.connection._feed._unsent
         assert unsent is not None
         assert len(unsent) <= 2 * CHUNK_BYTES
 

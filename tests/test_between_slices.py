@@ -124,3 +124,30 @@ def test_pasted_rubbish_is_no_flood() -> None:
     a.send(b"\xe9\n" * 100 + b"hello\n")
     assert len(a.lines()) == 100
     assert b.lines() == ["a:hello"]
+
+
+def test_what_was_read_is_processed_though_the_connection_is_known_to_be_broken() -> None:
+    kit = ChatKit(Limits(rate=10, burst=10))
+    a, b = kit.member("a"), kit.member("b", notices=True)
+    a.send("".join(f"{i}\n" for i in range(40)))
+    kit.settle()
+    a.wire.reset()
+    b.send("hello\n")
+    kit.wait(5)
+    assert b.lines() == [*(f"a:{i}" for i in range(40)), "* a left (connection_lost)"]
+    assert a.wire.closed
+    assert not kit.hub.timers
+
+
+def test_a_move_is_not_put_off_for_ever_by_those_who_talk() -> None:
+    kit = ChatKit(Limits(rate=0))
+    a, b, c = kit.member("a", "one"), kit.member("b", "one", capacity=10_000), kit.member("c", "two")
+    for _ in range(30):
+        a.send("x" * 8000 + "\n")
+        kit.settle()
+    b.send("/join two\nhere\n")
+    for _ in range(60):
+        b.wire.take(5_000)
+        a.send("y" * 5000 + "\n")
+        kit.settle()
+    assert c.lines() == ["b:here"]

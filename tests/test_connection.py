@@ -420,7 +420,8 @@ def test_every_reason_of_the_table_is_told_and_counted(disconnect: str) -> None:
     a, b = kit.member("a"), kit.member("b", notices=True)
     assert a.connection.client is not None
     a.connection.client.disconnect(disconnect)
-    assert a.lines() == [f"* {disconnect}: {DISCONNECTS[disconnect].detail}"]
+    detail = DISCONNECTS[disconnect].detail
+    assert a.lines() == ["* goodbye" if disconnect == "bye" else f"* {disconnect}: {detail}"]
     assert a.wire.ended
     left = "* a left" if disconnect == "bye" else f"* a left ({disconnect})"
     assert b.lines() == [left]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
+import inspect
+import json
 import logging
 import os
 import re
@@ -14,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -22,12 +25,17 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 import chatapi
 import chatapi.testing
 import gotcpchat
-from chatapi import DISCONNECTS, Limits, RefusalCode, addresses, commands, limits
+from chatapi import DISCONNECTS, Limits, RefusalCode, Room, addresses, commands, frames, inbox, limits, outbox
 from chatapi.cli import client, server
+from chatapi.doors import listener
+from chatapi.errors import FrameError
+from chatapi.handshake import Handshake, Resume
+from chatapi.hooks import Hooks
 from chatapi.testing import ChatKit, Peer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,7 +193,9 @@ def allowed(field: Any) -> str:
             least = f"above {spoken(bound.gt)}"
         if getattr(bound, "le", None) is not None:
             greatest = spoken(bound.le)
-    return f"{least} to {greatest}" if greatest else f"{least} or more"
+    if greatest:
+        return f"{least} to {greatest}"
+    return least if least.startswith("above") else f"{least} or more"
 
 
 def test_every_limit_is_in_the_table_with_its_default_and_its_bounds() -> None:
@@ -205,6 +215,7 @@ def test_the_limits_in_the_readme_have_their_defaults() -> None:
 
 
 def test_what_is_fixed_is_as_it_says() -> None:
+    assert f"where {listener._TOLD} of these are still open" in OPERATIONS.prose
     keepalive = addresses._KEEPALIVE
     [history] = [spec for spec in commands.TABLE if spec.name == "history"]
     values = [row["value"] for row in OPERATIONS.table("what", "value")]
@@ -236,6 +247,13 @@ def test_what_is_fixed_is_as_it_says() -> None:
         "the room has {room_members:,} members",
         "the server has {connections:,} connections or {rooms:,} rooms",
         "A line of more than {line_bytes:,} bytes",
+        "| more than {frame_bytes:,} bytes |",
+        "| the text has more than {line_bytes:,} bytes |",
+        "at most {LISTED}, oneself included",
+        "`limit` is 1 to {LISTED}",
+        "stays reserved for {reserve:g} seconds",
+        "The session is remembered for {remember:g} seconds more",
+        "remembered for {remember:g} seconds, and at most {remember_ids:,} of them",
         "Rooms of more than {announce} members",
         "{lane_bytes:,} bytes wait for it already",
         "at most {LISTED} of them",
@@ -278,11 +296,68 @@ def test_every_refusal_code_is_in_the_table() -> None:
     assert [plain(row["code"]) for row in PROTOCOL.table("code", "when", "what to do")] == [*RefusalCode]
 
 
+def test_every_code_of_a_frame_that_is_refused_is_in_the_table() -> None:
+    assert [plain(row["code"]) for row in PROTOCOL.table("code", "when", "carries")] == [*FrameError]
+
+
+def named(cell: str) -> set[str]:
+    return set(re.findall(r"`(\w+)`", cell))
+
+
+def test_every_field_of_the_handshake_is_in_the_table() -> None:
+    fields = [plain(row["field"]) for row in PROTOCOL.table("field", "type", "default", "meaning")]
+    assert fields == [*Handshake.model_fields]
+    assert [plain(row["field of `resume`"]) for row in PROTOCOL.table("field of `resume`", "default", "meaning")] == [
+        *Resume.model_fields
+    ]
+
+
+def test_every_reason_for_not_recovering_is_in_the_table() -> None:
+    reasons = set(re.findall(r'"(\w+)"', inspect.getsource(Room.recover)))
+    assert {plain(row["reason"]) for row in PROTOCOL.table("reason", "when")} == reasons
+
+
+def test_every_frame_from_the_client_is_in_the_table_with_its_fields() -> None:
+    models = {model.model_fields["type"].annotation.__args__[0]: model for model in frames.Frame.__args__}
+    assert tuple(models) == frames.TYPES
+    documented = {
+        plain(row["from the client"]): named(row["fields"])
+        for row in PROTOCOL.table("from the client", "fields", "effect", "answer")
+    }
+    assert documented == {kind: set(model.model_fields) - {"type"} for kind, model in models.items()}
+
+
+SERVER_FRAMES = {
+    plain(row["from the server"]): named(row["fields"])
+    for row in PROTOCOL.table("from the server", "fields", "meaning")
+}
+
+
+def test_every_frame_from_the_server_is_in_the_table() -> None:
+    made = {"message"}  # which is put together by hand, many at once
+    for path in (PACKAGE / "render.py", PACKAGE / "doors" / "answers.py", PACKAGE / "doors" / "text.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) == "frame"
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                made.add(node.args[0].value)
+    assert set(SERVER_FRAMES) == made | {"members", "rooms"}  # of which one function makes both
+
+
+CLIENT_SIDE = {f"{name}.py" for name in ("news", "outbox", "dialogue", "inbox", "lifeline", "connection", "blocking")}
+"""The client library, which the server does not use."""
+
+
 def used_by_the_server() -> set[str]:
     """The disconnect codes that stand as strings in the code, outside the table and the list of commands."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
-        if path.name not in ("errors.py", "commands.py", "testing.py"):
+        if (
+            path.name not in ("errors.py", "commands.py", "testing.py")
+            and str(path.relative_to(PACKAGE)) not in CLIENT_SIDE
+        ):
             tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             found |= {node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     return found & set(DISCONNECTS)
@@ -306,7 +381,8 @@ def test_every_disconnect_code_is_in_the_table() -> None:
 
 def identifiers() -> set[str]:
     """Every word that means something in the code: what it defines, its modules, its codes, the fields of its JSON."""
-    found = set(DISCONNECTS) | {*RefusalCode} | {"moved", "type", "code", "detail"}
+    found = set(DISCONNECTS) | {*RefusalCode} | {*FrameError} | {"moved", "type", "code", "detail"}
+    found |= set(re.findall(r'"(\w+)"', inspect.getsource(Room.recover)))
     found |= set(dir(gotcpchat)) | set(sys.stdlib_module_names)
     found |= {"cmd", "gotcpchat", "__all__"}
     for path in PACKAGE.rglob("*.py"):
@@ -343,6 +419,68 @@ def test_no_name_is_made_up() -> None:
 def test_every_public_name_is_in_the_page_about_the_library(module: Any) -> None:
     text = EMBEDDING.path.read_text(encoding="utf-8")
     assert [name for name in module.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_every_argument_of_the_client_library_is_in_the_table_with_its_default() -> None:
+    documented = [
+        (plain(name), row["default"])
+        for row in EMBEDDING.table("argument", "default", "meaning")
+        for name in row["argument"].split(", ")
+    ]
+    _, *parameters = inspect.signature(chatapi.connect).parameters.values()
+    assert documented == [
+        (
+            parameter.name,
+            "required"
+            if parameter.default is parameter.empty
+            else str(parameter.default)
+            if isinstance(parameter.default, bool | None)
+            else spoken(parameter.default),
+        )
+        for parameter in parameters
+    ]
+
+
+def test_how_far_an_answer_is_waited_for_is_as_it_says() -> None:
+    assert f"up to {inbox.BEHIND:,} events more are taken in" in EMBEDDING.prose
+    assert outbox.RESEND_WITHIN < Limits().remember == 5 * 60
+    assert "stays away for five minutes" in EMBEDDING.prose
+
+
+def test_every_example_is_in_the_table() -> None:
+    rows = EMBEDDING.table("program", "what it is")
+    assert {Path(row["program"].split("(")[1][:-1]).name for row in rows} == {
+        path.name for path in (ROOT / "examples").glob("*.py")
+    }
+
+
+def test_every_call_of_the_client_library_is_in_the_table() -> None:
+    calls = [re.match(r"`await room\.(\w+)\(", row["call"]) for row in EMBEDDING.table("call", "returns", "effect")]
+    verbs = [name for name, member in vars(chatapi.Connection).items() if inspect.iscoroutinefunction(member)]
+    assert [call[1] for call in calls if call] == [name for name in verbs if not name.startswith("_")]
+
+
+def test_every_event_is_in_a_table_with_its_fields() -> None:
+    rows = [
+        row for table in EMBEDDING.tables() if table and [*table[0]] == ["event", "fields", "meaning"] for row in table
+    ]
+    documented = {plain(row["event"]): re.findall(r"`(\w+)`", row["fields"]) for row in rows}
+    assert documented == {event.__name__: list(event.__match_args__) for event in typing.get_args(chatapi.News)}
+
+
+def test_every_hook_is_in_the_table() -> None:
+    hooks = [plain(row["hook"]) for row in EMBEDDING.table("hook", "gets", "returns", "can raise")]
+    assert hooks == [*Hooks.__dataclass_fields__]
+
+
+def test_every_error_is_in_the_tree() -> None:
+    [tree] = [block.body for block in EMBEDDING.blocks if block.body.startswith("ChatError\n")]
+    errors = {
+        name
+        for name in chatapi.__all__
+        if isinstance(kind := getattr(chatapi, name), type) and issubclass(kind, Exception)
+    }
+    assert set(re.findall(r"^(?:[├└]── )?(\w+)", tree, re.MULTILINE)) == errors
 
 
 # The rest
@@ -423,13 +561,18 @@ def test_the_systemd_unit_waits_for_the_drain() -> None:
 
 
 class Conversation:
-    """Plays a block of `chat` line by line: every line that is sent, and all that comes back, must stand in it."""
+    """Plays a block of `chat` line by line: every line that is sent, and all that comes back, must stand in it.
+
+    In a frame that comes, ``…`` is any one string or number. In one that is sent, it is what the sender was last told
+    under that key.
+    """
 
     def __init__(self) -> None:
         self._kit = ChatKit()
         self._peers: dict[str, Peer] = {}
         self._pending: dict[str, list[str]] = {}
         self._over: set[str] = set()  # whose end was seen
+        self._told: dict[str, dict[str, Any]] = {}  # the last value of each key of JSON, by who was told
 
     def play(self, script: str) -> None:
         for line in script.splitlines():
@@ -438,7 +581,7 @@ class Conversation:
                 continue
             self._nothing_is_left_out()
             if said := re.fullmatch(r"(\w+)> (.*)", line):
-                self._connect(said[1]).send(unescaped(said[2]) + b"\n")
+                self._connect(said[1]).send(unescaped(self._filled_in(*said.groups())) + b"\n")
             else:
                 self._happens(line)
             self._listen()
@@ -450,6 +593,11 @@ class Conversation:
             self._kit = ChatKit(Limits(**{name: given[name] for name in Limits.model_fields if given[name]}))
         elif match := re.fullmatch(r"\((\w+) connects( to the telnet door)?\)", line):
             self._connect(match[1], telnet=bool(match[2]))
+        elif match := re.fullmatch(r"\((\w+) connects again; the old connection is (\w+)\)", line):
+            self._peers[match[2]] = self._peers.pop(match[1])
+            self._connect(match[1])
+        elif match := re.fullmatch(r"\((\w+) sends a line of ([\d,]+) bytes\)", line):
+            self._peers[match[1]].send(b"x" * int(match[2].replace(",", "")) + b"\n")
         elif match := re.fullmatch(r"\((\d+) seconds later\)", line):
             self._kit.wait(int(match[1]))
         elif match := re.fullmatch(r"\((\w+) loses the connection\)", line):
@@ -462,7 +610,8 @@ class Conversation:
             pytest.fail(f"not understood: {line}")
 
     def _connect(self, name: str, *, telnet: bool = False) -> Peer:
-        if name not in self._peers:
+        if name not in self._peers or name in self._over:
+            self._over.discard(name)
             self._peers[name] = self._kit.connect(telnet=telnet)
         return self._peers[name]
 
@@ -481,16 +630,39 @@ class Conversation:
             assert self._peers[name].wire.ended
             self._over.add(name)
         else:
-            assert [text] == self._pending[name][:1]
-            del self._pending[name][0]
+            assert self._pending[name][:1] == [as_told(text, self._pending[name][:1])]
+            line = self._pending[name].pop(0)
+            if line.startswith("{"):
+                self._learn(name, json.loads(line))
+
+    def _learn(self, name: str, frame: dict[str, Any]) -> None:
+        refused = {"after"} if frame["type"] == "error" else set()  # which only a handshake's refusal has
+        assert set(frame) - {"type"} - refused <= SERVER_FRAMES[frame["type"]], "not in the table of frames"
+        self._told.setdefault(name, {}).update(frame)
+
+    def _filled_in(self, name: str, line: str) -> str:
+        """A line that is sent, with what its sender was told in place of ``…``."""
+        return re.sub(
+            r'"(\w+)": ("…"|…)', lambda match: f'"{match[1]}": {json.dumps(self._told[name][match[1]])}', line
+        )
 
     def _nothing_is_left_out(self) -> None:
         assert not any(self._pending.values()), f"not in the example: {self._pending}"
         assert {name for name, peer in self._peers.items() if peer.wire.ended} == self._over
 
 
+def as_told(text: str, lines: list[str]) -> str:
+    """The line that came, if it is what the example says but for ``…``; otherwise what the example says."""
+    if not text.startswith("{") or "…" not in text:
+        return text
+    pattern = re.escape(text).replace('"…"', r'"[\w-]+"').replace("…", r"[\d.]+")
+    return lines[0] if lines and re.fullmatch(pattern, lines[0]) else text
+
+
 def unescaped(text: str) -> bytes:
-    r"""What is sent where the example says ``\n``, ``\r`` or ``\x1b``; JSON's own escapes are left alone."""
+    r"""What is sent where the example says ``\n``, ``\r`` or ``\x1b``; frames have JSON's own escapes."""
+    if text.startswith("{"):
+        return text.encode()
     return re.sub(r"\\(n|r|x[0-9a-f]{2})", lambda match: ast.literal_eval(f'"{match[0]}"'), text).encode()
 
 
@@ -511,18 +683,21 @@ def test_every_section_of_the_protocol_page_has_an_example() -> None:
         ('A> {"name": "a", "room": "r", "echo": true}\nA> hi\nA< a:ho\n', "a:ho"),
         ('A> {"name": "a", "room": "r"}\nA> hi\nA< a:hi\n', "a:hi"),
         ('A> {"name": "a", "room": "r"}\nA< (end)\n', "ended"),
+        ('A> {"name": "a", "room": "r"}\nB> {"name": "A", "room": "r"}\nB< {"type":"error","code":"…"}\n', "…"),
+        ('A> {"name": "a", "room": "r"}\nB> {"name": "…", "room": "r"}\n', "'B'"),
         ("(A yawns)\n", "not understood"),
     ],
 )
 def test_a_conversation_that_is_not_true_fails(script: str, why: str) -> None:
-    with pytest.raises((AssertionError, pytest.fail.Exception), match=why):
+    with pytest.raises((AssertionError, KeyError, pytest.fail.Exception), match=why):
         Conversation().play(script)
 
 
 # Examples: programs
 
-SERVERS = [block for block in blocks("python") if ":8989" in block.body]
-PROGRAMS = [block for block in blocks("python") if block not in SERVERS]
+CLIENTS = [block for block in blocks("python") if '"localhost:8989", name=' in block.body]
+SERVERS = [block for block in blocks("python") if ":8989" in block.body and block not in CLIENTS]
+PROGRAMS = [block for block in blocks("python") if block not in SERVERS + CLIENTS]
 
 
 @pytest.fixture
@@ -540,6 +715,18 @@ def test_programs(block: Block, backend: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(anyio, "run", functools.partial(anyio.run, backend=backend))
     source = "\n" * block.line + block.body  # so that a traceback has the page's own line numbers
     exec(compile(source, ROOT / block.page, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("block", CLIENTS, ids=str)
+def test_clients(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+    with start_blocking_portal() as portal:
+        chat = chatapi.ChatAPI()
+        _, [(_, address)] = portal.start_task(chat.serve, "127.0.0.1:0")
+        source = "\n" * block.line + block.body.replace("localhost:8989", str(address))
+        exec(compile(source, ROOT / block.page, "exec"), {"__name__": "__main__"})
+        portal.call(chat.drain)
+    [room] = chat.rooms
+    assert capsys.readouterr().out == f"{room.seq}\n" == "1\n"
 
 
 RUN = """
@@ -589,5 +776,6 @@ def test_servers(block: Block, backend: str, tmp_path: Path) -> None:
 def test_there_are_examples() -> None:
     assert len(blocks("chat")) >= 10
     assert len(SERVERS) >= 3
+    assert CLIENTS
     assert len(PROGRAMS) >= 15
     assert {block.language for block in BLOCKS} == {"chat", "console", "ini", "python", ""}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,11 +10,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 import pytest
-from executables import CLIENT, ROOT, Peer, Program, Server, environment, eventually, run
+from executables import CLIENT, DEADLINE, ROOT, Peer, Program, Server, environment, eventually, handshake, run
 
 import chatapi
 
@@ -151,6 +153,77 @@ def test_its_output_is_what_the_room_says_and_nothing_else(server: Server, room:
     assert zoe.line() == "* Mina left"
 
 
+def test_commands_are_answered_as_in_the_text_protocol() -> None:
+    """The same lines typed at the client, and sent by a member of the text protocol, show the same."""
+    typed = (
+        b"hello\n/list\n/rooms\n/nick Nina\n/nick Zoe\n/username a:b\n/list\n@Nobody hello\n@zoe\n/join den\n/list\n"
+        b"/join den\n/join a,b\n/nick Mina\n//slash\n@@at\n\n/history 2\n/history\n/history x\n/nonsense\n"
+        b"/list x\n\x1b/who\n/join\n/help\n/join hall\n/history 1\n%s\n\xffoh\ndone\n/list\n/bye\n"
+    ) % (b"x" * 9000)
+    shown = []
+    for program in (False, True):
+        with Server() as server:
+            server.member("Zoe", "hall")
+            if not program:
+                mina = server.member("Mina", "hall")
+                mina.send(typed)
+                shown.append(mina.rest())
+                continue
+            with _client(server, "hall") as client:
+                client.type(typed)
+                assert client.wait() == 0
+                assert client.err == ""
+                shown.append(client.out)
+    assert shown[1].decode().splitlines() == shown[0].decode().splitlines()
+
+
+def test_a_line_of_any_length_is_one_line(server: Server, room: str, zoe: Peer) -> None:
+    with _client(server, room) as client:
+        client.type(b"x" * 3_000_000 + b"\nhello")
+        client.end_input()
+        assert client.wait() == 0
+        assert client.out == b"* your line has 3,000,000 bytes; at most 8,192 are allowed; it was not sent\n"
+    assert zoe.lines(2) == ["* Mina joined", "Mina:hello"]
+
+
+def test_a_message_of_several_lines_is_several_lines(server: Server, room: str) -> None:
+    zoe = server.connect()
+    zoe.send(handshake("Zoe", room, protocol="json") + b"\n")
+    with _client(server, room) as client:
+        zoe.until(b'"joined"')
+        zoe.send(json.dumps({"type": "message", "text": "one\ntwo"}) + "\n")
+        zoe.send(json.dumps({"type": "whisper", "to": "Mina", "text": "three\nfour"}) + "\n")
+        client.prints(b"four\n")
+        assert client.out == b"Zoe:one\nZoe:two\n* Zoe whispers: three\n* Zoe whispers: four\n"
+
+
+def test_in_a_terminal_it_tells_who_comes_and_goes(server: Server, room: str) -> None:
+    screen, terminal = os.openpty()
+    os.set_blocking(screen, False)
+    shown = b""
+
+    def shows(what: bytes) -> bool:
+        nonlocal shown
+        try:
+            shown += os.read(screen, 1 << 16)
+        except BlockingIOError:
+            pass  # nothing more yet
+        return what in shown
+
+    try:
+        with _client(server, room, stdout=terminal) as client:
+            eventually(lambda: f"Mina joined {room}" in server.err, lambda: server.err)
+            zoe = server.member("Zoe", room)
+            zoe.send("/nick Zo\nhello\n/bye\n")
+            eventually(lambda: shows(b"* Zo left\r\n"), lambda: repr(shown))
+            assert shown.decode().splitlines() == ["* Zoe joined", "* Zoe is now Zo", "Zo:hello", "* Zo left"]
+            client.end_input()
+            assert client.wait() == 0
+    finally:
+        os.close(screen)
+        os.close(terminal)
+
+
 def test_a_member_whose_name_starts_with_a_brace_is_heard_at_once(server: Server, room: str) -> None:
     """A first line of JSON would be a refusal; this is none."""
     brace = server.member('{"a"}', room, notices=True)
@@ -282,7 +355,7 @@ def test_nobody_listens() -> None:
     _one_line(err, address)
 
 
-def test_a_server_that_is_killed_cuts_it_off() -> None:
+def test_a_server_that_is_killed_and_started_again() -> None:
     with Server() as server:
         zoe = server.member("Zoe", "hall", notices=True)
         with _client(server, "hall") as client:
@@ -290,12 +363,43 @@ def test_a_server_that_is_killed_cuts_it_off() -> None:
             zoe.send("hello\n")
             client.prints(b"Zoe:hello\n")
             server.signal(signal.SIGKILL)
-            assert client.wait() == 1
-            assert client.out == b"Zoe:hello\n"
-            _one_line(client.err, "cut off")
+            client.says("connection lost: ")
+            client.type("one\ntwo\n")
+            with Server(address=server.address) as again:
+                _goes_on(again, client)
+            assert client.out == b"Zoe:hello\nZoe:back\n"
+            lost, back = client.err.splitlines()
+            assert re.fullmatch("examplechatclient: connection lost: .+; trying again", lost)
+            assert back == "examplechatclient: back; what was said in between is not known (unknown_epoch)"
 
 
-def test_a_server_that_is_killed_while_piped_lines_wait_does_not_look_like_success() -> None:
+def test_a_server_that_is_stopped_and_started_again() -> None:
+    with Server() as server:
+        zoe = server.member("Zoe", "hall", notices=True)
+        with _client(server, "hall") as client:
+            assert zoe.line() == "* Mina joined"
+            server.stop()
+            client.says("connection lost: the server is shutting down; trying again\n")
+            client.type("one\ntwo\n")
+            with Server(address=server.address) as again:
+                _goes_on(again, client)
+            assert client.out == b"Zoe:back\n"
+
+
+def _goes_on(again: Server, client: Program) -> None:
+    """Its server is another one now: what was typed in between is there, once, and it talks on, and leaves."""
+    zoe = again.member("Zoe", "hall", history=10)
+    assert zoe.lines(2) == ["Mina:one", "Mina:two"]
+    client.says("back; ")
+    zoe.send("back\n")
+    client.prints(b"Zoe:back\n")
+    client.type("three\n")
+    assert zoe.line() == "Mina:three"
+    client.end_input()
+    assert client.wait() == 0
+
+
+def test_a_server_that_is_killed_while_piped_lines_wait_gets_the_others_when_it_is_back() -> None:
     """All of the input fits into the server's buffers, so a mere end of stream could not tell."""
     with Server("-rate", "10", "-burst", "5") as server:
         zoe = server.member("Zoe", "hall")
@@ -304,16 +408,104 @@ def test_a_server_that_is_killed_while_piped_lines_wait_does_not_look_like_succe
             client.end_input()
             assert zoe.line() == "Mina:0"
             server.signal(signal.SIGKILL)
-            assert client.wait() == 1
-            _one_line(client.err, "cut off")
+            try:
+                before = 1 + zoe.rest().count(b"\n")
+            except ConnectionResetError:
+                before = 1 + zoe.heard.count(b"\n")
+            client.says("connection lost: ")
+            assert not client.ended
+            with Server("-rate", "0", address=server.address) as again:
+                zoe = again.member("Zoe", "hall", history=100)
+                said = zoe.until(b"Mina:99\n").decode().splitlines()
+                assert client.wait() == 0
+                assert said == [f"Mina:{i}" for i in range(100 - len(said), 100)]
+                assert 100 - len(said) <= before  # none is missing
+                zoe.send("/history 1\n")
+                assert zoe.line() == "Mina:99"
+            assert client.out == b""
+
+
+def test_input_that_ends_while_the_server_is_away_waits_for_it_only_where_something_is_to_be_said() -> None:
+    with Server() as server, _client(server, "hall") as waits, _client(server, "room") as leaves:
+        eventually(lambda: server.err.count(" joined ") == 2, lambda: server.err)
+        server.signal(signal.SIGKILL)
+        for client in (waits, leaves):
+            client.says("connection lost: ")
+        waits.type("hello")
+        for client in (waits, leaves):
+            client.end_input()
+        assert leaves.wait() == 0
+        assert not waits.ended
+        with Server(address=server.address) as again:
+            zoe = again.member("Zoe", "hall", history=10)
+            assert zoe.line() == "Mina:hello"
+            assert waits.wait() == 0
+
+
+_WELCOME = {
+    "type": "welcome", "name": "Mina", "room": "hall", "session": "s", "epoch": "e", "seq": 0, "ts": 0,
+    "members": ["Mina"], "count": 1, "recovered": None, "limits": {"line_bytes": 8192, "frame_bytes": 65536},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("last", "about"),
+    [
+        ({"type": "bye", "code": "kicked", "detail": "out", "reconnect": False, "after": 0}, "cut off: kicked: out"),
+        ({"type": "bye", "code": "banned", "detail": "out", "reconnect": False, "after": 0}, "cut off: banned: out"),
+        ({"type": "bye", "code": "flood", "detail": "out", "reconnect": True, "after": 30}, "cut off: flood: out"),
+    ],
+    ids=["kicked", "banned", "flood"],
+)
+def test_cut_off_for_good(last: dict[str, object], about: str) -> None:
+    with _listening() as (listener, argv), Program(*argv) as client:
+        _answer(listener, _WELCOME, last)
+        assert client.wait() == 1
+        assert client.out == b""
+        assert client.err == f"examplechatclient: {about}\n"
+
+
+def test_refused_when_it_comes_back() -> None:
+    with _listening() as (listener, argv), Program(*argv) as client:
+        _answer(listener, _WELCOME)
+        client.says("connection lost: ")
+        _answer(listener, {"type": "error", "code": "name_taken", "detail": "somebody has it"})
+        assert client.wait() == 1
+        assert client.err.splitlines()[1:] == ["examplechatclient: cut off: name_taken: somebody has it"]
+
+
+def test_a_reserved_name_says_when_it_is_free() -> None:
+    with _listening() as (listener, argv), Program(*argv) as client:
+        _answer(listener, {"type": "error", "code": "name_taken", "detail": "it is reserved", "after": 4.2})
+        assert client.wait() == 1
+        assert client.err == "examplechatclient: refused: it is reserved (name_taken); try again in 5 s\n"
+
+
+@contextmanager
+def _listening() -> Iterator[tuple[socket.socket, tuple[str | Path, ...]]]:
+    """Something that is no server yet, and how to start a client of it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(DEADLINE)
+        port = listener.getsockname()[1]
+        yield listener, (PYTHON, CLIENT, "-client", "Mina", "-room", "hall", "-address", f"127.0.0.1:{port}")
+
+
+def _answer(listener: socket.socket, *frames: dict[str, object]) -> None:
+    """Take one handshake, answer it, and hang up."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.settimeout(DEADLINE)
+        with connection.makefile("rb") as lines:
+            assert json.loads(lines.readline())["protocol"] == "json"
+        connection.sendall(b"".join(json.dumps(frame).encode() + b"\n" for frame in frames))
 
 
 def test_a_flood_of_refused_lines_does_not_look_like_success(server: Server, room: str, zoe: Peer) -> None:
     with _client(server, room) as client:
-        client.type("/nonsense\n" * 100)
+        client.type("@Nobody hello\n" * 100)
         client.end_input()
         assert client.wait() == 1
-        assert client.out.splitlines()[-1].startswith(b"* flood: ")
+        assert set(client.out.splitlines()) == {b"* nobody here is called 'Nobody'; nothing was sent"}
         _one_line(client.err, "cut off: flood")
 
 
@@ -324,17 +516,6 @@ def test_lines_that_look_like_commands_can_be_said(server: Server, room: str, zo
         assert client.wait() == 0
         assert client.out == b""
     assert zoe.lines(4) == ["* Mina joined", "Mina:/bye", "Mina:@Zoe hi", "* Mina left"]
-
-
-def test_a_server_that_is_stopped_says_so_and_cuts_it_off() -> None:
-    with Server() as server:
-        zoe = server.member("Zoe", "hall", notices=True)
-        with _client(server, "hall") as client:
-            assert zoe.line() == "* Mina joined"
-            server.stop()
-            assert client.wait() == 1
-            assert client.out.startswith(b"* draining: ")
-            _one_line(client.err, "cut off")
 
 
 def test_an_output_that_is_closed_early(server: Server, room: str, zoe: Peer) -> None:
@@ -390,7 +571,7 @@ def test_ctrl_c(server: Server, room: str, zoe: Peer) -> None:
         client.signal(signal.SIGINT)
         assert client.wait() in (130, -signal.SIGINT)
         assert client.err == ""
-    assert zoe.line().startswith("* Mina left")
+    assert zoe.line() == "* Mina left"  # it has said goodbye: its name is free at once
 
 
 def test_two_clients_talk(server: Server, room: str) -> None:
@@ -405,3 +586,23 @@ def test_two_clients_talk(server: Server, room: str) -> None:
             client.end_input()
             assert client.wait() == 0
         assert (mina.out, zoe.out) == (b"Zoe:hello yourself\n", b"Mina:hello\n")
+
+
+def test_two_clients_go_on_when_their_server_is_back() -> None:
+    with Server() as server:
+        other = (PYTHON, CLIENT, "-client", "Zoe", "-room", "hall", "-address", server.address)
+        with _client(server, "hall") as mina, Program(*other) as zoe:
+            eventually(lambda: server.err.count("joined hall") == 2, lambda: server.err)
+            server.signal(signal.SIGKILL)
+            for client in (mina, zoe):
+                client.says("connection lost: ")
+            with Server(address=server.address) as again:
+                eventually(lambda: again.err.count("joined hall") == 2, lambda: again.err)
+                mina.type("hello\n")
+                zoe.prints(b"Mina:hello\n")
+                zoe.type("hello yourself\n")
+                mina.prints(b"Zoe:hello yourself\n")
+                for client in (mina, zoe):
+                    client.end_input()
+                    assert client.wait() == 0
+                assert (mina.out, zoe.out) == (b"Zoe:hello yourself\n", b"Mina:hello\n")

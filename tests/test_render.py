@@ -6,7 +6,7 @@ import pytest
 
 from chatapi.entries import AnyEntry, Arrived, Departed, NameChanged, Said
 from chatapi.log import Log
-from chatapi.render import TELNET, TEXT, TEXT_WITH_NOTICES, Batch, Style, render, render_own
+from chatapi.render import TELNET, TEXT, TEXT_WITH_NOTICES, Batch, Style
 
 MINA, ZOE = 1, 2
 STYLES = pytest.mark.parametrize("style", [TEXT, TEXT_WITH_NOTICES, TELNET], ids=["text", "notices", "telnet"])
@@ -23,8 +23,8 @@ STYLES = pytest.mark.parametrize("style", [TEXT, TEXT_WITH_NOTICES, TELNET], ids
     ],
 )
 def test_every_line_that_is_said_begins_with_its_authors_name(entry: Said, text: str, telnet: str) -> None:
-    assert render(entry, TEXT).decode() == render(entry, TEXT_WITH_NOTICES).decode() == text
-    assert render(entry, TELNET).decode() == telnet
+    assert TEXT.entry(entry).decode() == TEXT_WITH_NOTICES.entry(entry).decode() == text
+    assert TELNET.entry(entry).decode() == telnet
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,16 @@ def test_every_line_that_is_said_begins_with_its_authors_name(entry: Said, text:
     ],
 )
 def test_notices_go_to_who_asked_for_them(entry: AnyEntry, notice: str) -> None:
-    assert render(entry, TEXT) == b""
-    assert render(entry, TEXT_WITH_NOTICES).decode() == (f"{notice}\n" if notice else "")
-    assert render(entry, TELNET).decode() == (f"{notice}\r\n" if notice else "")
+    assert TEXT.entry(entry) == b""
+    assert TEXT_WITH_NOTICES.entry(entry).decode() == (f"{notice}\n" if notice else "")
+    assert TELNET.entry(entry).decode() == (f"{notice}\r\n" if notice else "")
 
 
 @STYLES
 @pytest.mark.parametrize("echo", [True, False])
 def test_ones_own_lines_come_back_where_echo_is_on(style: Style, echo: bool) -> None:
     said = Said(MINA, "Mina", b"a\nb\n", 2)
-    assert render_own(said, style, echo) == (render(said, style) if echo else b"")
+    assert style.own(said, echo) == (style.entry(said) if echo else b"")
 
 
 @STYLES
@@ -57,10 +57,10 @@ def test_ones_own_lines_come_back_where_echo_is_on(style: Style, echo: bool) -> 
 def test_one_is_always_told_of_ones_own_rename_and_never_of_ones_own_coming_and_going(
     style: Style, echo: bool, quiet: bool
 ) -> None:
-    renamed = render_own(NameChanged(MINA, "Mina", "Minna", quiet), style, echo)
+    renamed = style.own(NameChanged(MINA, "Mina", "Minna", quiet), echo)
     assert renamed == b"* you are now Minna" + style.end
-    assert render_own(Arrived(MINA, "Mina"), style, echo) == b""
-    assert render_own(Departed(MINA, "Mina", "bye"), style, echo) == b""
+    assert style.own(Arrived(MINA, "Mina"), echo) == b""
+    assert style.own(Departed(MINA, "Mina", "bye"), echo) == b""
 
 
 def entries() -> list[AnyEntry]:

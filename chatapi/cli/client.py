@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
+import math
 import random
 import sys
 from collections.abc import Sequence
@@ -11,20 +10,18 @@ from typing import Final
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 import chatapi
-from chatapi import DISCONNECTS, Address, AddressError
+from chatapi import Address, AddressError, Joined, Left, Message, News, Renamed, Welcome, Whisper
 from chatapi.addresses import parse_address
 from chatapi.chat import DEFAULT_ADDRESS
+from chatapi.render import TEXT
 
 from .flags import Parser, fail
+from .screen import PROG, Screen, listed, reason, say
+from .typed import Typed
 
-PROG: Final = "examplechatclient"
-_GOODBYES: Final = (b"/bye", b"/quit")
-_GOODBYE: Final = b"* goodbye"
-_CUT_OFF: Final = frozenset(DISCONNECTS) - {"bye"}
-_READ: Final = 64 * 1024
+_BECAUSE: Final = {"bye": "", "moved": " for another room"}
 
 _EXAMPLES: Final = """\
 examples:
@@ -76,151 +73,116 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _talk(address: Address, name: str, room: str, commands: bool) -> int:
     where = Address(address.host or "localhost", address.port)
     try:
-        stream = await anyio.connect_tcp(where.host, where.port)
-    except OSError as error:
-        return _failed(f"cannot reach {where}: {_reason(error)}; is the server running?")
-    async with stream:
-        handshake = {"name": name, "room": room, "commands": commands}
-        await stream.send(json.dumps(handshake).encode() + b"\n")
-        if sys.stdin is not None and sys.stdin.isatty():
-            _say(f"joining {room} as {name} on {where}; /help for commands, Ctrl-D to leave")
-        talk = _Talk(stream, commands)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(talk.send_typed)
-            await talk.print_received()
-            tasks.cancel_scope.cancel()
+        async with chatapi.connect(where, name=name, room=room) as connection:
+            talk = _Talk(connection, commands)
+            try:
+                await talk.run(where)
+            except anyio.get_cancelled_exc_class():  # Ctrl-C: a goodbye frees the name at once
+                with anyio.move_on_after(1, shield=True):
+                    await connection.close()
+                raise
+    except chatapi.Unreachable as error:
+        why = f"cannot reach {where}: {reason(error)}" if isinstance(error.__cause__, OSError) else str(error)
+        return _failed(f"{why}; is the server running?")
+    except chatapi.Refused as refused:
+        again = "" if refused.after is None else f"; try again in {max(1, math.ceil(refused.after))} s"
+        return _failed(f"refused: {refused.detail} ({refused.code}){again}")
+    except chatapi.ChatError as error:
+        return _failed(f"cut off: {error}")
     return talk.verdict()
 
 
 class _Talk:
     """One conversation: what was typed, what came, and how it ended."""
 
-    def __init__(self, stream: anyio.abc.SocketStream, commands: bool) -> None:
-        self._stream = stream
+    def __init__(self, connection: chatapi.Connection, commands: bool) -> None:
+        self._connection = connection
         self._commands = commands
-        self._refusal: bytes | None = b""  # a first line that may be a refusal, for as long as nothing follows it
-        self._last = b""  # the last line that came, or what there is of it
-        self._asked_to_leave = False  # by the end of input; where it was typed, the answer is for the user
-        self._left = False  # whether everything typed has gone out, or a goodbye was typed
-        self._broken: BaseException | None = None
-        self._told = ""  # what the server itself said last, where nothing came after it
-        self._unwritable: OSError | None = None  # why the output takes no more
+        self._screen = Screen(self._end)
+        self._name = self._room = ""  # as of the last event that was printed
+        self._trouble: str | None = None  # why it ended before its time; empty where nobody wants to know
+        self._tasks: anyio.abc.TaskGroup
+        self._typed: Typed
 
-    async def send_typed(self) -> None:
-        """Send every line from the keyboard or the pipe; the end of input ends this side of the stream."""
-        try:
-            unfinished = b""
-            while data := await _read_input():
-                await self._stream.send(data)
-                *lines, unfinished = (unfinished + data)[-_READ:].split(b"\n")
-                self._left = self._left or any(line.strip().lower() in _GOODBYES for line in lines)
-            if self._commands and not self._left:
-                # The answer to a goodbye tells that all before it arrived; a mere end of stream tells nothing.
-                self._asked_to_leave = True
-                await self._stream.send(b"\n/bye\n")
-            await self._stream.send_eof()
-            self._left = not self._asked_to_leave
-        except (anyio.BrokenResourceError, OSError):
-            pass  # print_received finds out why
-
-    async def print_received(self) -> None:
-        """Print every line that comes, as it comes, until the server ends."""
-        try:
-            async for data in self._stream:
-                _print(self._without_goodbye(self._without_refusal(data)))
-        except OSError as error:
-            self._unwritable = error
-        except anyio.BrokenResourceError as error:
-            self._broken = error.__cause__ or error
-
-    def _without_refusal(self, data: bytes) -> bytes:
-        """What is to be printed: all of it, but for a first line that says that one was refused."""
-        if self._refusal is None:
-            return data
-        self._refusal += data
-        line, newline, rest = self._refusal.partition(b"\n")
-        if line.startswith(b"{") and not rest and (not newline or _as_refusal(line)) and len(line) < _READ:
-            return b""
-        data, self._refusal = self._refusal, None
-        return data
-
-    def _without_goodbye(self, data: bytes) -> bytes:
-        """What is to be printed: all of it, but for the answer to a goodbye that nobody typed."""
-        *lines, last = (self._last + data).split(b"\n")
-        self._last = last
-        printed = len(data)
-        if self._asked_to_leave and not last and lines and lines[-1] == _GOODBYE:
-            self._left = True
-            printed -= len(_GOODBYE) + 1
-        if lines and lines[-1].startswith(b"* "):
-            self._told = lines[-1][2:].decode(errors="replace")
-        elif lines:
-            self._told = ""
-        return data[: max(0, printed)]
+    async def run(self, where: Address) -> None:
+        """Talk until the input ends or something else does."""
+        left = False
+        welcome = await anext(self._connection)
+        async with anyio.create_task_group() as self._tasks:
+            self._typed = Typed(self._connection, self._screen, self._tasks, commands=self._commands)
+            self._stand(welcome)
+            if sys.stdin is not None and sys.stdin.isatty():
+                say(f"in {self._room} as {self._name} on {where}; /help for commands, Ctrl-D to leave")
+            self._tasks.start_soon(self._print_news)
+            left = await self._typed.take_all()
+            await self._connection.close()
+        if left and self._trouble is None:
+            self._screen.tell("goodbye")
 
     def verdict(self) -> int:
         """The exit code, with a message where it is not 0."""
-        if self._unwritable is not None:
-            sys.stdout = None  # or the interpreter complains when it flushes it
-            closed = isinstance(self._unwritable, BrokenPipeError)  # as by `| head`: nobody wants to hear more
-            return 1 if closed else _failed(f"cannot print: {_reason(self._unwritable)}")
-        if self._refusal:
-            if refusal := _as_refusal(self._refusal):
-                return _failed(f"refused: {refusal}")
-            _print(self._refusal)
-        if self._told.partition(":")[0] in _CUT_OFF:
-            return _failed(f"cut off: {self._told}")
-        if self._left and self._broken is None:
-            return 0
-        return _failed(f"cut off: {_reason(self._broken) if self._broken else 'the server ended the connection'}")
+        if self._trouble is None and self._typed.unsure:
+            self._trouble = "not everything that was typed is known to have arrived"
+        if self._trouble:
+            say(self._trouble)
+        return 0 if self._trouble is None else 1
+
+    async def _print_news(self) -> None:
+        try:
+            async for news in self._connection:
+                self._print(news)
+        except chatapi.ChatError as error:
+            self._end(f"cut off: {error}")
+
+    def _print(self, news: News) -> None:
+        if isinstance(news, Message):
+            self._screen.messages(news)
+        elif isinstance(news, Whisper):
+            self._screen.show(TEXT.whisper(news))
+        elif isinstance(news, chatapi.Lost) and news.reason.code == "flood":
+            self._end(f"cut off: flood: {news.detail}")  # what is typed here would only be refused again
+        elif isinstance(news, chatapi.Lost):
+            say(f"connection lost: {news.detail}; trying again")
+        elif isinstance(news, chatapi.Recovered):
+            say("back, nothing was missed")
+            self._stand(news.welcome)
+        elif isinstance(news, chatapi.Gap):
+            say(f"back; what was said in between is not known ({news.reason})")
+            self._stand(news.welcome)
+        elif isinstance(news, Welcome):
+            self._stand(news, "now" if news.room != self._room else "already")
+        elif isinstance(news, Renamed) and news.name == self._name:
+            self._name = news.to
+            self._screen.tell(f"you are now {news.to}")
+        elif self._screen.is_terminal:
+            self._screen.tell(_notice(news))
+
+    def _end(self, trouble: str) -> None:
+        if self._trouble is None:
+            self._trouble = trouble
+        self._tasks.cancel_scope.cancel()
+
+    def _stand(self, here: News, moved: str = "") -> None:
+        """Take note of where this is, and tell what has changed, as by a `/join` whose own answer was lost."""
+        assert isinstance(here, Welcome)
+        if moved or (self._room and here.room != self._room):
+            self._screen.tell(listed(f"you are {moved or 'now'} in {here.room}", here.members, here.count))
+        if self._name and here.name != self._name:
+            self._screen.tell(f"you are now {here.name}")
+        self._name, self._room = here.name, here.room
+        limit = here.limits.get("line_bytes")
+        if isinstance(limit, int):
+            self._typed.line_bytes = limit
 
 
-def _as_refusal(line: bytes) -> str:
-    """What a line of JSON that refuses a handshake says; empty where it is none."""
-    try:
-        error = json.loads(line)
-        return f"{error['detail']} ({error['code']})" if error["type"] == "error" else ""
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
-async def _read_input() -> bytes:
-    """What was typed or piped in; empty at its end."""
-    if sys.stdin is None:
-        return b""
-    descriptor = sys.stdin.fileno()
-    try:
-        await anyio.wait_readable(descriptor)
-        in_thread = False
-    except OSError:  # a file, which is always readable; or Windows, where somebody has to wait
-        in_thread = True
-    try:
-        if in_thread:
-            return await anyio.to_thread.run_sync(os.read, descriptor, _READ, abandon_on_cancel=True)
-        return os.read(descriptor, _READ)
-    except OSError as error:
-        _say(f"cannot read the input: {_reason(error)}")
-        return b""
-
-
-def _print(data: bytes) -> None:
-    if sys.stdout is not None:  # it may have been closed before this program began
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-
-
-def _say(message: str) -> None:
-    print(f"{PROG}: {message}", file=sys.stderr)  # noqa: T201
+def _notice(news: Joined | Left | Renamed) -> str:
+    if isinstance(news, Joined):
+        return f"{news.name} joined"
+    if isinstance(news, Left):
+        return f"{news.name} left" + _BECAUSE.get(news.reason, f" ({news.reason})")
+    return f"{news.name} is now {news.to}"
 
 
 def _failed(message: str) -> int:
-    _say(message)
+    say(message)
     return 1
-
-
-def _reason(error: BaseException) -> str:
-    while isinstance(error.__cause__, OSError | BaseExceptionGroup):  # anyio has tried several addresses
-        error = error.__cause__
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[-1]
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,36 +1,31 @@
-"""A connection, from accept to close: wire → session → client on the way in, log → wire on the way out.
-
-::
-
-    OPENING ──▶ JOINED ──▶ FLUSHING ──▶ LINGERING ──▶ CLOSED
-       └──────────┴──────────┘ a refusal, a goodbye, a disconnect, the other side's end of stream
-
-FLUSHING sends what is left; LINGERING has ended the stream and waits for the other side's end, because a close with
-unread input makes a reset that destroys what is in flight (RFC 1122, 4.2.2.13). Both discard what they receive.
-"""
+"""A connection, from accept to close: wire → session → client on the way in, log → wire on the way out."""
 
 from __future__ import annotations
 
 import logging
-from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
 
-from ..clients import Client, Part
-from ..commands import BadCommand, Command
+from pydantic import BaseModel
+
+from ..clients import Client
 from ..errors import DISCONNECTS, Disconnect, RefusalCode, Refused
-from ..events import Whisper
+from ..frames import BadFrame
 from ..framing import TelnetFilter
-from ..limits import CHUNK_BYTES
+from ..handshake import Handshake
+from ..hooks import checked, outcome, rechecked
 from ..pace import NO_LIMIT, Pace
-from ..render import Batch, Style, render
-from ..rooms import Room
-from ..session import BadLine, Lines, Session, Step
+from ..render import JSON, Style, TextStyle
+from ..session import BadLine, Nickname, Session, Step
 from ..wires import Wire
-from . import replies
+from . import answers, replies
 from .door import Door
+from .feed import Feed
+from .stages import Stage
 
 if TYPE_CHECKING:
     from ..hub import Hub
+    from ..rooms import Room
 
 _logger = logging.getLogger("chatapi")
 
@@ -38,41 +33,18 @@ _STEPS: Final = 64
 """Steps taken for one connection before it is somebody else's turn."""
 
 
-class Stage(IntEnum):
-    """Where in its life a connection is."""
-
-    OPENING = 0
-    JOINED = 1
-    FLUSHING = 2
-    LINGERING = 3
-    CLOSED = 4
-
-
 class Connection:
     """One connected peer. It is an `Outlet` to its client, a `Sender` to its room, a `Runnable` to the hub."""
 
     __slots__ = (
-        "_heard",
-        "_held",
-        "_hub",
-        "_last",
-        "_pace",
-        "_parked",
-        "_peer_ended",
-        "_stage",
-        "_telnet",
-        "_unsent",
-        "_wire",
-        "address",
-        "client",
-        "door",
-        "session",
-        "style",
-    )
+        "_deciding", "_feed", "_heard", "_held", "_parked", "_peer_ended", "_stage", "_telnet", "_wire", "address",
+        "client", "door", "hub", "pace", "session", "style",
+    )  # fmt: skip
 
     def __init__(self, hub: Hub, door: Door, wire: Wire, address: str) -> None:
-        self._hub = hub
+        self.hub: Hub = hub
         self._wire = wire
+        self._feed = Feed(wire)
         self.door: Door = door
         self.address: str = address
         """Where it comes from: ``host:port``, mapped addresses as IPv4."""
@@ -80,14 +52,14 @@ class Connection:
         self.client: Client | None = None
         self.style: Style = door.style
         self._stage = Stage.OPENING
-        self._unsent: bytes | memoryview | None = None  # what the socket has not taken yet, of at most one chunk
-        self._last = b""  # the very last words, behind everything else
         self._held: Step | None = None  # a command that waits until everything before it was shown
+        self._deciding = False  # whether a hook of the program takes its time
         self._parked = False  # whether reading waits for something
         self._peer_ended = False
         self._telnet = TelnetFilter() if door.telnet else None
         self._heard = now = hub.clock.monotonic()
-        self._pace = Pace(hub.limits, now)
+        self.pace: Pace = Pace(hub.limits, now)
+        """How fast it may speak."""
         hub.connections[self] = None
         hub.timers.set(self, now + door.seconds(hub.limits), self._deadline)
         wire.attach(self)
@@ -106,7 +78,7 @@ class Connection:
         try:
             data = self._wire.receive()
         except OSError:
-            self._lost()
+            self._broken()
             return
         if data is None:
             return
@@ -140,7 +112,7 @@ class Connection:
                 step, self._held = self._held or self.session.step(allowed), None
                 if step is None:
                     break
-                self._take(step, now)
+                self._take(step)
             except Refused as refused:
                 self.door.refuse(self, refused)
             if self._stage > Stage.JOINED:
@@ -149,59 +121,84 @@ class Connection:
                 self._park()
                 return
         else:
-            self._hub.call(self)  # there is more, but others have their turn first
+            self.hub.call(self)  # there is more, but others have their turn first
             return
         if self._peer_ended:
-            self._leave("bye", b"")
+            self._stream_ended()
         else:
             self._parked = False
             self._watch()
 
-    def _take(self, step: Step, now: float) -> None:
+    def _take(self, step: Step) -> None:
         client = self.client
         if client is None:
-            assert not isinstance(step, Lines | Command | BadCommand)
+            assert isinstance(step, Handshake | Nickname | BadLine)
             self.door.admit(self, step)
-        elif isinstance(step, Lines):
-            self._pace.spend(step.cost)
-            if step.messages:
-                client.say(step.block, step.messages)
-        elif isinstance(step, Command):
-            if step.name == "join" and not client.caught_up:  # it would leave lines of this room behind
-                self._held = step
-                if self._unsent is None:
-                    self._hub.call(self)
-                return
-            self._pace.spend(1)
-            if not replies.carry_out(self, client, step):
-                self.fault()
+        elif client.ticket is not None:
+            assert isinstance(step, BaseModel | BadFrame)
+            assert not isinstance(step, Handshake)
+            answers.take(self, client, step)
         else:
-            assert isinstance(step, BadLine | BadCommand)
-            self._pace.spend(1)
-            self.tell(step.why)
-            if isinstance(step, BadCommand):  # a file that is not text is pasted by mistake
-                self.fault()
+            replies.take(self, client, step)
+
+    def hold(self, step: Step, until: Room | None = None) -> None:
+        """Take this step again once everything before it was shown, or `until` had news; this session is parked."""
+        self._held = step
+        if until is not None:
+            until.wait(self)
+        elif not self._feed.stalled:
+            self.hub.call(self)
 
     def _allowance(self, now: float) -> int:
         """How many lines may be taken now; 0 where something stands in the way, which will have `run` called."""
         client = self.client
+        if self._deciding:
+            return 0
         if client is None or client.room is None:
-            return 0 if len(self._unsent or b"") >= self._hub.limits.lane_bytes else NO_LIMIT
+            return 0 if self._feed.waiting >= self.hub.limits.lane_bytes else NO_LIMIT
         if client.lane_full:
             return 0
-        if self._hub.draining:
+        if self.hub.draining:
             return NO_LIMIT
         if client.room.congested:
             client.room.wait(self)
             return 0
-        allowed = self._pace.allowance(now)
+        allowed = self.pace.allowance(now)
         if not allowed:
-            self._hub.timers.set(self, self._pace.ready_at, self._deadline)
-        return allowed
+            self.hub.timers.set(self, self.pace.ready_at, self._deadline)
+        return min(allowed, 1) if self.hub.hooks.on_message is not None else allowed
+
+    def ask(
+        self, hook: Callable[[], object], what: str, then: Callable[[Any], None], refused: Callable[[Refused], None]
+    ) -> None:
+        """Ask a hook and go on with its answer: at once, or with this session parked until it has one."""
+        result = outcome(hook)
+        if isinstance(result, Awaitable):
+            self._deciding = True
+            self.hub.spawn(result, lambda decided: self._decided(decided, what, then, refused))
+            return
+        try:
+            then(checked(result, what))
+        except Refused as error:
+            refused(error)
+
+    def _decided(
+        self, result: object, what: str, then: Callable[[Any], None], refused: Callable[[Refused], None]
+    ) -> None:
+        self._deciding = False
+        if self._stage > Stage.JOINED:
+            return
+        try:
+            then(checked(result, what))
+        except Refused as error:
+            refused(error)
+        except Exception:
+            self.crashed()
+        self.hub.call(self)
 
     def fault(self) -> None:
         """Something was refused; too much of that in too short a time is a flood."""
-        if self._pace.fault(self._hub.clock.monotonic()):
+        if self.pace.fault(self.hub.clock.monotonic()):
             self.disconnect("flood")
 
     def _park(self) -> None:
@@ -210,56 +207,75 @@ class Connection:
 
     # Coming and going
 
+    def admit(self, handshake: Handshake, let_in: Callable[[Handshake], None]) -> None:
+        """Let somebody in, if the program's hook has nothing against it."""
+        hook = self.hub.hooks.admit
+        if hook is None:
+            let_in(handshake)
+        else:
+            self.ask(
+                lambda: hook(handshake),
+                "admit",
+                lambda changed: let_in(handshake if changed is None else rechecked(changed)),
+                lambda refused: self.door.refuse(self, refused),
+            )
+
     def join(
         self, name: str, room: str, style: Style, *, echo: bool | None, commands: bool | None, history: int = 0
     ) -> Client:
         """Become a member; None stands for the server's default. Raises `Refused`."""
-        hub = self._hub
+        hub = self.hub
         echo = hub.echo if echo is None else echo
         host = self.address.rpartition(":")[0]
         self.client = hub.enter(name, room, self, style, echo, host, history)
-        self.style = style
         self.session.open(hub.commands if commands is None else commands)
-        self._stage = Stage.JOINED
-        hub.timers.clear(self)
-        self._expect_something()
-        hub.call(self)
-        _logger.info("%s joined %s from %s", name, room, self.address)
+        self._joined(style, room)
         return self.client
+
+    def join_json(self, handshake: Handshake) -> None:
+        """Become a member that speaks the JSON protocol, or be one again; raises `Refused`."""
+        hub = self.hub
+        echo = hub.echo if handshake.echo is None else handshake.echo
+        host = self.address.rpartition(":")[0]
+        self.client = hub.come_in(handshake, self, echo, host, answers.welcome)
+        self.session.open_frames()
+        self._joined(JSON, handshake.room)
+
+    def _joined(self, style: Style, room: str) -> None:
+        assert self.client is not None
+        self.style = style
+        self._stage = Stage.JOINED
+        self.hub.timers.clear(self)
+        self._expect_something()
+        self.hub.call(self)
+        _logger.info("%s joined %s from %s", self.client.name, room, self.address)
 
     def move(self, room: str) -> None:
         """Go to another room; where that is refused (`Refused`), stay."""
         assert self.client is not None
         before = self.client.room
         assert before is not None
-        self._hub.move(self.client, room)
-        self._hub.call(self)
+        self.hub.move(self.client, room)
+        self.hub.call(self)
         if (room_now := self.client.room) is not before:
             _logger.info("%s went from %s to %s", self.client.name, before.name, room_now.name if room_now else None)
-
-    def rooms(self) -> list[Room]:
-        """Every room of the chat."""
-        return list(self._hub.rooms.values())
 
     @property
     def parked(self) -> bool:
         """Whether something that was read waits."""
         return self._stage is Stage.JOINED and self._parked
 
-    @property
-    def takes_commands(self) -> bool:
-        """Whether lines that start with ``/`` or ``@`` are commands here."""
-        return self.session.commands
-
     def bye(self) -> None:
         """Leave as asked."""
-        self._leave("bye", self.style.line("goodbye"))
+        if self.client is not None and self.client.ticket is not None:
+            self.hub.tickets.close(self.client.ticket)
+        self._leave("bye", self.style.disconnect(DISCONNECTS["bye"], DISCONNECTS["bye"].detail))
 
     def refuse(self, refused: Refused, line: bytes) -> None:
         """End the connection before it has begun, with one line that says why."""
-        self._hub.refusals[refused.code] += 1
+        self.hub.refusals[refused.code] += 1
         _logger.info("refused %s: %s", self.address, refused)
-        self._finish(line, self._hub.limits.linger)
+        self._finish(line, self.hub.limits.linger)
 
     def disconnect(self, code: str) -> None:
         """End the connection for a reason of the table, and tell the other side."""
@@ -274,11 +290,18 @@ class Connection:
     def ended(self, reason: Disconnect, detail: str) -> None:
         """The client was disconnected: tell it why, behind what it is still owed."""
         self._count(reason.code)
-        seconds = self._hub.limits.grace
+        if self.client is not None and self.client.ticket is not None:
+            if reason.reconnect:
+                self.hub.tickets.keep(self.client.ticket)
+            else:
+                self.hub.tickets.close(self.client.ticket)
+        if self._stage is Stage.CLOSED:
+            return  # the member was away
+        seconds = self.hub.limits.grace
         if reason.code == "slow_consumer" and self.client is not None:
             self.client.skip()  # it cannot be given what it is owed, and is told so
-            seconds = self._hub.limits.linger
-        self._finish(self.style.line(f"{reason.code}: {detail}"), seconds)
+            seconds = self.hub.limits.linger
+        self._finish(self.style.disconnect(reason, detail), seconds)
 
     def crashed(self) -> None:
         """An exception came out of something done for this connection: it alone ends, and the log says why."""
@@ -291,57 +314,92 @@ class Connection:
         except Exception:
             self._lost("server_error")
 
+    def replaced(self) -> None:
+        """Another connection has taken the member over."""
+        if self._stage is not Stage.JOINED:
+            self.client = None
+            return
+        self._count("replaced")
+        self.client = None
+        reason = DISCONNECTS["replaced"]
+        self._finish(self.style.disconnect(reason, reason.detail), self.hub.limits.linger)
+
     def abort(self) -> None:
         """Close at once, without a word."""
-        self._lost()
+        self._lost("server_error")
 
     def _leave(self, code: str, last: bytes) -> None:
         client = self.client
         if client is not None and client.room is not None:
             client.room.leave(client, code)
             self._count(code)
-        self._finish(last, self._hub.limits.grace)
+        self._finish(last, self.hub.limits.grace)
+
+    def _stream_ended(self) -> None:
+        """The other side's end of stream: a text member leaves, a JSON member that said no goodbye may come back."""
+        client = self.client
+        if self._feed.deaf:
+            self._lost()
+            return
+        if client is None or client.ticket is None or client.room is None:
+            self._leave("bye", b"")
+            return
+        self.hub.break_off(client)
+        self._finish(b"", self.hub.limits.grace)
+
+    def _broken(self) -> None:
+        """The connection broke. What was read of it is still processed: it may have been said and done by a script."""
+        if self._stage is Stage.JOINED and (self.session.waiting or self._held) and not self._feed.deaf:
+            self._feed.deaf = self._peer_ended = True
+            self.hub.call(self)
+            self._watch()
+        else:
+            self._lost()
 
     def _lost(self, code: str = "connection_lost") -> None:
         client = self.client
-        if client is not None and client.room is not None:
+        if client is not None and client.room is not None and not client.away:
+            if code == "connection_lost" and client.ticket is not None and not self.hub.draining:
+                self.hub.break_off(client)
+                self._close()
+                return
             client.room.leave(client, code)
             self._count(code)
         self._close()
 
     def _count(self, code: str) -> None:
-        self._hub.disconnects[code] += 1
+        self.hub.disconnects[code] += 1
         if self.client is not None:
             _logger.info("%s left from %s: %s", self.client.name, self.address, code)
 
     def _finish(self, last: bytes, seconds: float) -> None:
         self._stage = Stage.FLUSHING
-        self._last = last
-        self._hub.timers.set(self, self._hub.clock.monotonic() + seconds, self._deadline)
-        self._hub.call(self)
+        self._feed.last = last
+        self.hub.timers.set(self, self.hub.clock.monotonic() + seconds, self._deadline)
+        self.hub.call(self)
         self._watch()
 
     def _close(self) -> None:
         self._stage = Stage.CLOSED
-        self._unsent = None
-        self._hub.timers.clear(self)
-        self._hub.connections.pop(self, None)
+        self._feed.clear()
+        self.hub.timers.clear(self)
+        self.hub.connections.pop(self, None)
         self._wire.close()
 
     def _expect_something(self) -> None:
-        if self._hub.limits.idle:
-            self._hub.timers.set(self, self._heard + self._hub.limits.idle, self._deadline)
+        if self.hub.limits.idle:
+            self.hub.timers.set(self, self._heard + self.hub.limits.idle, self._deadline)
 
     def _deadline(self, now: float) -> None:
         """The time of what this connection was waiting for is up."""
         if self._stage is Stage.OPENING:
-            seconds = self.door.seconds(self._hub.limits)
+            seconds = self.door.seconds(self.hub.limits)
             self.door.refuse(
                 self, Refused(RefusalCode.HANDSHAKE_TIMEOUT, f"you did not say who you are within {seconds:g} s")
             )
         elif self._stage is not Stage.JOINED:
             self._close()
-        elif self._hub.limits.idle and not self._parked and now - self._heard >= self._hub.limits.idle:
+        elif self.hub.limits.idle and not self._parked and now - self._heard >= self.hub.limits.idle:
             self.disconnect("idle_timeout")
         else:
             self._expect_something()
@@ -354,24 +412,22 @@ class Connection:
         if self._stage is not Stage.JOINED:
             return
         try:
-            sent = self._wire.offer(data)
+            if not self._feed.offer(data):
+                self._stalled()
         except OSError:
-            self._lost()
-            return
-        if sent < len(data):
-            self._unsent = memoryview(data)[sent:]
-            self._stalled()
+            self._broken()
 
     def wake(self) -> None:
         """There is something for the client to read."""
-        self._hub.call(self)
+        self.hub.call(self)
 
     def resume(self) -> None:
         """What this connection waited for may be over."""
-        self._hub.call(self)
+        self.hub.call(self)
 
     def tell(self, text: str) -> None:
-        """Say something to this member alone, as a line of the server's own."""
+        """Say something to this member of the text protocol alone, as a line of the server's own."""
+        assert isinstance(self.style, TextStyle)
         if self.client is not None and self.client.room is not None:
             self.client.push(self.style.line(text))
         else:
@@ -384,8 +440,8 @@ class Connection:
         if self.client is not None and self.client.room is not None:
             self.client.push(data)
         else:
-            self._unsent = bytes(self._unsent or b"") + data
-            self._hub.call(self)
+            self._feed.add(data)
+            self.hub.call(self)
 
     def run(self, now: float) -> None:
         """Send what can be sent, then go on with what was read."""
@@ -403,44 +459,26 @@ class Connection:
 
     def _pump(self) -> None:
         """Send until nothing is left or the socket takes no more."""
-        while True:
-            if self._unsent:
-                try:
-                    sent = self._wire.offer(self._unsent)
-                except OSError:
-                    self._lost()
-                    return
-                if sent < len(self._unsent):
-                    self._unsent = memoryview(self._unsent)[sent:]
+        stage = None
+        try:
+            while stage is not self._stage:  # reading may find that its place is lost
+                stage = self._stage
+                if not self._feed.pump(self.client, self.style, last=stage is Stage.FLUSHING):
                     self._stalled()
                     return
-            self._unsent = None
-            part = self.client.read(CHUNK_BYTES) if self.client is not None else None
-            if part is not None:
-                self._unsent = self._render(part)
-            elif self._stage is Stage.FLUSHING and self._last:
-                self._unsent, self._last = self._last, b""
-            else:
-                break
+        except OSError:
+            self._broken()
+            return
         if self._stage is Stage.FLUSHING:
             self._wire.shut()
             if self._peer_ended:
                 self._close()
                 return
             self._stage = Stage.LINGERING
-            self._hub.timers.set(self, self._hub.clock.monotonic() + self._hub.limits.linger, self._deadline)
+            self.hub.timers.set(self, self.hub.clock.monotonic() + self.hub.limits.linger, self._deadline)
         elif self.client is not None and self.client.room is not None:
             self.client.room.caught_up(self.client)
         self._watch()
-
-    def _render(self, part: Part) -> bytes:
-        if isinstance(part, bytes):
-            return part
-        if isinstance(part, Whisper):
-            return b"".join(self.style.line(f"{part.name} whispers: {line}") for line in part.text.split("\n"))
-        if part.live and self.client is not None:
-            return Batch(part.entries).for_reader(self.style, self.client.id, self.client.echo)
-        return b"".join(render(entry, self.style) for entry in part.entries)
 
     def _stalled(self) -> None:
         if self.client is not None and self.client.room is not None:
@@ -452,5 +490,5 @@ class Connection:
             return
         read = not self._peer_ended
         if self._stage <= Stage.JOINED:
-            read = read and not self._parked and not (self._stage is Stage.JOINED and self._hub.draining)
-        self._wire.watch(read, write=bool(self._unsent))
+            read = read and not self._parked and not (self.hub.draining and self._stage is Stage.JOINED)
+        self._wire.watch(read, write=self._feed.stalled)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ..errors import Refused
 from ..handshake import Handshake
-from ..render import Style
+from ..render import TextStyle
 from ..session import BadLine, Nickname, State
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Door(Protocol):
 
     opens_with: State
     """What the first bytes are."""
-    style: Style
+    style: TextStyle
     """How the server speaks until the member has said how it wants to be spoken to."""
     telnet: bool
     """Whether IAC sequences are understood."""

@@ -9,10 +9,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ..clients import Client
-from ..commands import Command, help_lines
+from ..commands import BadCommand, Command, help_lines
 from ..errors import NotDelivered, Refused, TextTooLong
+from ..hooks import OnMessage
 from ..limits import LISTED
 from ..rooms import Room
+from ..session import BadLine, Lines, Step
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -21,7 +23,46 @@ _HISTORY: Final = 20
 _key = attrgetter("key")
 
 
-def carry_out(connection: Connection, client: Client, command: Command) -> bool:
+def take(connection: Connection, client: Client, step: Step) -> None:
+    """Take what a member of the text protocol said: messages, a command, or what cannot be taken."""
+    if isinstance(step, Lines):
+        connection.pace.spend(step.cost)
+        if step.messages and (hook := connection.hub.hooks.on_message) is not None:
+            _ask_to_say(connection, client, hook, step.block)
+        elif step.messages:
+            client.say(step.block, step.messages)
+        return
+    if isinstance(step, Command):
+        if step.name == "join" and not client.ready_to_leave():
+            connection.hold(step)  # it would leave lines of this room behind
+            return
+        connection.pace.spend(1)
+        if _carry_out(connection, client, step):
+            return
+    else:
+        assert isinstance(step, BadLine | BadCommand)
+        connection.pace.spend(1)
+        connection.tell(step.why)
+        if isinstance(step, BadLine):
+            return  # a file that is not text is pasted by mistake
+    connection.fault()
+
+
+def _ask_to_say(connection: Connection, client: Client, hook: OnMessage, block: bytes) -> None:
+    """Say one message, if the program's hook has nothing against it."""
+    text = block[:-1].decode()
+
+    def say(changed: str | None) -> None:
+        if client.room is not None:
+            try:
+                client.post(text if changed is None else changed)
+            except TextTooLong as error:
+                connection.tell(str(error))
+
+    connection.ask(lambda: hook(client, text), "on_message", say, lambda refused: connection.tell(refused.detail))
+
+
+def _carry_out(connection: Connection, client: Client, command: Command) -> bool:
     """Carry out a command and tell its sender what came of it; False where it was refused."""
     try:
         _HANDLERS[command.name](connection, client, command)
@@ -55,7 +96,7 @@ def _list(connection: Connection, client: Client, command: Command) -> None:
 
 
 def _rooms(connection: Connection, client: Client, command: Command) -> None:
-    rooms = [room for room in connection.rooms() if len(room)]
+    rooms = [room for room in connection.hub.rooms.values() if len(room)]
     shown = ", ".join(f"{room.name} ({len(room):,})" for room in nsmallest(LISTED, rooms, key=_key))
     more = f" and {len(rooms) - LISTED:,} more" if len(rooms) > LISTED else ""
     connection.tell(f"rooms ({len(rooms):,}): {shown}{more}")

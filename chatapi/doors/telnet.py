@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..errors import RefusalCode, Refused
+from ..handshake import Handshake
 from ..names import check_name, check_room
 from ..render import TELNET
 from ..session import BadLine, Nickname, State
@@ -46,11 +47,8 @@ class TelnetDoor:
         if isinstance(step, BadLine):
             raise Refused(RefusalCode.BAD_NAME, step.why)
         assert isinstance(step, Nickname)
-        client = connection.join(check_name(step.text), self.lobby, TELNET, echo=None, commands=None)
-        assert client.room is not None
-        connection.tell(who_is_here(client.room, f"hello {client.name}; in {client.room.name}"))
-        if connection.takes_commands:
-            connection.tell("type a line to say it to everybody; /help lists what else there is")
+        handshake = Handshake(name=check_name(step.text), room=self.lobby, notices=True)
+        connection.admit(handshake, lambda handshake: _let_in(connection, handshake))
 
     def refuse(self, connection: Connection, refused: Refused) -> None:
         """Say why and ask again; or end, where no other nickname would help."""
@@ -60,3 +58,11 @@ class TelnetDoor:
             connection.fault()
         else:
             connection.refuse(refused, TELNET.line(f"{refused.code}: {refused.detail}"))
+
+
+def _let_in(connection: Connection, handshake: Handshake) -> None:
+    client = connection.join(handshake.name, handshake.room, TELNET, echo=None, commands=None)
+    assert client.room is not None
+    connection.tell(who_is_here(client.room, f"hello {client.name}; in {client.room.name}"))
+    if connection.session.commands:
+        connection.tell("type a line to say it to everybody; /help lists what else there is")

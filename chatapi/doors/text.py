@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from ..errors import Refused
 from ..handshake import Handshake
-from ..render import TEXT, TEXT_WITH_NOTICES
+from ..render import TEXT, TEXT_WITH_NOTICES, frame
 from ..session import State
 from .door import Opening
 
@@ -33,11 +32,18 @@ class TextDoor:
     def admit(self, connection: Connection, step: Opening) -> None:
         """Let whoever has shaken hands in; raises `Refused`."""
         assert isinstance(step, Handshake)
-        style = TEXT_WITH_NOTICES if step.notices else TEXT
-        connection.join(step.name, step.room, style, echo=step.echo, commands=step.commands, history=step.history)
+        connection.admit(step, lambda handshake: _let_in(connection, handshake))
 
     def refuse(self, connection: Connection, refused: Refused) -> None:
         """Say why in JSON, which a program reads as easily as a person, and end."""
-        error = {"type": "error", "code": str(refused.code), "detail": refused.detail}
-        line = json.dumps(error, ensure_ascii=False, separators=(",", ":")) + "\n"
-        connection.refuse(refused, line.encode(errors="replace"))
+        after = {} if refused.after is None else {"after": round(refused.after, 1)}
+        connection.refuse(refused, frame("error", code=refused.code, detail=refused.detail, **after))
+
+
+def _let_in(connection: Connection, handshake: Handshake) -> None:
+    if handshake.protocol == "json":
+        connection.join_json(handshake)
+        return
+    style = TEXT_WITH_NOTICES if handshake.notices else TEXT
+    history, commands = handshake.history, handshake.commands
+    connection.join(handshake.name, handshake.room, style, echo=handshake.echo, commands=commands, history=history)

@@ -1,0 +1,63 @@
+"""What the example client shows: lines of the chat on its output, its own troubles beside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from chatapi import Message
+from chatapi.limits import LISTED
+from chatapi.render import TEXT
+
+PROG: Final = "examplechatclient"
+
+
+class Screen:
+    """The standard output; once it takes no more, `end` is called with the reason, which is empty for a closed pipe."""
+
+    def __init__(self, end: Callable[[str], None]) -> None:
+        self._end = end
+        self.is_terminal: bool = sys.stdout is not None and sys.stdout.isatty()
+
+    def tell(self, *lines: str) -> None:
+        """Show lines as the server's own are in the text protocol."""
+        self.show(b"".join(map(TEXT.line, lines)))
+
+    def messages(self, *messages: Message) -> None:
+        """Show what members said, a line for each line of it."""
+        lines = (f"{message.name}:{line}\n" for message in messages for line in message.text.split("\n"))
+        self.show("".join(lines).encode(errors="replace"))
+
+    def show(self, data: bytes) -> None:
+        """Show whole lines, at once."""
+        try:
+            if sys.stdout is not None:  # it may have been closed before this program began
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+        except OSError as error:
+            sys.stdout = None  # or the interpreter complains when it flushes it
+            closed = isinstance(error, BrokenPipeError)  # as by `| head`: nobody wants to hear more
+            self._end("" if closed else f"cannot print: {reason(error)}")
+
+
+def listed(heading: str, names: Sequence[str], count: int) -> str:
+    """Names and their number, as the text protocol tells them."""
+    shown = names[:LISTED]
+    more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+    return f"{heading} ({count:,}): {', '.join(shown)}{more}"
+
+
+def say(message: str) -> None:
+    """Say something beside the output."""
+    if sys.stderr is not None:
+        print(f"{PROG}: {message}", file=sys.stderr)  # noqa: T201
+
+
+def reason(error: BaseException) -> str:
+    """What the system says about an error, without the wrapping."""
+    while isinstance(error.__cause__, OSError | BaseExceptionGroup):  # anyio has tried several addresses
+        error = error.__cause__
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[-1]
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

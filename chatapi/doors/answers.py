@@ -1,0 +1,216 @@
+"""What the frames of the JSON protocol do, and how they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from heapq import nsmallest
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from ..clients import Client
+from ..entries import Said
+from ..errors import FrameError, NotDelivered, RefusalCode, Refused, TextTooLong
+from ..frames import AskHistory, AskMembers, AskRooms, BadFrame, Bye, Frame, Move, Ping, Rename, Say, Tell
+from ..limits import LISTED
+from ..names import name_key
+from ..render import frame
+from ..tickets import Kept
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+def welcome(client: Client, recovered: bool | None = None, reason: str = "", **ref: Any) -> bytes:
+    """The first frame that a member gets in a room: what it missed follows where `recovered`."""
+    room, ticket = client.room, client.ticket
+    assert room is not None
+    assert ticket is not None
+    return frame(
+        "welcome",
+        name=client.name,
+        room=room.name,
+        session=ticket.key,
+        epoch=room.epoch,
+        seq=room.seq,
+        ts=room.ts,
+        members=room.first_members(LISTED),
+        count=len(room),
+        recovered=recovered,
+        **({"reason": reason} if reason else {}),
+        limits={"line_bytes": room.limits.line_bytes, "frame_bytes": room.limits.frame_bytes},
+        **ref,
+    )
+
+
+def take(connection: Connection, client: Client, asked: Frame | BadFrame) -> None:
+    """Take a frame: do what it asks for, and answer it."""
+    assert client.ticket is not None
+    assert client.room is not None
+    if isinstance(asked, Move | Bye) and client.ticket.waits(client.room):
+        connection.hold(asked, until=client.room)  # the acks of what was said before it come first
+        return
+    if isinstance(asked, Move) and not client.ready_to_leave():
+        connection.hold(asked)  # it would leave messages of this room behind
+        return
+    connection.pace.spend(1)
+    if not _answer(connection, client, asked):
+        connection.fault()
+
+
+def _answer(connection: Connection, client: Client, asked: Frame | BadFrame) -> bool:
+    """Do and answer; False where it was refused."""
+    if isinstance(asked, BadFrame):
+        ref = {"id": asked.id} if asked.id is not None else _ref(asked.ref)
+        client.push(frame("error", code=asked.code, detail=asked.detail, **ref))
+        return False
+    try:
+        _HANDLERS[type(asked)](connection, client, asked)
+    except Refused as refused:
+        code, detail = str(refused.code), refused.detail
+    except NotDelivered as error:
+        code, detail = FrameError.NOT_DELIVERED, str(error)
+    except TextTooLong as error:
+        code, detail = FrameError.TEXT_TOO_LONG, str(error)
+    except _EmptyTextError:
+        code, detail = FrameError.EMPTY_TEXT, "nothing is left of the text without control characters and empty lines"
+    else:
+        return True
+    ref = (
+        {"id": asked.id}
+        if isinstance(asked, Say | Tell) and asked.id is not None
+        else _ref(getattr(asked, "ref", None))
+    )
+    client.push(frame("error", code=code, detail=detail, **ref))
+    return False
+
+
+class _EmptyTextError(Exception):
+    pass
+
+
+def _ref(ref: str | int | None) -> dict[str, Any]:
+    return {} if ref is None else {"ref": ref}
+
+
+def _say(connection: Connection, client: Client, asked: Say) -> None:
+    ticket = client.ticket
+    assert ticket is not None
+    now = connection.hub.clock.monotonic()
+    if asked.id is not None and (said := ticket.recall(asked.id, now)) is not None:
+        if said.seq:  # or it is on its way through the broker, and its ack will come at its place
+            client.push(frame("ack", id=asked.id, seq=said.seq, ts=said.ts, duplicate=True))
+        return
+    block = client.prepare(asked.text)
+    if not block:
+        raise _EmptyTextError
+    hook = connection.hub.hooks.on_message
+    if hook is None:
+        _submit(client, asked.id, block, now)
+        return
+    text = block[:-1].decode()
+
+    def say(changed: str | None) -> None:
+        if client.room is not None:
+            _submit(client, asked.id, block if changed is None else client.prepare(changed), now)
+
+    def refused(error: Refused) -> None:
+        client.push(
+            frame("error", code=error.code, detail=error.detail, **({} if asked.id is None else {"id": asked.id}))
+        )
+
+    connection.ask(lambda: hook(client, text), "on_message", say, refused)
+
+
+def _submit(client: Client, id_: str | None, block: bytes, now: float) -> None:
+    if not block:
+        raise Refused(RefusalCode.FORBIDDEN, "the server has left nothing of the text")
+    said = Said(client.id, client.name, block, 1, None if id_ is None else (id_,))
+    assert client.ticket is not None
+    assert client.room is not None
+    if id_ is not None:
+        client.ticket.remember(id_, said, now)
+    client.ticket.said(client.room, said)
+    client.room.submit(said)
+
+
+def _whisper(connection: Connection, client: Client, asked: Tell) -> None:
+    if not client.prepare(asked.text):
+        raise _EmptyTextError
+    ticket, room, now = client.ticket, client.room, connection.hub.clock.monotonic()
+    assert ticket is not None
+    assert room is not None
+    if asked.id is not None and (known := ticket.recall(_whispered(asked.id), now)) is not None:
+        client.push(frame("ack", id=asked.id, seq=None, ts=known.ts, duplicate=True))
+        return
+    client.whisper(asked.to, asked.text)
+    ts = room.micros()
+    if asked.id is not None:
+        ticket.remember(_whispered(asked.id), Kept(0, ts), now)
+    client.push(frame("ack", id=asked.id, seq=None, ts=ts))
+
+
+def _whispered(id_: str) -> str:
+    return f"whisper {id_}"  # the ids of whispers are counted apart
+
+
+def _rename(connection: Connection, client: Client, asked: Rename) -> None:
+    client.rename(asked.to, asked.ref)
+
+
+def _join(connection: Connection, client: Client, asked: Move) -> None:
+    connection.move(asked.room)
+    client.push(welcome(client, **_ref(asked.ref)))
+
+
+def _members(connection: Connection, client: Client, asked: AskMembers) -> None:
+    room = client.room
+    assert room is not None
+    names = room.first_members(asked.limit + 1, after=asked.after)
+    client.push(_page("members", names, asked.limit, len(room), asked.ref, lambda name: name))
+
+
+def _rooms(connection: Connection, client: Client, asked: AskRooms) -> None:
+    rooms = [room for room in connection.hub.rooms.values() if len(room)]
+    after = name_key(asked.after)
+    found = nsmallest(asked.limit + 1, (room for room in rooms if room.key > after), key=lambda room: room.key)
+    listed = [{"name": room.name, "count": len(room)} for room in found]
+    client.push(_page("rooms", listed, asked.limit, len(rooms), asked.ref, lambda room: room["name"]))
+
+
+def _page(
+    kind: str, found: list[Any], limit: int, count: int, ref: str | int | None, name: Callable[[Any], str]
+) -> bytes:
+    more = {"next": name(found[limit - 1])} if len(found) > limit else {}
+    return frame(kind, **{kind: found[:limit]}, count=count, **more, **_ref(ref))
+
+
+def _history(connection: Connection, client: Client, asked: AskHistory) -> None:
+    room = client.room
+    assert room is not None
+    before = room.seq + 1 if asked.before is None else asked.before
+    messages, more = room.page(before, min(asked.limit, room.limits.history))
+    listed = [{"seq": m.seq, "ts": m.ts, "name": m.name, "text": m.text} for m in messages]
+    client.push(frame("history", messages=listed, more=more, **_ref(asked.ref)))
+
+
+def _ping(connection: Connection, client: Client, asked: Ping) -> None:
+    client.push(frame("pong", **_ref(asked.ref)))
+
+
+def _bye(connection: Connection, client: Client, asked: Bye) -> None:
+    connection.bye()
+
+
+_HANDLERS: Final[Mapping[type, Callable[[Any, Client, Any], None]]] = MappingProxyType(
+    {
+        Say: _say,
+        Tell: _whisper,
+        Rename: _rename,
+        Move: _join,
+        AskMembers: _members,
+        AskRooms: _rooms,
+        AskHistory: _history,
+        Ping: _ping,
+        Bye: _bye,
+    }
+)

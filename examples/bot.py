@@ -1,0 +1,47 @@
+"""A chat server with a bot in it that rolls dice: say `!roll` or `!roll 3` in the room `lounge`.
+
+python examples/bot.py [HOST:PORT]
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+
+import gotcpchat
+from chatapi import Bot, ChatAPI, ChatError, Message, Whisper
+
+chat = ChatAPI()
+
+
+def roll(text: str) -> str | None:
+    """What the bot has to say to a text, if anything."""
+    asked = re.fullmatch(r"!roll(?: ([1-9]))?", text)
+    if asked is None:
+        return None
+    return " ".join(str(random.randint(1, 6)) for _ in range(int(asked[1] or 1)))
+
+
+async def answer(bot: Bot, event: Message | Whisper, text: str) -> None:
+    """Answer a message to everybody, and a whisper to who sent it."""
+    if isinstance(event, Message):
+        await bot.post(f"{event.name} rolls {text}")
+        return
+    try:
+        await bot.whisper(event.name, text)
+    except ChatError:
+        pass  # whoever asked has gone, or does not read
+
+
+async def dice() -> None:
+    """Be in the room until the server ends."""
+    async with chat.join("dice", "lounge") as bot:
+        async for event in bot:
+            if isinstance(event, Message | Whisper) and (text := roll(event.text)):
+                await answer(bot, event, text)
+
+
+if __name__ == "__main__":
+    address = sys.argv[1] if len(sys.argv) > 1 else "localhost:8989"
+    gotcpchat.run_tcp(address, chat, started=print, beside=dice)

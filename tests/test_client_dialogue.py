@@ -1,0 +1,694 @@
+"""The client's side of the protocol without I/O: what is said, what is heard, and what a broken connection changes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatapi.dialogue import MAX_FRAME, Dialogue
+from chatapi.errors import ChatError, Disconnected, NotDelivered, Refused, TextTooLong
+from chatapi.events import Joined, Left, Message, Renamed, Whisper
+from chatapi.news import Gap, News, ProtocolError, Recovered, SendRefused, Welcome
+from chatapi.outbox import RESEND_WITHIN, Request
+
+
+def line(kind: str, **fields: Any) -> bytes:
+    return json.dumps({"type": kind, **fields}).encode() + b"\n"
+
+
+def welcome(**fields: Any) -> bytes:
+    given: dict[str, Any] = {"name": "Mina", "room": "dev", "session": "key", "epoch": "e1", "seq": 0, "ts": 0}
+    given |= {"members": ["Mina"], "count": 1, "recovered": None, "limits": {"frame_bytes": 1000}}
+    return line("welcome", **given | fields)
+
+
+def message(seq: int, text: str = "hi", name: str = "Zoe", **fields: Any) -> bytes:
+    return line("message", seq=seq, ts=seq * 10, name=name, text=text, **fields)
+
+
+def dialogue(**arguments: Any) -> Dialogue:
+    return Dialogue("mina", "dev", prefix="p", **arguments)
+
+
+def live(**arguments: Any) -> Dialogue:
+    it = dialogue(**arguments)
+    it.handshake()
+    list(it.receive(welcome()))
+    return it
+
+
+def hear(it: Dialogue, *lines: bytes) -> list[News]:
+    return list(it.receive(b"".join(lines)))
+
+
+def said(it: Dialogue, now: float = 0) -> list[dict[str, Any]]:
+    return [json.loads(frame) for frame in it.outgoing(now).splitlines()]
+
+
+def texts(it: Dialogue, now: float = 0) -> list[str]:
+    return [frame.get("text", frame["type"]) for frame in said(it, now)]
+
+
+def again(it: Dialogue, **fields: Any) -> list[News]:
+    it.lost()
+    it.handshake()
+    return hear(it, welcome(**fields))
+
+
+def outcome(request: Request) -> Any:
+    assert request.done
+    return request.error or request.value
+
+
+# The handshake
+
+
+def test_the_first_handshake_says_what_was_asked_for_and_nothing_else() -> None:
+    first = json.loads(dialogue().handshake())
+    assert first == {"name": "mina", "room": "dev", "protocol": "json", "echo": False}
+    full = json.loads(dialogue(echo=True, history=7, token="t").handshake())
+    assert full == {**first, "echo": True, "history": 7, "token": "t"}
+    assert dialogue().handshake().endswith(b"}\n")
+
+
+def test_the_welcome_says_who_and_where_one_is() -> None:
+    it = dialogue()
+    it.handshake()
+    news = hear(it, welcome(seq=5, ts=50, members=["Mina", "Zoe"], count=2))
+    assert news == [Welcome("Mina", "dev", "e1", 5, 50, ("Mina", "Zoe"), 2, {"frame_bytes": 1000})]
+    assert hash(news[0])
+    assert (it.name, it.room, it.seq) == ("Mina", "dev", 5)
+
+
+@pytest.mark.parametrize("code", ["name_taken", "bad_name", "unauthorized", "of_the_future"])
+def test_a_refused_handshake_is_raised_with_its_code(code: str) -> None:
+    it = dialogue()
+    it.handshake()
+    with pytest.raises(Refused) as refused:
+        hear(it, line("error", code=code, detail="no", after=3))
+    assert (refused.value.code, refused.value.detail, refused.value.after) == (code, "no", 3)
+    with pytest.raises(Refused) as refused:
+        hear(it, line("error", code=code, detail="no"))
+    assert refused.value.after is None
+
+
+def test_a_goodbye_instead_of_a_welcome_is_noted() -> None:
+    it = dialogue()
+    it.handshake()
+    assert hear(it, line("bye", code="draining", detail="later", reconnect=True, after=5)) == []
+    assert it.bye is not None
+    assert (it.bye.reason.reconnect, it.bye.reason.after, it.live) == (True, 5, False)
+
+
+def test_anything_else_instead_of_a_welcome_is_a_protocol_error() -> None:
+    for strange in (message(1), b"* hello\n", b"[]\n", line("error", code=3), b'{"type":"welcome"}\n', b"{}\n"):
+        it = dialogue()
+        it.handshake()
+        with pytest.raises(ProtocolError):
+            hear(it, strange)
+
+
+# The stream
+
+
+def test_every_kind_of_event() -> None:
+    it = live()
+    news = hear(
+        it,
+        line("joined", seq=0, name="Zoe"),
+        message(1),
+        line("renamed", seq=1, name="Zoe", to="Zo"),
+        line("left", seq=1, name="Zo", reason="bye"),
+        line("whisper", ts=9, name="Ada", text="psst"),
+    )
+    assert news == [
+        Joined(0, "Zoe"),
+        Message(1, 10, "Zoe", "hi"),
+        Renamed(1, "Zoe", "Zo"),
+        Left(1, "Zo", "bye"),
+        Whisper(9, "Ada", "psst"),
+    ]
+
+
+@pytest.mark.parametrize("cut", range(1, 60))
+def test_it_does_not_matter_how_the_bytes_are_cut(cut: int) -> None:
+    data = message(1, "für alle") + b"\r\n\n" + message(2) + message(3)
+    it = live()
+    news = [n for at in range(0, len(data), cut) for n in it.receive(data[at : at + cut])]
+    assert [n.seq for n in news if isinstance(n, Message)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("seqs", [(2,), (1, 1), (1, 3), (0,), (1, 2, 1)])
+def test_a_hole_or_a_repetition_is_a_protocol_error(seqs: tuple[int, ...]) -> None:
+    it = live()
+    with pytest.raises(ProtocolError):
+        hear(it, *map(message, seqs))
+
+
+def test_unknown_types_and_fields_are_ignored_but_hold_their_place() -> None:
+    it = live()
+    news = hear(
+        it, line("topic", seq=1, ts=10, text="x"), line("typing", seq=1, who="Zoe"), line("x"), message(2, new=1)
+    )
+    assert news == [Message(2, 20, "Zoe", "hi")]
+    assert hear(it, line("pong"), line("error", code="bad_frame", detail="?")) == []
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        b"nonsense\n",
+        b"\xff\n",
+        b"[" * 100_000 + b"\n",
+        b'"text"\n',
+        b'{"type":["message"]}\n' + message(5),
+        line("message", seq=1, ts=1, name="Zoe"),
+        line("message", seq="1", ts=1, name="Zoe", text="x"),
+        line("message", seq=1, ts=1, name=None, text="x"),
+        line("ack"),
+        line("ack", id=[], seq=4, ts=1),
+        line("bye"),
+        line("renamed", name="x"),
+        line("welcome", name="Mina"),
+        welcome(members=3),
+        welcome(limits=3),
+        b'{"type":"message","seq":1,"ts":1,"name":"Zoe","text":"\\ud800"}\n',
+    ],
+)
+def test_what_makes_no_sense_is_a_protocol_error(strange: bytes) -> None:
+    it = live()
+    with pytest.raises(ProtocolError):
+        hear(it, strange)
+
+
+@given(st.lists(st.binary(max_size=50) | st.sampled_from([welcome(), message(1), line("ack", seq=2), b"{}", b"\n"])))
+def test_any_bytes_are_news_or_a_chat_error(chunks: list[bytes]) -> None:
+    for it in (dialogue(), live()):
+        try:
+            for chunk in chunks:
+                list(it.receive(chunk))
+        except ChatError:
+            pass
+
+
+def test_a_frame_without_an_end_is_not_kept_for_ever() -> None:
+    it = live()
+    for _ in range(MAX_FRAME // 2**20):
+        hear(it, b"x" * 2**20)
+    with pytest.raises(ProtocolError):
+        hear(it, b"x")
+
+
+def test_nothing_is_parsed_before_it_is_asked_for() -> None:
+    it = live()
+    stream = it.receive(message(1) + message(2) + message(3))
+    next(stream)
+    assert it.seq == 1
+    assert [n.seq for n in it.receive(message(4)) if isinstance(n, Message)] == [2, 3, 4]
+
+
+def test_nothing_is_heard_after_a_goodbye() -> None:
+    it = live()
+    assert hear(it, line("bye", code="kicked", detail="out", reconnect=False), message(1)) == []
+    assert isinstance(it.bye, Disconnected)
+    assert (it.bye.reason.code, it.bye.reason.websocket, it.bye.detail) == ("kicked", 4005, "out")
+    other = live()
+    hear(other, line("bye", code="of_the_future", detail="?", reconnect=True, after="soon"))
+    assert other.bye is not None
+    assert (other.bye.reason.reconnect, other.bye.reason.after) == (True, 0)
+
+
+# Replay on joining
+
+
+@pytest.mark.parametrize("seqs", [(8, 9, 10, 11), (10, 11), (11,), ()])
+def test_history_may_begin_anywhere_within_what_was_asked_for(seqs: tuple[int, ...]) -> None:
+    it = dialogue(history=3)
+    it.handshake()
+    news = hear(it, welcome(seq=10, ts=100), *map(message, seqs))
+    assert [n.seq for n in news if isinstance(n, Message)] == list(seqs)
+
+
+@pytest.mark.parametrize("seqs", [(7,), (8, 10), (9, 9), (12,), (9, 11)])
+def test_history_has_no_holes(seqs: tuple[int, ...]) -> None:
+    it = dialogue(history=3)
+    it.handshake()
+    with pytest.raises(ProtocolError):
+        hear(it, welcome(seq=10, ts=100), *map(message, seqs))
+
+
+def test_a_connection_that_breaks_within_the_replay_goes_on_there() -> None:
+    it = dialogue(history=3)
+    it.handshake()
+    hear(it, welcome(seq=10, ts=100), message(8))
+    it.lost()
+    shake = json.loads(it.handshake())
+    assert shake["resume"] == {"epoch": "e1", "seq": 8, "ts": 80, "session": "key"}
+    assert "history" not in shake
+    assert hear(it, welcome(seq=10, ts=100, recovered=True), message(9))[1:] == [Message(9, 90, "Zoe", "hi")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [({"seq": 10}, Recovered), ({"seq": 11}, Gap), ({"seq": 10, "epoch": "e2"}, Gap)],
+)
+def test_a_connection_that_breaks_before_the_replay_asks_for_it_again(fields: dict[str, Any], kind: type) -> None:
+    it = dialogue(history=3)
+    it.handshake()
+    hear(it, welcome(seq=10, ts=100))
+    it.lost()
+    shake = json.loads(it.handshake())
+    assert shake["history"] == 3
+    assert shake["resume"] == {"epoch": "", "seq": 0, "ts": 0, "session": "key"}
+    seq = fields["seq"]
+    news = hear(it, welcome(recovered=False, reason="unknown_epoch", ts=1, **fields), message(seq - 1), message(seq))
+    assert [type(n) for n in news] == [kind, Message, Message]
+
+
+# What is sent, and acknowledged
+
+
+def test_an_ack_is_the_own_message_at_its_place() -> None:
+    it = live()
+    one, two = it.ask("message", text="one"), it.ask("message", text="two")
+    assert said(it) == [
+        {"type": "message", "text": "one", "id": "p-1"},
+        {"type": "message", "text": "two", "id": "p-2"},
+    ]
+    assert said(it) == []
+    news = hear(it, message(1), line("ack", id="p-1", seq=2, ts=20), message(3), line("ack", id="p-2", seq=4, ts=40))
+    assert [n.seq for n in news if isinstance(n, Message)] == [1, 3]
+    assert outcome(one) == Message(2, 20, "Mina", "one")
+    assert outcome(two) == Message(4, 40, "Mina", "two")
+    assert not it.outbox.pending
+
+
+def test_with_echo_the_own_message_is_both_answer_and_event() -> None:
+    it = live(echo=True)
+    request = it.ask("message", text="one ")
+    said(it)
+    assert hear(it, message(1, "one", "Mina", id="p-1")) == [Message(1, 10, "Mina", "one")]
+    assert outcome(request) == Message(1, 10, "Mina", "one")
+
+
+def test_a_duplicate_ack_is_no_place_in_the_stream() -> None:
+    it = live()
+    request = it.ask("message", text="one")
+    said(it)
+    hear(it, message(1), line("ack", id="p-1", seq=1, ts=10, duplicate=True), message(2))
+    assert outcome(request) == Message(1, 10, "Mina", "one")
+    assert it.seq == 2
+
+
+def test_an_ack_for_nobody_still_holds_its_place() -> None:
+    it = live()
+    hear(it, line("ack", id="p-9", seq=1, ts=10), line("ack", id=None, seq=2, ts=20), message(3))
+    assert it.seq == 3
+
+
+def test_a_whisper_is_acknowledged_without_a_place() -> None:
+    it = live()
+    request, refused = it.ask("whisper", to="Zoe", text="psst"), it.ask("whisper", to="Ada", text="psst")
+    assert said(it)[0] == {"type": "whisper", "to": "Zoe", "text": "psst", "id": "p-1"}
+    hear(it, line("ack", id="p-1", seq=None, ts=5), line("error", code="not_delivered", detail="no", id="p-2"))
+    assert outcome(request) is None
+    assert isinstance(outcome(refused), NotDelivered)
+    assert it.seq == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [("text_too_long", TextTooLong), ("empty_text", SendRefused), ("bad_frame", SendRefused), ("name_taken", Refused)],
+)
+def test_a_refusal_settles_what_it_answers(code: str, error: type[Exception]) -> None:
+    it = live()
+    message, other = it.ask("message", text="x"), it.ask("rename", to="Zoe")
+    said(it)
+    hear(it, line("error", code=code, detail="no", id="p-1"), line("error", code=code, detail="no", ref="p-2"))
+    for request in (message, other):
+        assert isinstance(outcome(request), error)
+        assert "no" in str(outcome(request))
+
+
+def test_a_rename_is_answered_by_the_event_and_the_name_follows() -> None:
+    it = live()
+    request = it.ask("rename", to="Zoe")
+    assert said(it) == [{"type": "rename", "to": "Zoe", "ref": "p-1"}]
+    assert hear(it, line("renamed", seq=0, name="Mina", to="Zoe", ref="p-1")) == [Renamed(0, "Mina", "Zoe")]
+    assert outcome(request) == Renamed(0, "Mina", "Zoe")
+    assert it.name == "Zoe"
+    hear(it, line("renamed", seq=0, name="Zoe", to="Zo"), line("renamed", seq=0, name="Ada", to="Eve"))
+    assert it.name == "Zo"
+
+
+def test_a_join_is_answered_by_a_welcome_and_another_count() -> None:
+    it = live(history=5)
+    hear(it, message(1))
+    request = it.ask("join", room="ops")
+    assert said(it) == [{"type": "join", "room": "ops", "ref": "p-1"}]
+    news = hear(it, message(2), welcome(room="ops", epoch="o1", seq=40, ts=400, ref="p-1"), message(41))
+    assert [type(n) for n in news] == [Message, Welcome, Message]
+    assert outcome(request) == news[1]
+    it.lost()
+    shake = json.loads(it.handshake())
+    assert (shake["room"], shake["resume"]["epoch"], shake["resume"]["seq"]) == ("ops", "o1", 41)
+    assert "history" not in shake
+
+
+def test_a_join_replays_no_history() -> None:
+    it = live(history=5)
+    with pytest.raises(ProtocolError):
+        hear(it, welcome(room="ops", epoch="o1", seq=40, ts=400), message(39))
+
+
+@pytest.mark.parametrize("kind", ["members", "rooms", "history"])
+def test_questions_are_answered_by_their_ref(kind: str) -> None:
+    it = live()
+    one, two = it.ask(kind, after=None), it.ask("ping")
+    assert said(it) == [{"type": kind, "ref": "p-1"}, {"type": "ping", "ref": "p-2"}]
+    hear(it, line("pong", ref="p-2"), line(kind, ref="other"), line(kind, ref="p-1", members=[]))
+    assert outcome(one)["type"] == kind
+    assert outcome(two)["type"] == "pong"
+
+
+def test_what_is_in_flight_is_bounded() -> None:
+    it = live(most_in_flight=2)
+    for text in "abc":
+        it.ask("message", text=text)
+    assert texts(it) == ["a", "b"]
+    assert texts(it) == []
+    hear(it, line("ack", id="p-1", seq=1, ts=1))
+    assert texts(it) == ["c"]
+
+
+def test_one_write_is_bounded() -> None:
+    it = live()
+    for _ in range(300):
+        it.ask("message", text="x" * 900)
+    sizes = []
+    while data := it.outgoing(0):
+        sizes.append(data.count(b"\n"))
+    assert len(sizes) > 3
+    assert sum(sizes) == 256
+
+
+def test_a_frame_that_the_server_would_not_take_is_not_sent() -> None:
+    it = live()
+    it.ask("message", text="x" * 900)
+    with pytest.raises(TextTooLong):
+        it.ask("message", text="x" * 1000)
+    with pytest.raises(ValueError, match="surrogate"):
+        it.ask("message", text="\ud800")
+    assert len(said(it)) == 1
+
+
+def test_nothing_is_said_before_the_welcome() -> None:
+    it = dialogue()
+    it.handshake()
+    it.ask("message", text="x")
+    assert it.outgoing(0) == b""
+    hear(it, welcome())
+    assert texts(it) == ["x"]
+
+
+def test_a_sign_of_life_is_asked_for_once() -> None:
+    it = live(most_in_flight=1)
+    it.ask("message", text="x")
+    said(it)
+    it.ping()
+    assert said(it) == [{"type": "ping"}]
+    assert said(it) == []
+
+
+# Cancelling and leaving
+
+
+def test_what_is_withdrawn_before_it_was_written_is_never_said() -> None:
+    it = live(most_in_flight=1)
+    first, second = it.ask("message", text="a"), it.ask("message", text="b")
+    said(it)
+    it.outbox.withdraw(second)
+    it.outbox.withdraw(first)
+    assert not it.outbox.pending
+    hear(it, line("ack", id="p-1", seq=1, ts=1))
+    assert it.seq == 1
+    assert said(it) == []
+
+
+def test_what_is_withdrawn_after_it_was_written_is_not_said_again() -> None:
+    it = live()
+    first, _ = it.ask("message", text="a"), it.ask("message", text="b")
+    said(it)
+    it.outbox.withdraw(first)
+    again(it)
+    assert texts(it) == ["b"]
+
+
+def test_goodbye_is_said_once_everything_is_answered() -> None:
+    it = live()
+    it.ask("message", text="a")
+    it.leaving = True
+    assert texts(it) == ["a"]
+    assert texts(it) == []
+    hear(it, line("ack", id="p-1", seq=1, ts=1))
+    assert texts(it) == ["bye"]
+    assert it.said_bye
+    assert texts(it) == []
+
+
+def test_when_it_is_over_every_request_fails_with_its_own_error() -> None:
+    it = live(most_in_flight=1)
+    requests = [it.ask("message", text=text) for text in "ab"]
+    said(it)
+    it.outbox.fail(lambda: ChatError("over"))
+    assert str(outcome(requests[0])) == str(outcome(requests[1])) == "over"
+    assert outcome(requests[0]) is not outcome(requests[1])
+    hear(it, line("ack", id="p-1", seq=1, ts=1))
+    assert isinstance(outcome(requests[0]), ChatError)
+    assert not it.outbox.pending
+
+
+# Coming back
+
+
+def test_it_resumes_with_its_place_and_its_key() -> None:
+    it = live(token="t")
+    hear(it, message(1), message(2))
+    it.lost()
+    shake = json.loads(it.handshake())
+    assert shake["resume"] == {"epoch": "e1", "seq": 2, "ts": 20, "session": "key"}
+    assert (shake["name"], shake["token"]) == ("Mina", "t")
+    news = hear(it, welcome(seq=4, ts=40, recovered=True, session="new"), message(3), message(4))
+    assert isinstance(news[0], Recovered)
+    assert news[0].welcome.seq == 4
+    assert it.seq == 4
+    it.lost()
+    assert json.loads(it.handshake())["resume"]["session"] == "new"
+
+
+def test_the_beginning_of_an_empty_log_is_a_place_too() -> None:
+    it = live()
+    it.lost()
+    assert json.loads(it.handshake())["resume"] == {"epoch": "e1", "seq": 0, "ts": 0, "session": "key"}
+
+
+@pytest.mark.parametrize("reason", ["unknown_epoch", "trimmed", "diverged"])
+def test_a_gap_goes_on_from_where_the_room_is(reason: str) -> None:
+    it = live()
+    hear(it, message(1))
+    news = again(it, epoch="e2", seq=7, ts=70, recovered=False, reason=reason)
+    assert isinstance(news[0], Gap)
+    assert (news[0].reason, news[0].seq, news[0].welcome.seq) == (reason, 1, 7)
+    assert hear(it, message(8)) == [Message(8, 80, "Zoe", "hi")]
+
+
+@pytest.mark.parametrize("fields", [{"epoch": "e2", "seq": 5}, {"epoch": "e1", "seq": 1}])
+def test_a_recovery_that_cannot_be_one_is_a_protocol_error(fields: dict[str, Any]) -> None:
+    it = live()
+    hear(it, message(1), message(2))
+    with pytest.raises(ProtocolError):
+        again(it, recovered=True, ts=1, **fields)
+
+
+def test_a_server_that_knows_no_resume_leaves_a_gap() -> None:
+    news = again(live(), seq=3, ts=30)
+    assert isinstance(news[0], Gap)
+    assert news[0].reason == "unknown_epoch"
+
+
+def test_half_a_frame_is_forgotten_with_its_connection() -> None:
+    it = live()
+    hear(it, message(1), message(2)[:-5])
+    assert len(again(it, seq=2, ts=20, recovered=True)) == 1
+    assert hear(it, message(2)) == [Message(2, 20, "Zoe", "hi")]
+
+
+def test_what_was_not_answered_goes_out_again_first_in_order_and_under_its_old_id() -> None:
+    it = live(most_in_flight=3)
+    requests = [it.ask("message", text=text) for text in "abcd"]
+    said(it)
+    hear(it, line("ack", id="p-2", seq=1, ts=10))
+    again(it, seq=1, ts=10, recovered=True)
+    requests.append(it.ask("message", text="e"))
+    assert [(f["id"], f["text"]) for f in said(it)] == [("p-1", "a"), ("p-3", "c"), ("p-4", "d")]
+    hear(it, *[line("ack", id=f"p-{n}", seq=n, ts=n, duplicate=True) for n in (1, 3, 4)])
+    assert texts(it) == ["e"]
+
+
+def test_what_is_acknowledged_on_coming_back_does_not_go_out_again() -> None:
+    it = live()
+    requests = [it.ask("message", text=text) for text in "ab"]
+    said(it)
+    it.ask("message", text="c")
+    again(it, seq=1, ts=10, recovered=True)
+    hear(it, line("ack", id="p-1", seq=1, ts=10), line("ack", id="p-3", seq=2, ts=20))
+    assert [request.done for request in requests] == [True, False]
+    assert texts(it) == ["b", "c"]
+
+
+def test_what_the_server_may_have_forgotten_is_not_sent_twice() -> None:
+    it = live()
+    old = it.ask("message", text="old")
+    texts(it, 0)
+    waiting = it.ask("message", text="waiting")
+    again(it, recovered=True)
+    assert texts(it, RESEND_WITHIN + 1) == ["waiting"]
+    assert isinstance(outcome(old), Disconnected)
+    assert not waiting.done
+
+
+def test_a_rename_or_join_that_took_place_unheard_is_not_done_again() -> None:
+    it = live()
+    rename, join, message = it.ask("rename", to="Zoe"), it.ask("join", room="ops"), it.ask("message", text="x")
+    said(it)
+    again(it, name="Zoe", room="ops", epoch="o1", recovered=False, reason="unknown_epoch")
+    assert rename.done
+    assert join.done
+    assert not message.done
+    assert (it.name, it.room) == ("Zoe", "ops")
+    assert texts(it) == ["x"]
+
+
+def test_a_rename_or_join_that_did_not_take_place_is_done_again() -> None:
+    it = live()
+    it.ask("rename", to="Zoe")
+    it.ask("join", room="ops")
+    said(it)
+    again(it, recovered=True)
+    assert [frame["type"] for frame in said(it)] == ["rename", "join"]
+
+
+# Any cut of the stream, any schedule of reconnections
+
+
+class Model:
+    """A server in ten lines: a log that may be trimmed or begun anew, and one session's ids."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[int, int, str, str | None]] = []
+        self.epoch, self.seq, self.ids = 0, 0, dict[str, int]()
+
+    def say(self, text: str, id_: str | None = None) -> None:
+        self.seq += 1
+        self.log.append((self.seq, self.seq * 10, text, id_))
+        if id_:
+            self.ids[id_] = self.seq
+
+    def tell(self, seq: int, ts: int, text: str, id_: str | None) -> bytes:
+        return line("ack", id=id_, seq=seq, ts=ts) if id_ else line("message", seq=seq, ts=ts, name="Zoe", text=text)
+
+    def greet(self, shake: dict[str, Any]) -> bytes:
+        here = {"epoch": str(self.epoch), "seq": self.seq, "ts": self.seq * 10}
+        if not (resume := shake.get("resume")):
+            return welcome(**here)
+        first = self.log[0][0] if self.log else self.seq + 1
+        known = resume["epoch"] == str(self.epoch) and first - 1 <= resume["seq"] <= self.seq
+        later = [self.tell(*entry) for entry in self.log if entry[0] > resume["seq"]] if known else []
+        return welcome(**here, recovered=known, reason="trimmed") + b"".join(later)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("others"), st.integers(1, 5)),
+        st.tuples(st.just("send"), st.integers(1, 3)),
+        st.tuples(st.just("serve"), st.just(0)),
+        st.tuples(st.just("arrive"), st.integers(1, 400)),
+        st.tuples(st.just("break"), st.just(0)),
+        st.tuples(st.just("trim"), st.integers(0, 3)),
+        st.tuples(st.just("anew"), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_every_message_comes_once_and_in_order_or_there_is_a_gap(steps: list[tuple[str, int]]) -> None:
+    model, it = Model(), dialogue(most_in_flight=4)
+    news: list[News] = []
+    sent: list[Request] = []
+    wire = model.greet(json.loads(it.handshake()))
+    kept: list[tuple[int, str, int]] = []  # what has ever been kept: epoch, text, seq
+
+    def publish(text: str, id_: str | None = None) -> None:
+        model.say(text, id_)
+        kept.append((model.epoch, text, model.seq))
+
+    def serve() -> None:
+        nonlocal wire
+        for frame in said(it):
+            if frame["id"] in model.ids:
+                seq = model.ids[frame["id"]]
+                wire += line("ack", id=frame["id"], seq=seq, ts=seq * 10, duplicate=True)
+            else:
+                publish(frame["text"], frame["id"])
+                wire += model.tell(*model.log[-1])
+
+    def reconnect() -> None:
+        nonlocal wire
+        it.lost()
+        wire = model.greet(json.loads(it.handshake()))
+
+    for number, (step, n) in enumerate([*steps, ("break", 0), ("arrive", 10**6), ("serve", 0), ("arrive", 10**6)]):
+        if step == "others":
+            for i in range(n):
+                publish(f"other {number}.{i}")
+                wire += model.tell(*model.log[-1])
+        elif step == "send":
+            sent += [it.ask("message", text=f"own {number}.{i}") for i in range(n)]
+        elif step == "serve":
+            serve()
+        elif step == "arrive":
+            news += it.receive(wire[:n])
+            wire = wire[n:]
+        elif step == "break":
+            reconnect()
+        elif step == "trim":
+            model.log = model.log[len(model.log) - min(n, len(model.log)) :]
+        else:
+            model.epoch, model.seq, model.log = model.epoch + 1, 0, []
+            reconnect()  # another log is another server
+    while it.outbox.pending:  # only so many are in flight at once
+        serve()
+        news += it.receive(wire)
+        wire = b""
+
+    epoch, seq = 0, 0
+    for event in news:
+        if isinstance(event, Welcome | Gap):
+            here = event if isinstance(event, Welcome) else event.welcome
+            epoch, seq = int(here.epoch), here.seq
+        elif isinstance(event, Message):
+            missed = [text for e, text, s in kept if e == epoch and seq < s < event.seq]
+            assert all(text.startswith("own") for text in missed)
+            assert (epoch, event.text, event.seq) in kept
+            seq = event.seq
+    assert it.seq == model.seq
+    for request in sent:  # each was kept once, and in order
+        assert isinstance(outcome(request), Message)
+        assert [text for _, text, _ in kept].count(request.fields["text"]) == 1
+    own = [text for _, text, _ in kept if text.startswith("own")]
+    assert own == [request.fields["text"] for request in sent]

@@ -1,0 +1,136 @@
+"""The programs in examples/ do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from chatapi import ChatAPI, Message
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+def test_every_example_is_short_and_has_a_test() -> None:
+    tests = Path(__file__).read_text(encoding="utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) < 60, path.name
+        assert f"def test_{path.stem}_" in tests
+
+
+@contextmanager
+def running(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """An example as a process of its own, with every warning an error."""
+    with subprocess.Popen(
+        [sys.executable, "-u", "-W", "error", EXAMPLES / name, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def test_bot_rolls_dice_for_all_and_for_one() -> None:
+    with running("bot.py", "127.0.0.1:0") as process:
+        assert process.stdout is not None
+        port = re.search(r"port=(\d+)", process.stdout.readline())
+        assert port is not None
+        with socket.create_connection(("127.0.0.1", int(port[1])), 30) as sock, sock.makefile("rwb") as stream:
+            stream.write(b'{"name": "Mina", "room": "lounge"}\nhello\n!roll 3\n@dice !roll\n')
+            stream.flush()
+            assert re.fullmatch(rb"dice:Mina rolls [1-6] [1-6] [1-6]\n", stream.readline())
+            assert re.fullmatch(rb"\* dice whispers: [1-6]\n", stream.readline())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
+@pytest.mark.anyio
+async def test_bridge_passes_messages_both_ways() -> None:
+    chat = ChatAPI()
+    async with anyio.create_task_group() as tasks:
+        [(_, address)] = await tasks.start(chat.serve, "127.0.0.1:0")
+        async with chat.join("Mina", "one") as mina, chat.join("Zoe", "two") as zoe:
+            with running("bridge.py", str(address), "one", "two") as process, anyio.fail_after(60):
+                for bot in (mina, zoe):
+                    assert (await anext(bot)).name == "bridge"  # it has joined
+                await mina.post("hello\nthere")
+                told = await anext(zoe)
+                assert isinstance(told, Message)
+                assert (told.name, told.text) == ("bridge", "Mina: hello\nthere")
+                await zoe.post("hi")
+                told = await anext(mina)
+                assert isinstance(told, Message)
+                assert (told.name, told.text) == ("bridge", "Zoe: hi")
+                await mina.post("x" * chat.limits.line_bytes)  # with a name before it, it is too long
+                await mina.post("still there")
+                told = await anext(zoe)
+                assert isinstance(told, Message)
+                assert told.text == "Mina: still there"
+                process.send_signal(signal.SIGINT)
+                _, errors = await anyio.to_thread.run_sync(process.communicate)
+                assert process.returncode == 0
+                assert errors.startswith("not passed to two: ")
+                assert errors.count("\n") == 1
+        await chat.drain()
+
+
+async def request(app: Any, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+    """Ask an ASGI application something, without a web server."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "root_path": "", "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+@pytest.mark.anyio
+async def test_web_app_serves_chat_and_web(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("starlette")
+    monkeypatch.setenv("CHAT_ADDRESS", "127.0.0.1:0")
+    spec = importlib.util.spec_from_file_location("web_app", EXAMPLES / "web_app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    web_app = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(web_app)
+    app, chat = web_app.app, web_app.chat
+    with anyio.fail_after(60):
+        async with app.router.lifespan_context(app):
+            [(_, address)] = chat.listening
+            async with await anyio.connect_tcp(*address) as mina:
+                await mina.send(b'{"name": "Mina", "room": "lounge", "echo": true}\nhello\n')
+                assert await mina.receive() == b"Mina:hello\n"
+                assert await request(app, "GET", "/rooms") == (200, b'{"lounge":1}')
+                assert await request(app, "POST", "/rooms/lounge", b"all green") == (204, b"")
+                assert await mina.receive() == b"web:all green\n"
+                status, body = await request(app, "GET", "/rooms/lounge")
+                assert (status, [message["text"] for message in json.loads(body)]) == (200, ["hello", "all green"])
+                assert (await request(app, "POST", "/rooms/lounge", b"x" * 10_000))[0] == 409
+                assert (await request(app, "GET", "/rooms/none"))[1] == b"[]"
+        assert chat.listening == []

@@ -1,0 +1,205 @@
+"""The program's hooks: who comes in, what is said, who is told; sync and async, and what a bad one costs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from chatapi import ChatAPI, Client, Handshake, Joined, Left, Limits, Message, RefusalCode, Refused, Renamed
+from chatapi.hooks import Hooks
+from chatapi.testing import ChatKit
+
+
+def frames(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def only_members(handshake: Handshake) -> Handshake | None:
+    if handshake.token != "secret":
+        raise Refused(RefusalCode.UNAUTHORIZED, "who are you?")
+    return handshake.model_copy(update={"name": f"{handshake.name}.", "room": "hall"})
+
+
+@pytest.mark.parametrize("protocol", ["text", "json"])
+def test_a_handshake_is_admitted_under_another_name_or_refused(protocol: str) -> None:
+    kit = ChatKit(hooks=Hooks(admit=only_members))
+    stranger = kit.member("Eve", protocol=protocol)
+    assert frames(stranger.received()) == [{"type": "error", "code": "unauthorized", "detail": "who are you?"}]
+    assert stranger.wire.ended
+    kit.member("Mina", "dev", protocol=protocol, token="secret")
+    assert [client.name for client in kit.hub.rooms["hall"].members] == ["Mina."]
+    assert kit.hub.refusals == {"unauthorized": 1}
+
+
+def test_the_telnet_door_asks_too() -> None:
+    kit = ChatKit(hooks=Hooks(admit=only_members))
+    peer = kit.connect(telnet=True)
+    peer.send("Mina\r\n")
+    assert "* unauthorized: who are you?" in peer.received()
+    assert peer.wire.ended
+
+
+def shout(client: Client, text: str) -> str | None:
+    if "bad" in text:
+        raise Refused(RefusalCode.FORBIDDEN, f"not here, {client.name}")
+    return text.upper() if text.startswith("!") else None
+
+
+def test_messages_are_passed_changed_or_refused() -> None:
+    kit = ChatKit(Limits(rate=0), hooks=Hooks(on_message=shout))
+    a, b, c = kit.member("a"), kit.member("b"), kit.member("c", protocol="json")
+    c.received()
+    a.send("one\n!two\nbad\n/list\nthree\n")
+    assert b.lines() == ["a:one", "a:!TWO", "a:three"]
+    assert a.lines() == ["* not here, a", "* in dev (3): a, b, c"]
+    assert [frame["text"] for frame in frames(c.received())] == ["one", "!TWO", "three"]
+    c.send('{"type":"message","text":"!hi","id":"1"}\n{"type":"message","text":"bad","id":"2"}\n')
+    ack, error = frames(c.received())
+    assert (ack["type"], ack["id"], ack["seq"]) == ("ack", "1", 4)
+    assert error == {"type": "error", "code": "forbidden", "detail": "not here, c", "id": "2"}
+    assert b.lines() == ["c:!HI"]
+
+
+def test_who_comes_and_goes_is_told() -> None:
+    told: list[tuple[str, object]] = []
+    kit = ChatKit(Limits(announce=0), hooks=Hooks(on_presence=lambda room, event: told.append((room, event))))
+    a = kit.member("a")
+    a.send("hi\n/nick b\n/join other\n/bye\n")
+    a.received()
+    assert told == [
+        ("dev", Joined(0, "a")),
+        ("dev", Renamed(1, "a", "b")),
+        ("dev", Left(1, "b", "moved")),
+        ("other", Joined(0, "b")),
+        ("other", Left(0, "b", "bye")),
+    ]
+
+
+def test_a_hook_that_fails_costs_one_member_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: object) -> Any:
+        raise ZeroDivisionError
+
+    kit = ChatKit(hooks=Hooks(on_message=broken, on_presence=broken))
+    a, b = kit.member("a"), kit.member("b")
+    a.send("hello\n/list\n")
+    assert a.lines() == ["* the server could not decide; try again later", "* in dev (2): a, b"]
+    assert b.received() == ""
+    assert "the hook on_message failed" in caplog.text
+    assert "the hook on_presence failed" in caplog.text
+    kit = ChatKit(hooks=Hooks(admit=broken))
+    assert frames(kit.member("a").received())[0]["code"] == "server_error"
+
+
+@pytest.mark.parametrize("end", ["lives", "leaves", "breaks"])
+def test_while_a_hook_takes_its_time_one_session_waits_and_everybody_else_goes_on(end: str) -> None:
+    async def ask(client: Client, text: str) -> str | None:
+        return None
+
+    kit = ChatKit(hooks=Hooks(on_message=lambda client, text: ask(client, text) if client.name == "slow" else None))
+    slow, other, reader = kit.member("slow"), kit.member("other"), kit.member("reader")
+    slow.send("one\n/list\ntwo\n")
+    other.send("hello\n")
+    assert reader.lines() == ["other:hello"]
+    assert slow.lines() == ["other:hello"]
+    assert not slow.wire.reading
+    [(coroutine, then)] = kit.asked
+    kit.asked.clear()
+    coroutine.close()  # type: ignore[attr-defined]
+    if end == "leaves":
+        client = slow.connection.client
+        assert client is not None
+        client.disconnect("kicked")
+        then(None)
+        assert reader.received() == ""
+        return
+    if end == "breaks":
+        slow.wire.reset()
+    then(None)
+    assert reader.lines() == ["slow:one"]
+    if end == "lives":
+        assert slow.lines() == ["* in dev (3): other, reader, slow"]
+    for coroutine, _ in kit.asked:
+        coroutine.close()  # type: ignore[attr-defined]
+
+
+@asynccontextmanager
+async def talking(chat: ChatAPI, *names: str) -> AsyncIterator[list[Callable[..., Any]]]:
+    async with anyio.create_task_group() as tasks:
+        listening = await tasks.start(chat.serve, "127.0.0.1:0")
+        streams = []
+        with anyio.fail_after(20):
+            for name in names:
+                stream = await anyio.connect_tcp("127.0.0.1", listening[0].address.port)
+                await stream.send(json.dumps({"name": name, "room": "dev"}).encode() + b"\n/list\n")
+                streams.append(stream)
+            yield [*streams, *map(BufferedByteReceiveStream, streams)]
+            for stream in streams:
+                await stream.aclose()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_async_hooks_run_beside_everything_else() -> None:
+    go_on = anyio.Event()
+
+    async def admit(handshake: Handshake) -> None:
+        if handshake.name == "slow":
+            await go_on.wait()
+
+    async def on_message(client: Client, text: str) -> str:
+        await anyio.lowlevel.checkpoint()
+        return text + "!"
+
+    chat = ChatAPI(admit=admit, on_message=on_message)
+    async with talking(chat, "slow", "a", "b") as (slow, a, _, slow_lines, a_lines, b_lines):
+        for lines in (a_lines, b_lines):
+            assert (await lines.receive_until(b"\n", 100)).startswith(b"* in dev")
+        await a.send(b"one\ntwo\n")
+        assert [await b_lines.receive_until(b"\n", 100) for _ in range(2)] == [b"a:one!", b"a:two!"]
+        go_on.set()
+        assert await slow_lines.receive_until(b"\n", 100) == b"* in dev (3): a, b, slow"
+        await slow.send(b"here\n")
+        assert await b_lines.receive_until(b"\n", 100) == b"slow:here!"
+
+
+@pytest.mark.anyio
+async def test_a_hook_that_hangs_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR)
+
+    async def on_message(client: Client, text: str) -> None:
+        await anyio.sleep_forever()
+
+    chat = ChatAPI(Limits(hook_seconds=0.05), on_message=on_message)
+    async with talking(chat, "a") as (a, lines):
+        await lines.receive_until(b"\n", 100)
+        await a.send(b"one\n/list\n")
+        assert await lines.receive_until(b"\n", 100) == b"* the server could not decide; try again later"
+        assert await lines.receive_until(b"\n", 100) == b"* in dev (1): a"
+
+
+@pytest.mark.anyio
+async def test_bots_are_told_of_and_not_asked() -> None:
+    told: list[str] = []
+
+    def refuse(*_: object) -> Any:
+        raise Refused(RefusalCode.FORBIDDEN, "no")
+
+    chat = ChatAPI(admit=refuse, on_message=refuse, on_presence=lambda room, event: told.append(event.name))
+    async with chat.join("bot", "dev") as bot, chat.join("other", "dev") as other:
+        await bot.post("hello")
+        event = await anext(other)
+        assert isinstance(event, Message)
+    assert told == ["bot", "other", "other", "bot"]
+
+
+def test_a_name_that_a_hook_makes_up_is_checked(caplog: pytest.LogCaptureFixture) -> None:
+    kit = ChatKit(hooks=Hooks(admit=lambda handshake: handshake.model_copy(update={"name": "no name\n"})))
+    assert frames(kit.member("Mina").received())[0]["code"] == "server_error"
+    assert "the hook admit failed" in caplog.text
