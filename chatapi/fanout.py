@@ -29,7 +29,8 @@ def fan_out(room: Room) -> Iterator[None]:
             author = room.current.get(origin)
             if author is not None and author.position == start:
                 author.position = end
-                _offer(author, batch.own(author.style, origin, author.echo))
+                if data := batch.own(author.style, origin, author.echo):
+                    _offer(author, data)
         members = iter(list(room.current.values()))
         style, data = None, b""
         while part := list(islice(members, SLICE)):

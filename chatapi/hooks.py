@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -44,11 +43,6 @@ def outcome(hook: Callable[[], object]) -> object:
         return hook()
     except Exception as error:
         return error
-
-
-def is_pending(result: object) -> bool:
-    """Whether a hook's result must be awaited."""
-    return inspect.isawaitable(result)
 
 
 def checked(result: object, what: str) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chatapi import Address, ChatAPI, Gap, Limits, Lost, Message, Recovered, Welcome, connect
+from chatapi import Address, ChatAPI, Connection, Gap, Limits, Lost, Message, Recovered, Welcome, connect
 from chatapi.testing import Plan, Proxy
 
 BACKENDS = [("asyncio", {}), ("trio", {})]
@@ -186,3 +187,38 @@ def test_a_server_that_is_killed_and_started_anew_is_told_as_a_gap(backend: Any)
     assert kinds == [Welcome, Lost, Gap]
     assert isinstance(events[-1], Gap)
     assert events[-1].reason == "unknown_epoch"
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=["asyncio", "trio"])
+def test_everybody_comes_back_when_all_are_cut_at_once(backend: Any) -> None:
+    async def main() -> None:
+        chat = ChatAPI()
+        async with anyio.create_task_group() as tasks:
+            [listening, *_] = await tasks.start(chat.serve, "127.0.0.1:0")
+            proxy = Proxy(listening.address)
+            async with proxy.open(), chat.join("observer", "dev", reads=False) as observer:
+                with anyio.fail_after(30):
+                    async with (
+                        connect(proxy.address, name="a", room="dev", backoff=0.002) as a,
+                        connect(proxy.address, name="b", room="dev", backoff=0.002) as b,
+                    ):
+                        proxy.cut_all()
+                        await observer.post("meanwhile")
+                        for room in (a, b):
+                            seen = [event async for event in _until(room, "meanwhile")]
+                            assert [type(event) for event in seen if isinstance(event, Lost | Recovered)] == [
+                                Lost,
+                                Recovered,
+                            ]
+                assert proxy.cuts == 2
+            tasks.cancel_scope.cancel()
+
+    name, options = backend
+    anyio.run(main, backend=name, backend_options=options)
+
+
+async def _until(room: Connection, text: str) -> AsyncIterator[object]:
+    async for event in room:
+        yield event
+        if isinstance(event, Message) and event.text == text:
+            return
