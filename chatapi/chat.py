@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from .addresses import Address, bind, parse_address
 from .bots import Bot
@@ -223,6 +224,9 @@ class ChatAPI:
                 result = await awaitable
         except Exception as error:
             result = error
+        except anyio.get_cancelled_exc_class():
+            await anyio.lowlevel.checkpoint_if_cancelled()  # goes on only where it was not this task that was cancelled
+            result = RuntimeError("something that the hook awaited was cancelled")
         then(result)
 
     def _listen(self, door: Door, address: Address) -> list[Address]:

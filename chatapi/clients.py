@@ -286,7 +286,8 @@ class Client:
     def part(self) -> None:
         """It is in no room from here on; what the log holds so far is still to be read. Only rooms call this."""
         self.room = None
-        self.end = self._log.head
+        if not self.away:  # the stream of who is away has ended before
+            self.end = self._log.head
 
     def go_away(self) -> None:
         """Its connection broke: it stays a member, and reads nothing."""
@@ -300,7 +301,7 @@ class Client:
         self.outlet.replaced()
         self.outlet, self.style, self.echo, self.address = outlet, style, echo, address
         self.away = False
-        self.end = None
+        self.end = self._leaves_at = None
         self.skip()
         if self.room is not None:
             self.room.came_back(self)

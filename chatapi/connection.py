@@ -28,6 +28,7 @@ from .events import Message
 from .inbox import Inbox
 from .lifeline import Lifeline, Pace
 from .news import History, News, ProtocolError, State, Welcome
+from .outbox import MOST_IN_FLIGHT
 
 
 @asynccontextmanager
@@ -67,7 +68,7 @@ async def connect(
     - `max_events`: so many events may wait for the program; then the socket is not read until it takes some (and the
       server lets a member that lags too far go, as `slow_consumer`). While somebody waits for an answer, which may
       stand behind them, up to 65,536 more are taken in; beyond that, waiting raises `EventsUnread`.
-    - `max_in_flight`: so many requests are written and unanswered at most; further ones wait.
+    - `max_in_flight`: so many requests (1 to 1,024) are written and unanswered at most; further ones wait.
 
     Raises `Refused` (with a `code`, and `after` where trying again in so many seconds may help), `Unreachable`,
     `ProtocolError`, `Disconnected` where the server says goodbye at once, and `AddressError`. Only later losses are
@@ -77,8 +78,8 @@ async def connect(
     seconds at most. Where it is cancelled it closes at once; what was on its way is then unknown, and the server keeps
     the name for some seconds.
     """
-    if max_events < 1 or max_in_flight < 1 or history < 0:
-        raise ValueError("max_events and max_in_flight are at least 1, history is at least 0")
+    if max_events < 1 or not 1 <= max_in_flight <= MOST_IN_FLIGHT or history < 0:
+        raise ValueError(f"max_events is at least 1, max_in_flight 1 to {MOST_IN_FLIGHT:,}, history at least 0")
     where = parse_address(address) if isinstance(address, str) else address
     dialogue = Dialogue(
         name,

@@ -35,7 +35,7 @@ def fan_out(room: Room) -> Iterator[None]:
         style, data = None, b""
         while part := list(islice(members, SLICE)):
             for client in part:
-                if client.room is not room:  # it left while this pass yielded; what it is owed it reads by itself
+                if client.room is not room or client.away:  # meanwhile; what it is owed it reads by itself
                     continue
                 if client.position != start:
                     if client.position < end:

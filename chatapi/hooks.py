@@ -57,8 +57,19 @@ def checked(result: object, what: str) -> object:
     return result
 
 
-def rechecked(handshake: Handshake) -> Handshake:
+def retold(changed: object) -> str | None:
+    """What a hook has made of a text; raises `Refused` where that is no text."""
+    if changed is None or isinstance(changed, str):
+        return changed
+    checked(TypeError(f"on_message returned {type(changed).__name__}, not a text or None"), "on_message")
+    raise AssertionError
+
+
+def rechecked(handshake: object) -> Handshake:
     """A handshake that a hook has changed, as strictly checked as any; raises `Refused` where the hook was wrong."""
+    if not isinstance(handshake, Handshake):
+        checked(TypeError(f"admit returned {type(handshake).__name__}, not a Handshake or None"), "admit")
+        raise AssertionError
     try:
         return Handshake.model_validate(handshake.model_dump())
     except ValidationError as error:

@@ -295,6 +295,10 @@ class Hub:
 
     # Work
 
+    def unattended(self) -> None:
+        """Nobody runs it any more."""
+        self.wake, self.spawn = _nothing, _nobody_awaits
+
     def call(self, runnable: Runnable) -> None:
         """Have something run when its turn comes."""
         self._runnable[runnable] = None

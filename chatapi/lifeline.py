@@ -28,6 +28,7 @@ _FOR_NOW: Final = (
     RefusalCode.SERVER_FULL,
     RefusalCode.ROOM_FULL,
     RefusalCode.HANDSHAKE_TIMEOUT,
+    RefusalCode.SERVER_ERROR,
 )
 """Refusals that pass, for who has been in the room before."""
 

@@ -17,6 +17,8 @@ from .limits import CHUNK_BYTES
 
 FRAME_BYTES: Final = 64 * 1024
 """Bytes of one frame to the server at most, where its welcome does not say."""
+MOST_IN_FLIGHT: Final = 1024
+"""Requests that may be in flight at most: as many as the server remembers ids, since all of them may be sent again."""
 RESEND_WITHIN: Final = 290.0
 """Seconds after which a message is not sent again: the server remembers ids for 300."""
 
@@ -132,13 +134,12 @@ class Outbox:
         self._in_flight.clear()
 
     def moved(self, name: str, room: str, value: Any) -> None:
-        """A rename or join whose answer was lost is seen to have taken place."""
-        for request in [r for r in self._waiting if r.written is not None]:
-            if (request.kind, request.fields.get("to")) == ("rename", name) or (
-                (request.kind, request.fields.get("room")) == ("join", room)
-            ):
-                self._waiting.remove(request)
-                request.settle(value)
+        """A rename or join whose answer was lost is seen to have taken place, where no other one stands before it."""
+        for kind, field, now in (("rename", "to", name), ("join", "room", room)):
+            first = next((r for r in self._waiting if r.kind == kind and r.written is not None), None)
+            if first is not None and first.fields.get(field) == now:
+                self._waiting.remove(first)
+                first.settle(value)
 
     def fail(self, error: Callable[[], ChatError]) -> None:
         """Nobody gets an answer any more, to anything."""

@@ -75,7 +75,7 @@ class Poller:
 
     def close(self) -> None:
         """Give back what it holds."""
-        self._hub.wake = _nothing
+        self._hub.unattended()
         for _, event in self._until:
             event.set()
         self.selector.close()
@@ -130,7 +130,3 @@ class Poller:
             with contextlib.suppress(OSError):
                 self._button.send(b"\0")  # the thread must not stay behind
             raise
-
-
-def _nothing() -> None:
-    pass

@@ -11,6 +11,7 @@ from ..clients import Client
 from ..entries import Said
 from ..errors import FrameError, NotDelivered, RefusalCode, Refused, TextTooLong
 from ..frames import AskHistory, AskMembers, AskRooms, BadFrame, Bye, Frame, Move, Ping, Rename, Say, Tell
+from ..hooks import retold
 from ..limits import LISTED
 from ..names import name_key
 from ..render import frame
@@ -109,16 +110,22 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
         return
     text = block[:-1].decode()
 
-    def say(changed: str | None) -> None:
+    def say(result: object) -> None:
+        changed = retold(result)
         if client.room is not None:
-            _submit(client, asked.id, block if changed is None else client.prepare(changed), now)
+            try:
+                said = block if changed is None else client.prepare(changed)
+            except TextTooLong as error:
+                turn_down(FrameError.TEXT_TOO_LONG, str(error))
+            else:
+                _submit(client, asked.id, said, now)
 
-    def refused(error: Refused) -> None:
-        client.push(
-            frame("error", code=error.code, detail=error.detail, **({} if asked.id is None else {"id": asked.id}))
-        )
+    def turn_down(code: str, detail: str) -> None:
+        client.push(frame("error", code=code, detail=detail, **({} if asked.id is None else {"id": asked.id})))
 
-    connection.ask(lambda: hook(client, text), "on_message", say, refused)
+    connection.ask(
+        lambda: hook(client, text), "on_message", say, lambda refused: turn_down(refused.code, refused.detail)
+    )
 
 
 def _submit(client: Client, id_: str | None, block: bytes, now: float) -> None:

@@ -189,9 +189,10 @@ class Connection:
         if self._stage > Stage.JOINED:
             return
         try:
-            then(checked(result, what))
-        except Refused as error:
-            refused(error)
+            try:
+                then(checked(result, what))
+            except Refused as error:
+                refused(error)
         except Exception:
             self.crashed()
         self.hub.call(self)
@@ -365,6 +366,8 @@ class Connection:
                 return
             client.room.leave(client, code)
             self._count(code)
+            if client.ticket is not None:
+                self.hub.tickets.keep(client.ticket)
         self._close()
 
     def _count(self, code: str) -> None:

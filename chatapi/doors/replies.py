@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from ..clients import Client
 from ..commands import BadCommand, Command, help_lines
 from ..errors import NotDelivered, Refused, TextTooLong
-from ..hooks import OnMessage
+from ..hooks import OnMessage, retold
 from ..limits import LISTED
 from ..rooms import Room
 from ..session import BadLine, Lines, Step
@@ -52,7 +52,8 @@ def _ask_to_say(connection: Connection, client: Client, hook: OnMessage, block: 
     """Say one message, if the program's hook has nothing against it."""
     text = block[:-1].decode()
 
-    def say(changed: str | None) -> None:
+    def say(result: object) -> None:
+        changed = retold(result)
         if client.room is not None:
             try:
                 client.post(text if changed is None else changed)
