@@ -128,7 +128,7 @@ class Bot:
                     if not hidden:
                         self._events.extend(entry.events())
         if client.room is not None and client.caught_up:
-            client.room.drew_level(client)
+            client.room.caught_up(client)
 
     def _check(self) -> None:
         if self._ended is not None:

@@ -197,7 +197,7 @@ class Hub:
     def move(self, client: Client, room: str) -> None:
         """Take a client to another room; where it is refused, it stays.
 
-        It must have caught up with the room it leaves. Raises `Refused` (also ``bad_room``).
+        It must be `ready_to_leave`, or messages would be left behind. Raises `Refused` (also ``bad_room``).
         """
         target = self._open(check_room(room))
         if target is not client.room:

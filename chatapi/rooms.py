@@ -118,8 +118,8 @@ class Room:
 
     def first_members(self, most: int, after: str = "") -> list[str]:
         """The first so many names, sorted, behind `after`."""
-        keys = (key for key in self._members if key > name_key(after)) if after else self._members
-        return [self._members[key].name for key in nsmallest(most, keys)]
+        behind = name_key(after)
+        return [self._members[key].name for key in nsmallest(most, (key for key in self._members if key > behind))]
 
     def member(self, name: str) -> Client | None:
         """Who has this name, in whichever spelling."""
@@ -127,9 +127,7 @@ class Room:
 
     def history(self, messages: int) -> list[Message]:
         """The last `messages` messages, oldest first, as far as the log still holds them."""
-        log = self.log
-        entries, _ = log.read(log.back(messages), log.head, log.max_bytes * 2)
-        return [event for entry in entries if entry.kept for event in entry.events() if isinstance(event, Message)]
+        return self._messages(self.log.back(messages), self.log.head)
 
     def page(self, before: int, most: int) -> tuple[list[Message], bool]:
         """The newest messages with a `seq` below `before`, and whether the log holds older ones."""
@@ -139,15 +137,20 @@ class Room:
         if last is None or most <= 0:
             return [], False
         stop = last.position + (before - last.seq)
-        first = max(log.oldest_seq(), before - most)
+        oldest = log.oldest_seq()
+        first = max(oldest, before - most)
         run = log.entry_of(first)
         start = stop if run is None else run.position + (first - run.seq)
-        messages = []
+        return [message for message in self._messages(start, stop) if message.seq < before], first > oldest
+
+    def _messages(self, start: int, stop: int) -> list[Message]:
+        """The messages between two positions, and the rest of the last one's run."""
+        messages: list[Message] = []
         while start < stop:
-            entries, start = log.read(start, stop, CHUNK_BYTES)
+            entries, start = self.log.read(start, stop, CHUNK_BYTES)
             for entry in entries:
-                messages += [event for event in entry.events() if isinstance(event, Message) and event.seq < before]
-        return messages, first > log.oldest_seq()
+                messages += [event for event in entry.events() if isinstance(event, Message)]
+        return messages
 
     def recover(self, epoch: str, seq: int, ts: int) -> int | str:
         """The position behind the message `seq` that was given at `ts`, or the reason why there is none."""
@@ -171,12 +174,15 @@ class Room:
     def check_free(self, key: str) -> None:
         """Raise `Refused` (``name_taken``, ``room_full``) unless one more member, of this name, can come in."""
         if (holder := self._members.get(key)) is not None:
-            detail = f"{holder.name!r} is already in {self.name!r}"
-            raise Refused(RefusalCode.NAME_TAKEN, detail, self._keeper.reserved_for(holder))
+            raise self._taken_by(holder)
         if len(self._members) >= self.limits.room_members:
             raise Refused(
                 RefusalCode.ROOM_FULL, f"{self.name!r} is full; members allowed: {self.limits.room_members:,}"
             )
+
+    def _taken_by(self, holder: Client) -> Refused:
+        detail = f"{holder.name!r} is already in {self.name!r}"
+        return Refused(RefusalCode.NAME_TAKEN, detail, self._keeper.reserved_for(holder))
 
     def join(self, client: Client) -> None:
         """Let a client in; raises `Refused` as `check_free` does."""
@@ -185,19 +191,19 @@ class Room:
         client.enter(self)
         self.behind[client.id] = client
         self._keeper.told(self, Joined(self.seq, client.name))
-        self._announce(Arrived(client.id, client.name))
+        self._announce(Arrived(client.id, client.name), len(self))
 
     def leave(self, client: Client, reason: str) -> None:
         """Let a member go: its name is free at once, and others are told in the order of the log."""
-        announced = len(self._members)
+        before = len(self)
         del self._members[client.key]
         for place in (self.current, self.behind, self.listeners):
             place.pop(client.id, None)
         self._relieve(client)
         client.part()
         self._keeper.told(self, Left(self.seq, client.name, reason))
-        if announced > 1:
-            self._announce(Departed(client.id, client.name, reason), announced)
+        if before > 1:
+            self._announce(Departed(client.id, client.name, reason), before)
         if not self._members:
             self._keeper.emptied(self)
 
@@ -205,7 +211,7 @@ class Room:
         """Give a member another name; raises `Refused` (``name_taken``)."""
         key = name_key(name)
         if (holder := self._members.get(key)) is not None and holder is not client:
-            raise Refused(RefusalCode.NAME_TAKEN, f"{holder.name!r} is already in {self.name!r}")
+            raise self._taken_by(holder)
         old, client.name = client.name, name
         del self._members[client.key]
         client.key = key
@@ -213,8 +219,9 @@ class Room:
         self._keeper.told(self, Renamed(self.seq, old, name))
         self.submit(NameChanged(client.id, old, name, quiet=len(self) > self.limits.announce, ref=ref))
 
-    def _announce(self, entry: AnyEntry, members: int = 0) -> None:
-        if (members or len(self._members)) <= self.limits.announce and not self._keeper.draining:
+    def _announce(self, entry: AnyEntry, members: int) -> None:
+        """Tell of a coming or going, unless the room has more members than that, or the server is shutting down."""
+        if members <= self.limits.announce and not self._keeper.draining:
             self.submit(entry)
 
     # What is said in it
@@ -269,14 +276,12 @@ class Room:
         self.behind[client.id] = client
 
     def caught_up(self, client: Client) -> None:
-        """This member has everything there is: from here on the passes serve it."""
-        if self.behind.pop(client.id, None) is not None:
+        """This member has everything there is: from here on the passes serve it, but for the program's own."""
+        if client.id in self.listeners:
+            self._relieve(client)
+        elif self.behind.pop(client.id, None) is not None:
             self.current[client.id] = client
             self._relieve(client)
-
-    def drew_level(self, client: Client) -> None:
-        """This listener has read everything there is."""
-        self._relieve(client)
 
     def listen(self, client: Client, reads: bool) -> None:
         """This member is the program's own, told of news at once; one that does not read is never behind."""

@@ -121,6 +121,15 @@ class Tickets:
         if ticket.key in self._tickets:
             self._timers.set(ticket, self._clock.monotonic() + self._limits.remember, lambda now: self.close(ticket))
 
+    def over(self, client: Client, may_come_back: bool) -> None:
+        """A membership has ended; nothing where the client has no ticket."""
+        if client.ticket is None:
+            return
+        if may_come_back:
+            self.keep(client.ticket)
+        else:
+            self.close(client.ticket)
+
     def close(self, ticket: Ticket) -> None:
         """The session is over for good."""
         self._tickets.pop(ticket.key, None)

@@ -1,11 +1,16 @@
-"""Every async test runs on asyncio, on uvloop where it is there, and on trio."""
+"""What tests share: every async one runs on asyncio, on uvloop where it is there, and on trio."""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from collections.abc import Iterator
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from executables import Server
 
 BACKENDS: list[Any] = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
@@ -18,3 +23,21 @@ if importlib.util.find_spec("uvloop"):
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
+
+
+@pytest.fixture
+def server(running: Server) -> Iterator[Server]:
+    """A module's shared server, `running`; whatever a test did to it, it still runs and has shown no traceback."""
+    yield running
+    running.hang_up()
+    assert not running.ended
+    running.check()
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def room() -> str:
+    """A room that no other test is in."""
+    return f"room{next(_numbers)}"

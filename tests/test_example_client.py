@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -24,27 +23,11 @@ if sys.platform == "win32":
 
 PYTHON = sys.executable
 
-_numbers = count(1)
-
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
     with Server("-rate", "0") as server:
         yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Iterator[Server]:
-    """The shared server; whatever a test did to it, it still runs and has shown no traceback."""
-    yield running
-    running.hang_up()
-    assert not running.ended
-    running.check()
-
-
-@pytest.fixture
-def room() -> str:
-    return f"room{next(_numbers)}"
 
 
 @pytest.fixture

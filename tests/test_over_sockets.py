@@ -9,7 +9,6 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterator
-from itertools import count
 
 import pytest
 from executables import Server, comes_in, eventually, handshake, hears_next
@@ -19,27 +18,11 @@ from chatapi.commands import TABLE
 if sys.platform == "win32":
     pytest.skip("these tests start the executables the POSIX way", allow_module_level=True)
 
-_numbers = count(1)
-
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
     with Server() as server:
         yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Iterator[Server]:
-    """The shared server; whatever a test did to it, it still runs and has shown no traceback."""
-    yield running
-    running.hang_up()
-    assert not running.ended
-    running.check()
-
-
-@pytest.fixture
-def room() -> str:
-    return f"room{next(_numbers)}"
 
 
 def _numbers_in(line: str) -> set[int]:

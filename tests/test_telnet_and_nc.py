@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -36,8 +35,6 @@ needs_telnet = pytest.mark.skipif(shutil.which("telnet") is None, reason="there 
 IAC, DONT, DO, WONT, WILL, SB, NOP, AYT, SE = 255, 254, 253, 252, 251, 250, 241, 246, 240
 ECHO, SUPPRESS_GO_AHEAD, NAWS, LINEMODE = 1, 3, 31, 34
 
-_numbers = count(1)
-
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
@@ -53,11 +50,6 @@ def server(running: Server) -> Iterator[Server]:
     eventually(lambda: running.err.count(" joined ") == running.err.count(" left "), lambda: running.err)
     assert not running.ended
     running.check()
-
-
-@pytest.fixture
-def room() -> str:
-    return f"room{next(_numbers)}"
 
 
 def _port(server: Server) -> str:

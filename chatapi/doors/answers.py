@@ -61,8 +61,7 @@ def take(connection: Connection, client: Client, asked: Frame | BadFrame) -> Non
 def _answer(connection: Connection, client: Client, asked: Frame | BadFrame) -> bool:
     """Do and answer; False where it was refused."""
     if isinstance(asked, BadFrame):
-        ref = {"id": asked.id} if asked.id is not None else _ref(asked.ref)
-        client.push(frame("error", code=asked.code, detail=asked.detail, **ref))
+        _turn_down(client, asked, asked.code, asked.detail)
         return False
     try:
         _HANDLERS[type(asked)](connection, client, asked)
@@ -76,13 +75,15 @@ def _answer(connection: Connection, client: Client, asked: Frame | BadFrame) -> 
         code, detail = FrameError.EMPTY_TEXT, "nothing is left of the text without control characters and empty lines"
     else:
         return True
-    ref = (
-        {"id": asked.id}
-        if isinstance(asked, Say | Tell) and asked.id is not None
-        else _ref(getattr(asked, "ref", None))
-    )
-    client.push(frame("error", code=code, detail=detail, **ref))
+    _turn_down(client, asked, code, detail)
     return False
+
+
+def _turn_down(client: Client, asked: Frame | BadFrame, code: str, detail: str) -> None:
+    """Answer by an error, with the `id` or the `ref` of what it answers."""
+    id_ = getattr(asked, "id", None)
+    about = _ref(getattr(asked, "ref", None)) if id_ is None else {"id": id_}
+    client.push(frame("error", code=code, detail=detail, **about))
 
 
 class _EmptyTextError(Exception):
@@ -116,16 +117,14 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
             try:
                 said = block if changed is None else client.prepare(changed)
             except TextTooLong as error:
-                turn_down(FrameError.TEXT_TOO_LONG, str(error))
+                _turn_down(client, asked, FrameError.TEXT_TOO_LONG, str(error))
             else:
                 _submit(client, asked.id, said, now)
 
-    def turn_down(code: str, detail: str) -> None:
-        client.push(frame("error", code=code, detail=detail, **({} if asked.id is None else {"id": asked.id})))
+    def refused(error: Refused) -> None:
+        _turn_down(client, asked, error.code, error.detail)
 
-    connection.ask(
-        lambda: hook(client, text), "on_message", say, lambda refused: turn_down(refused.code, refused.detail)
-    )
+    connection.ask(lambda: hook(client, text), "on_message", say, refused)
 
 
 def _submit(client: Client, id_: str | None, block: bytes, now: float) -> None:

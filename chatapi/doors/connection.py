@@ -268,9 +268,9 @@ class Connection:
 
     def bye(self) -> None:
         """Leave as asked."""
-        if self.client is not None and self.client.ticket is not None:
-            self.hub.tickets.close(self.client.ticket)
-        self._leave("bye", self.style.disconnect(DISCONNECTS["bye"], DISCONNECTS["bye"].detail))
+        if self.client is not None:
+            self.hub.tickets.over(self.client, may_come_back=False)
+        self._leave("bye", self._last_words("bye"))
 
     def refuse(self, refused: Refused, line: bytes) -> None:
         """End the connection before it has begun, with one line that says why."""
@@ -291,11 +291,8 @@ class Connection:
     def ended(self, reason: Disconnect, detail: str) -> None:
         """The client was disconnected: tell it why, behind what it is still owed."""
         self._count(reason.code)
-        if self.client is not None and self.client.ticket is not None:
-            if reason.reconnect:
-                self.hub.tickets.keep(self.client.ticket)
-            else:
-                self.hub.tickets.close(self.client.ticket)
+        if self.client is not None:
+            self.hub.tickets.over(self.client, may_come_back=reason.reconnect)
         if self._stage is Stage.CLOSED:
             return  # the member was away
         seconds = self.hub.limits.grace
@@ -322,8 +319,10 @@ class Connection:
             return
         self._count("replaced")
         self.client = None
-        reason = DISCONNECTS["replaced"]
-        self._finish(self.style.disconnect(reason, reason.detail), self.hub.limits.linger)
+        self._finish(self._last_words("replaced"), self.hub.limits.linger)
+
+    def _last_words(self, code: str) -> bytes:
+        return self.style.disconnect(DISCONNECTS[code], DISCONNECTS[code].detail)
 
     def abort(self) -> None:
         """Close at once, without a word."""
@@ -366,8 +365,7 @@ class Connection:
                 return
             client.room.leave(client, code)
             self._count(code)
-            if client.ticket is not None:
-                self.hub.tickets.keep(client.ticket)
+            self.hub.tickets.over(client, may_come_back=True)
         self._close()
 
     def _count(self, code: str) -> None:
@@ -431,13 +429,10 @@ class Connection:
     def tell(self, text: str) -> None:
         """Say something to this member of the text protocol alone, as a line of the server's own."""
         assert isinstance(self.style, TextStyle)
-        if self.client is not None and self.client.room is not None:
-            self.client.push(self.style.line(text))
-        else:
-            self.write(self.style.line(text))
+        self.write(self.style.line(text))
 
     def write(self, data: bytes) -> None:
-        """Send bytes that are not text, or that come before there is a client."""
+        """Send bytes to this member alone, behind what it has been shown."""
         if not data:
             return
         if self.client is not None and self.client.room is not None:
