@@ -6,6 +6,7 @@ stream is compared with it.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import dataclass, field
@@ -64,15 +65,20 @@ class Promises(RuleBasedStateMachine):
         history=st.sampled_from([0, 3, 100]),
     )
     def join(self, name: str, capacity: int, echo: bool, notices: bool, history: int) -> None:
-        peer = self.kit.member(name, capacity=capacity, echo=echo, notices=notices, history=history)
-        if name in self.members:
-            assert '"name_taken"' in peer.received()
-            return
-        self.observe()
         room = self.kit.hub.room("dev")
         assert room is not None
+        taken = room.member(name) is not None
+        assert taken == (name in self.members)
+        fields = {"name": name, "room": "dev", "echo": echo, "notices": notices, "history": history}
+        peer = self.kit.connect(capacity=capacity)
+        peer.send(json.dumps(fields))
+        peer.wire.poll(self.kit.clock.monotonic())  # it comes in now: what others say on settling is live for it
+        if taken:
+            assert '"name_taken"' in peer.received()
+            return
         held = [message.text.rstrip("x") for message in room.history(history)] if history else []
-        self.members[name] = Member(peer, name, len(self.order), held, echo)
+        self.members[name] = Member(peer, name, room.seq, held, echo)
+        self.kit.settle()
 
     @precondition(lambda self: self.members)
     @rule(data=st.data(), count=st.integers(1, 20), size=st.sampled_from([0, 50, 2000]))
