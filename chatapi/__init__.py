@@ -15,19 +15,20 @@ from .errors import (
     Disconnect,
     Disconnected,
     FrameError,
+    NoSuchMessage,
     NotDelivered,
     RefusalCode,
     Refused,
+    StoreError,
     TextTooLong,
 )
-from .events import Event, Joined, Left, Message, Renamed, Whisper
+from .events import Deleted, Event, History, Joined, Left, Message, Renamed, Whisper
 from .handshake import Handshake
 from .hooks import Admit, Hooks, OnMessage, OnPresence
 from .limits import Limits
 from .news import (
     EventsUnread,
     Gap,
-    History,
     Lost,
     News,
     ProtocolError,
@@ -52,6 +53,7 @@ __all__ = [
     "Client",
     "Clock",
     "Connection",
+    "Deleted",
     "Disconnect",
     "Disconnected",
     "Event",
@@ -68,6 +70,7 @@ __all__ = [
     "Lost",
     "Message",
     "News",
+    "NoSuchMessage",
     "NotDelivered",
     "OnMessage",
     "OnPresence",
@@ -79,6 +82,7 @@ __all__ = [
     "Room",
     "SendRefused",
     "State",
+    "StoreError",
     "TextTooLong",
     "Unreachable",
     "Welcome",

@@ -19,8 +19,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from .addresses import Address
 from .connection import Connection, connect
-from .events import Message
-from .news import History, News, State, Welcome
+from .events import History, Message
+from .news import News, State, Welcome
 
 _T = TypeVar("_T")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -9,15 +10,17 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import anyio.lowlevel
 
-from .entries import NameChanged
-from .errors import Disconnect, Disconnected
-from .events import Event, Whisper
+from .entries import KeptEntry, NameChanged, Said
+from .errors import Disconnect, Disconnected, Refused
+from .events import Event, Message, Whisper
 from .limits import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from .clients import Client
     from .hub import Hub
     from .rooms import Room
+
+_logger = logging.getLogger("chatapi")
 
 _AT_ONCE: Final = CHUNK_BYTES
 _IN_ORDER: Final = ("bye", "draining")
@@ -57,22 +60,32 @@ class Bot:
         """It, as the room sees it."""
         return self._client
 
-    async def post(self, text: str) -> None:
+    async def post(self, text: str) -> Message | None:
         """Say one message, of any number of lines, to the room.
 
         Control characters and empty lines are removed, and an empty text is dropped. Waits while the room waits for
-        a slow member, or for its log; cancelling that leaves the text unsent, and once this returns, it was taken.
-        Raises `TextTooLong` and `Disconnected`.
+        a slow member; cancelling that leaves the text unsent. Then it waits until the text is kept, on disk where the
+        chat has a durable broker; cancelling that leaves it unknown. Returns the `Message`, or None for an empty text.
+        Raises `TextTooLong`, `Disconnected`, and `Refused` (``unavailable``) where it could not be kept.
         """
         await anyio.lowlevel.checkpoint()
         while (room := self._client.room) is not None and room.congested:
-            go_on = _GoOn()
+            go_on = Signal()
             room.wait(go_on)
             await go_on.event.wait()
-        self.post_nowait(text)
+        self._check()
+        block = self._client.prepare(text)
+        if not block:
+            return None
+        said = Said(self._client.id, self._client.name, block, 1)
+        await taken(said, lambda: self._client.submit(said))
+        return Message(said.seq, said.ts, said.name, said.texts()[0])
 
     def post_nowait(self, text: str) -> None:
-        """`post`, without waiting for anybody; whoever is slow falls behind sooner."""
+        """`post`, without waiting for anybody; whoever is slow falls behind sooner.
+
+        Where it could not be kept after all, the program's log says so.
+        """
         self._check()
         self._client.post(text)
 
@@ -124,7 +137,7 @@ class Bot:
                     if isinstance(entry, NameChanged):
                         hidden = entry.quiet and not own
                     else:
-                        hidden = own and not (client.echo and entry.kept)
+                        hidden = own and not (client.echo and isinstance(entry, KeptEntry))
                     if not hidden:
                         self._events.extend(entry.events())
         if client.room is not None and client.caught_up:
@@ -143,6 +156,11 @@ class Bot:
         """There is something to read."""
         self._news.set()
 
+    def refused(self, said: Said, reason: Refused) -> None:
+        """What it said was not kept: `post` raises that, for `post_nowait` the log has to do."""
+        if said.settled is None:
+            _logger.warning("messages of %s were not kept: %s", said.name, reason.detail)
+
     def ended(self, reason: Disconnect, detail: str) -> None:
         """It was disconnected."""
         self._hub.disconnects[reason.code] += 1
@@ -156,8 +174,25 @@ class Bot:
         """Never called."""
 
 
-class _GoOn:
-    """Somebody who waits for a room that is congested."""
+async def taken(entry: KeptEntry, submit: Callable[[], None]) -> None:
+    """Submit an entry and wait until it has its place; raises `Refused` where it gets none."""
+    done = anyio.Event()
+    reasons: list[Refused] = []
+
+    def settled(reason: Refused | None) -> None:
+        if reason is not None:
+            reasons.append(reason)
+        done.set()
+
+    entry.settled = settled
+    submit()
+    await done.wait()
+    if reasons:
+        raise reasons[0]
+
+
+class Signal:
+    """Somebody who waits for a room to have news."""
 
     def __init__(self) -> None:
         self.event = anyio.Event()

@@ -5,22 +5,25 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 
 from .addresses import Address, bind, parse_address
-from .bots import Bot
+from .bots import Bot, Signal, taken
 from .broker import Broker, InProcessBroker
 from .clock import Clock, SystemClock
 from .doors.door import Door
 from .doors.listener import Listener
 from .doors.telnet import TelnetDoor
 from .doors.text import TextDoor
+from .entries import Deletion
+from .errors import AddressError, ChatError, NoSuchMessage, Refused
+from .events import Deleted, History
 from .hooks import Admit, Hooks, OnMessage, OnPresence
 from .hub import Hub
 from .limits import Limits
@@ -76,6 +79,8 @@ class ChatAPI:
         self._listeners: list[Listener] = []
         self._listening: list[Listening] = []
         self._stopped = anyio.Event()
+        self._running = False  # whether the broker does what takes time
+        self._block = AsyncExitStack()
 
     @property
     def limits(self) -> Limits:
@@ -111,6 +116,31 @@ class ChatAPI:
         """How often each code of `DISCONNECTS` ended a membership, since the beginning."""
         return dict(self._hub.disconnects)
 
+    async def __aenter__(self) -> ChatAPI:
+        """Start what a broker that takes its time needs, for as long as the block lasts; `serve` does it too.
+
+        Only a chat that is not served, with such a broker, needs this. Raises what the broker's `run` raises.
+        """
+        failed: Exception | None = None
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            try:
+                await tasks.start(self._run_broker)
+            except (ChatError, OSError) as error:
+                failed = error  # raised below: out of the task group it would come wrapped
+            stack.callback(tasks.cancel_scope.cancel)
+            if failed is None:
+                self._block = stack.pop_all()
+        if failed is not None:
+            raise failed
+        return self
+
+    async def __aexit__(self, *exception: Any) -> bool | None:
+        """Wait until what was said is kept, for `Limits.drain` seconds at most, and stop."""
+        with anyio.move_on_after(self.limits.drain, shield=True):
+            await self._settled()
+        return await self._block.__aexit__(*exception)
+
     @asynccontextmanager
     async def join(
         self, name: str, room: str, *, history: int = 0, echo: bool = False, reads: bool = True
@@ -126,6 +156,7 @@ class ChatAPI:
         if self._poller is None:
             hub.timers.run(hub.clock.monotonic())  # nobody else does, where nothing is served
         shown, place = check_name(name), check_room(room)
+        await self._opened(place)
         bot = Bot(lambda bot: hub.enter(shown, place, bot, TEXT, echo, "", history), hub)
         assert bot.room is not None
         bot.room.listen(bot.client, reads)
@@ -133,6 +164,57 @@ class ChatAPI:
             yield bot
         finally:
             bot.leave()
+
+    async def history(self, room: str, *, before: int | None = None, limit: int = 100) -> History:
+        """A page of a room's history: the newest `limit` messages, or the newest ones before the seq `before`.
+
+        It reaches as far back as the broker keeps them, and opens the room where nobody is in it. Raises `Refused`
+        (``bad_room``, ``server_full``; ``unavailable`` where it cannot be read).
+        """
+        here = await self._opened(check_room(room))
+        before = here.seq + 1 if before is None else min(before, here.seq + 1)
+        page = here.page(before, limit)
+        if here.lacks(before, limit):
+            page = await _answer(lambda then: self._hub.read(here, before, limit, then))
+        return History(tuple(page[0]), page[1])
+
+    async def delete(self, room: str, seq: int, name: str) -> Deleted:
+        """Delete a message: its text is emptied, on disk too, and a `Deleted` by `name` follows in the room's log.
+
+        Returns once that is kept; cancelling it leaves that unknown. Raises `NoSuchMessage` where the room has no
+        message of that number, or its text is empty already, and `Refused` (``bad_name``, ``bad_room``;
+        ``unavailable`` where it cannot be kept).
+        """
+        deletion = Deletion(check_name(name), seq)
+        page = await self.history(room, before=seq + 1, limit=1)
+        if not page.messages or page.messages[0].seq != seq or not page.messages[0].text:
+            raise NoSuchMessage(f"{room!r} has no message {seq:,}, or none any more")
+        here = await self._opened(check_room(room))
+        await taken(deletion, lambda: here.submit(deletion))
+        return Deleted(deletion.seq, deletion.ts, deletion.name, deletion.target)
+
+    async def _opened(self, name: str) -> Room:
+        await _answer(lambda then: self._hub.prepare(name, then))
+        room = self._hub.room(name)
+        assert room is not None
+        return room
+
+    async def _run_broker(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        if self._running:
+            task_status.started()
+            return
+        self._running = True
+        try:
+            await self._hub.broker.run(task_status.started)
+        finally:
+            self._running = False
+
+    async def _settled(self) -> None:
+        """Wait until nothing is on its way through the broker."""
+        while unsettled := [room for room in self._hub.rooms.values() if not room.settled]:
+            news = Signal()
+            unsettled[0].wait(news)
+            await news.event.wait()
 
     async def serve(
         self,
@@ -146,7 +228,8 @@ class ChatAPI:
 
         With ``await task_group.start(chat.serve, …)`` it returns where it listens. Cancelling it closes every
         connection at once; `drain` does it in good order. Raises `AddressError`, `OSError` (an address is in use),
-        `Refused` (the lobby's name) and `RuntimeError` (this chat is being served already).
+        `StoreError` (the file of a durable broker), `Refused` (the lobby's name) and `RuntimeError` (this chat is
+        being served already).
         """
         if self._poller is not None:
             raise RuntimeError("this chat is being served already")
@@ -156,17 +239,25 @@ class ChatAPI:
             doors.append(("telnet", telnet_door, parse_address(telnet)))
         self._poller = poller = Poller(self._hub)
         self._stopped = anyio.Event()
+        failed: Exception | None = None
         try:
-            self._listening = [Listening(name, where) for name, door, at in doors for where in self._listen(door, at)]
             async with anyio.create_task_group() as tasks:
 
                 def spawn(awaitable: Awaitable[object], then: Callable[[object], None]) -> None:
                     tasks.start_soon(partial(self._await, awaitable, then))
 
-                self._hub.spawn = spawn
-                tasks.start_soon(poller.run)
-                task_status.started(self.listening)
-                await self._stopped.wait()
+                try:
+                    await tasks.start(self._run_broker)
+                    self._listening = [
+                        Listening(name, where) for name, door, at in doors for where in self._listen(door, at)
+                    ]
+                except (ChatError, AddressError, OSError) as error:
+                    failed = error  # raised below: out of the task group it would come wrapped
+                else:
+                    self._hub.spawn = spawn
+                    tasks.start_soon(poller.run)
+                    task_status.started(self.listening)
+                    await self._stopped.wait()
                 tasks.cancel_scope.cancel()
         finally:
             self._stop_listening()
@@ -178,6 +269,8 @@ class ChatAPI:
             self._hub.draining = False
             self._poller = None
             poller.close()
+        if failed is not None:
+            raise failed
 
     async def stopped(self) -> None:
         """Wait until `drain` has ended."""
@@ -243,6 +336,22 @@ class ChatAPI:
         if self._poller is not None:
             self._poller.eager = []
         self._listening.clear()
+
+
+async def _answer(ask: Callable[[Callable[[Any], None]], None]) -> Any:
+    """Ask for something that calls back, and wait until it has; raises the `Refused` that it calls back with."""
+    answers: list[object] = []
+    answered = anyio.Event()
+
+    def then(answer: object) -> None:
+        answers.append(answer)
+        answered.set()
+
+    ask(then)
+    await answered.wait()
+    if isinstance(answers[0], Refused):
+        raise answers[0]
+    return answers[0]
 
 
 def _new_key() -> str:

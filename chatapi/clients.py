@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
-from .entries import AnyEntry, Said
-from .errors import DISCONNECTS, Disconnect, Disconnected, NotDelivered, TextTooLong
+from .entries import AnyEntry, KeptEntry, Said
+from .errors import DISCONNECTS, Disconnect, Disconnected, NotDelivered, Refused, TextTooLong
 from .events import Whisper
 from .framing import clean
 from .limits import ITEM_COST
@@ -33,6 +33,10 @@ class Outlet(Protocol):
 
     def ended(self, reason: Disconnect, detail: str) -> None:
         """The client has left its room, not of its own will."""
+        ...
+
+    def refused(self, said: Said, reason: Refused) -> None:
+        """What the client said was not taken after all."""
         ...
 
     def replaced(self) -> None:
@@ -88,6 +92,7 @@ class Client:
         "_lane",
         "_leaves_at",
         "_log",
+        "_said",
         "address",
         "away",
         "echo",
@@ -125,6 +130,7 @@ class Client:
         self.end: int | None = None  # where its stream ends, once it has left
         self._leaves_at: int | None = None
         self._lane: deque[_Private | _Replay] | None = None
+        self._said: Said | None = None  # what it said last, where that had no place at once
         self.lane_size: int = 0
 
     def __repr__(self) -> str:
@@ -134,17 +140,28 @@ class Client:
 
     def say(self, block: bytes, count: int) -> None:
         """Say `count` messages to the room: cleaned UTF-8, each line ended by a line feed, the limit kept."""
-        self._there().submit(Said(self.id, self.name, block, count))
+        self.submit(Said(self.id, self.name, block, count))
 
     def post(self, text: str) -> None:
         """Say one message, of any number of lines, without waiting for anybody.
 
-        Control characters are removed; an empty text is dropped. Raises `TextTooLong` and `Disconnected`.
+        Control characters are removed; an empty text is dropped. Raises `TextTooLong` and `Disconnected`. Where the
+        log cannot take it after all, the log of the program says so.
         """
-        room = self._there()
         block = self.prepare(text)
         if block:
-            room.submit(Said(self.id, self.name, block, 1))
+            self.submit(Said(self.id, self.name, block, 1))
+
+    def submit(self, said: Said) -> None:
+        """Say what is prepared; raises `Disconnected`."""
+        room = self._there()
+        room.submit(said)
+        self._said = None if said.seq else said
+
+    @property
+    def waits(self) -> bool:
+        """Whether something that it said has no place yet: then the last of it has none."""
+        return self._said is not None and not self._said.seq
 
     def whisper(self, to: str, text: str) -> None:
         """Say something to one member of the room alone, behind everything that was delivered to it before.
@@ -273,7 +290,7 @@ class Client:
                 return None
             entries, at = self._log.read(at, item.stop, most)
             lane[0] = item._replace(at=at, begun=True)
-            if kept := [entry for entry in entries if entry.kept]:
+            if kept := [entry for entry in entries if isinstance(entry, KeptEntry)]:
                 return Passage(kept, item.live)
 
     def enter(self, room: Room) -> None:

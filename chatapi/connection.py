@@ -24,10 +24,10 @@ import anyio.lowlevel
 from .addresses import Address, parse_address
 from .dialogue import Dialogue
 from .errors import DISCONNECTS, Disconnected
-from .events import Message
+from .events import History, Message
 from .inbox import Inbox
 from .lifeline import Lifeline, Pace
-from .news import History, News, ProtocolError, State, Welcome
+from .news import News, ProtocolError, State, Welcome
 from .outbox import MOST_IN_FLIGHT
 
 

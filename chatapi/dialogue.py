@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias, cast
 from pydantic_core import from_json, to_json
 
 from .errors import DISCONNECTS, ChatError, Disconnect, Disconnected, NotDelivered, RefusalCode, Refused, TextTooLong
-from .events import Joined, Left, Message, Renamed, Whisper
+from .events import Deleted, Joined, Left, Message, Renamed, Whisper
 from .news import Gap, News, ProtocolError, Recovered, SendRefused, Welcome
 from .outbox import FRAME_BYTES, Outbox, Request
 
@@ -238,6 +238,11 @@ class Dialogue:
         self._ts = ts
         self._fresh = False
 
+    def _deleted(self, frame: _Frame) -> Deleted:
+        deleted = Deleted(_int(frame, "seq"), _int(frame, "ts"), _str(frame, "name"), _int(frame, "target"))
+        self._advance(deleted.seq, deleted.ts)
+        return deleted
+
     def _renamed(self, frame: _Frame) -> Renamed:
         renamed = Renamed(_int(frame, "seq"), _str(frame, "name"), _str(frame, "to"))
         own = self._answer(frame, renamed)
@@ -304,6 +309,7 @@ _HANDLERS: Final[dict[str, Callable[[Dialogue, _Frame], News | None]]] = {
     "joined": lambda _, frame: Joined(_int(frame, "seq"), _str(frame, "name")),
     "left": lambda _, frame: Left(_int(frame, "seq"), _str(frame, "name"), str(frame.get("reason", ""))),
     "renamed": Dialogue._renamed,
+    "deleted": Dialogue._deleted,
     "whisper": lambda _, frame: Whisper(_int(frame, "ts"), _str(frame, "name"), _str(frame, "text")),
     "members": Dialogue._answered,
     "rooms": Dialogue._answered,

@@ -1,4 +1,4 @@
-"""What a room's log holds: runs of messages, and the joins, leaves and renames between them.
+"""What a room's log holds: runs of messages and deletions, which are kept, and the joins, leaves and renames between.
 
 A run (`Said`) is what one member said in one go: its cleaned lines stay one block of bytes from the socket it
 came from to the sockets it goes to, so that a thousand lines cost about what one does.
@@ -6,19 +6,22 @@ came from to the sockets it goes to, so that a thousand lines cost about what on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
 
-from .events import Event, Joined, Left, Message, Renamed
+from .errors import Refused
+from .events import Deleted, Event, Joined, Left, Message, Renamed
 from .limits import ENTRY_COST
+
+REFUSED: Final = -1
+"""The seq of an entry that was not taken."""
 
 
 class Entry:
-    """One entry of a log. It covers `count` positions, from `position` on; `kept` ones have a seq of their own."""
+    """One entry of a log. It covers `count` positions, from `position` on."""
 
     __slots__ = ("name", "offset", "origin", "position", "seq")
 
-    kept = False
     count: int
     weight: int
 
@@ -27,7 +30,7 @@ class Entry:
         """The id of the member that caused it, on this node."""
         self.name: str = name
         self.seq: int = 0
-        """Given by the broker: the first message's number in a run, or the last one's before anything else."""
+        """Given by the broker, 0 until then: a run's first number, or for anything not kept the last one before it."""
         self.position: int = 0
         """Given by the log: where it stands."""
         self.offset: int = 0
@@ -43,29 +46,54 @@ class Entry:
         raise NotImplementedError
 
 
-class Said(Entry):
+class KeptEntry(Entry):
+    """An entry that counts: a broker gives it numbers and a time, and may keep it for ever."""
+
+    __slots__ = ("settled", "ts")
+
+    def __init__(self, origin: int, name: str) -> None:
+        super().__init__(origin, name)
+        self.ts: int = 0
+        """Given by the broker: the first message's time; the others follow microsecond by microsecond."""
+        self.settled: Callable[[Refused | None], None] | None = None
+        """Called once it has its place, or with the reason why it was refused, where somebody waits for that."""
+
+    def refuse(self, reason: Refused) -> None:
+        """It was not taken."""
+        self.seq = REFUSED
+        if self.settled is not None:
+            self.settled(reason)
+
+
+class Said(KeptEntry):
     """Messages that one member said in one go.
 
     `block` is cleaned UTF-8, every line ended by a line feed. With `count` 1 it is one message, which may have
-    several lines; otherwise every line is a message.
+    several lines; otherwise every line is a message. A message that was deleted is an empty line.
     """
 
-    __slots__ = ("block", "count", "ids", "ts", "weight")
-
-    kept = True
+    __slots__ = ("block", "count", "erased", "ids", "session", "weight")
 
     def __init__(
-        self, origin: int, name: str, block: bytes, count: int, ids: tuple[str | None, ...] | None = None
+        self,
+        origin: int,
+        name: str,
+        block: bytes,
+        count: int,
+        ids: tuple[str | None, ...] | None = None,
+        session: str = "",
     ) -> None:
         super().__init__(origin, name)
         self.ids: tuple[str | None, ...] | None = ids
         """What its author calls the messages, one for each, where it calls them anything."""
+        self.session: str = session
+        """The key of the session for which these ids hold."""
+        self.erased: bool = False
+        """Whether any of the messages was deleted."""
         self.block: bytes = block
         self.count: int = count
         self.weight: int = len(block) + count * len(name) + ENTRY_COST
         """What it costs the log, and about what it comes to when it is rendered."""
-        self.ts: int = 0
-        """Given by the broker: the first message's time; the others follow microsecond by microsecond."""
 
     def texts(self) -> list[str]:
         """The messages' texts."""
@@ -85,9 +113,41 @@ class Said(Entry):
         """The same run without the messages before `position`, for a cursor that points into it."""
         skip = position - self.position
         ids = self.ids[skip:] if self.ids else None
-        rest = Said(self.origin, self.name, self.block.split(b"\n", skip)[skip], self.count - skip, ids)
-        rest.seq, rest.ts, rest.position = self.seq + skip, self.ts + skip, position
+        rest = Said(self.origin, self.name, self.block.split(b"\n", skip)[skip], self.count - skip, ids, self.session)
+        rest.seq, rest.ts, rest.position, rest.erased = self.seq + skip, self.ts + skip, position, self.erased
         return rest
+
+    def erase(self, seq: int) -> None:
+        """Empty the text of one of the messages."""
+        self.block = without(self.block, self.count, seq - self.seq)
+        self.erased = True
+
+
+def without(block: bytes, count: int, index: int) -> bytes:
+    """The block of a run of `count` messages, the text of one of them emptied."""
+    if count == 1:
+        return b"\n"
+    lines = block.split(b"\n")
+    lines[index] = b""
+    return b"\n".join(lines)
+
+
+class Deletion(KeptEntry):
+    """A message was deleted."""
+
+    __slots__ = ("target",)
+
+    count = 1
+    weight = ENTRY_COST
+
+    def __init__(self, name: str, target: int) -> None:
+        super().__init__(0, name)
+        self.target: int = target
+        """The message's seq."""
+
+    def events(self) -> Iterator[Event]:
+        """One `Deleted`."""
+        yield Deleted(self.seq, self.ts, self.name, self.target)
 
 
 class Presence(Entry):
@@ -140,4 +200,5 @@ class NameChanged(Presence):
         yield Renamed(self.seq, self.name, self.to)
 
 
-AnyEntry: TypeAlias = Said | Arrived | Departed | NameChanged
+AnyKept: TypeAlias = Said | Deletion
+AnyEntry: TypeAlias = AnyKept | Arrived | Departed | NameChanged

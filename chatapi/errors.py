@@ -3,9 +3,11 @@
 ::
 
     ChatError
-    ├── Refused          a handshake, a name, a room or a rename was turned down (has a `code`)
+    ├── Refused          a handshake, a name, a room, a rename or a message was turned down (has a `code`)
     ├── NotDelivered     a whisper could not be handed over
     ├── TextTooLong      a text is over the limit
+    ├── StoreError       the file of a durable broker cannot be used
+    ├── NoSuchMessage    there is no message of that number to delete
     └── Disconnected     a member's place in its room has ended (has a `reason` from the table)
 
 ``AddressError`` (a ``ValueError``) stands apart: it is about a wrong argument, not about a chat.
@@ -20,7 +22,7 @@ from typing import Final
 
 
 class RefusalCode(str, Enum):
-    """Why a handshake (or a later join or rename) is refused; the `code` of its one line of JSON."""
+    """Why a handshake (or a later join, rename or message) is refused; the `code` of its one line of JSON."""
 
     BAD_HANDSHAKE = "bad_handshake"
     HANDSHAKE_TOO_LARGE = "handshake_too_large"
@@ -33,6 +35,7 @@ class RefusalCode(str, Enum):
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
     SERVER_ERROR = "server_error"
+    UNAVAILABLE = "unavailable"
     DRAINING = "draining"
 
     __str__ = str.__str__
@@ -112,6 +115,14 @@ class NotDelivered(ChatError):
 
 class TextTooLong(ChatError):
     """A text has more bytes of UTF-8 than the limit `line_bytes` allows."""
+
+
+class StoreError(ChatError):
+    """The file that a durable broker keeps its rooms in cannot be opened or read: the text says which and why."""
+
+
+class NoSuchMessage(ChatError):
+    """A room has no message of this number, or none any more."""
 
 
 class Disconnected(ChatError):

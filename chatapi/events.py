@@ -59,5 +59,29 @@ class Whisper:
     text: str
 
 
-Event: TypeAlias = Message | Joined | Left | Renamed | Whisper
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A message was deleted: it keeps its number, and its text is gone."""
+
+    seq: int
+    """The deletion's own number in its room's log: it counts like a message."""
+    ts: int
+    """When the log took it: microseconds since 1970."""
+    name: str
+    """Who deleted it."""
+    target: int
+    """The `seq` of the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A piece of a room's history."""
+
+    messages: tuple[Message, ...]
+    """In the room's order, the oldest first."""
+    more: bool
+    """Whether there are older ones; ask on with ``before=messages[0].seq``."""
+
+
+Event: TypeAlias = Message | Joined | Left | Renamed | Whisper | Deleted
 """Everything that ``async for event in bot`` can yield."""

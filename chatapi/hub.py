@@ -10,19 +10,22 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
-from .broker import Broker
+from .arrivals import Arrival
+from .broker import Broker, Outcome, Past, unavailable
 from .clients import Client, Outlet
 from .clock import Clock
-from .entries import AnyEntry
+from .entries import AnyEntry, AnyKept, Said
 from .errors import RefusalCode, Refused
 from .events import Joined, Left, Renamed
 from .fanout import fan_out
-from .handshake import Handshake
+from .handshake import Handshake, Resume
 from .hooks import Hooks, Spawn, checked, outcome
 from .limits import Limits
+from .log import Page, newest_of
 from .names import check_room, name_key
 from .render import JSON, Style
 from .rooms import Room
@@ -31,6 +34,8 @@ from .timers import Timers
 
 _logger = logging.getLogger("chatapi")
 
+_LOADED: Final = 1.0
+"""Seconds that a room which was loaded stays, though nobody has entered it yet."""
 CROWD = 256
 """Entries that may wait for the fan-out while more is read: each may be as large as one read."""
 
@@ -106,17 +111,51 @@ class Hub:
         self._new_key = new_key
         self._ids = count(1)
         self._log_bytes = 0
+        self._opening: dict[str, list[Outcome]] = {}  # who waits for which room to be loaded
         self._empty: dict[Room, None] = {}  # rooms that keep their history, the longest empty first
         self._news: dict[Room, None] = {}
         self._runnable: dict[Runnable, None] = {}
         self._evicted: dict[str, float] = {}  # names and addresses, with the time until which they are not waited for
-        broker.attach(self._deliver)
+        broker.attach(self)
 
     # Coming, going, moving
 
     def room(self, name: str) -> Room | None:
         """The room of this name, if there is one."""
         return self.rooms.get(name_key(name))
+
+    def prepare(self, room: str, then: Outcome, resume: Resume | None = None) -> None:
+        """Call `then`, at once or later, when a room can be entered, by one who resumes or not; or with why not.
+
+        `room` is a checked name. A room that is loaded stays so for a while, also where nobody enters it.
+        """
+        Arrival(self, room, resume, then).go()
+
+    def load(self, name: str, then: Outcome) -> None:
+        """Have the broker tell what there is of a room that is not open, then call back."""
+        key = name_key(name)
+        waiting = self._opening.setdefault(key, [])
+        waiting.append(then)
+        if len(waiting) == 1:
+            limits = self.limits
+            most = limits.history, limits.log_bytes // 2
+            self.broker.open(key, name, self._new_key(), *most, partial(self._loaded, key))
+
+    def _loaded(self, key: str, past: Past | Refused) -> None:
+        reason = past if isinstance(past, Refused) else None
+        if isinstance(past, Past):
+            try:
+                self._make_way()
+            except Refused as refused:
+                self.broker.close(key)
+                reason = refused
+            else:
+                room = self.rooms[key] = Room(past, self)
+                self.grew(room.log.held)
+        for then in self._opening.pop(key):
+            then(reason)
+        if reason is None and not len(room) and self.rooms.get(key) is room:
+            self._let_be(room, max(self.limits.keep if room.seq else 0, _LOADED))
 
     def enter(
         self,
@@ -131,8 +170,9 @@ class Hub:
     ) -> Client:
         """A new client in a room, its cursor at the head, with the last `history` messages to be shown first.
 
-        `name` and `room` are checked names; `id` is that of who comes back. Raises `Refused` (``name_taken``,
-        ``room_full``, ``server_full``, ``draining``).
+        `name` and `room` are checked names; `id` is that of who comes back. The room must be `prepare`d, where the
+        broker takes its time to open one. Raises `Refused` (``name_taken``, ``room_full``, ``server_full``,
+        ``draining``).
         """
         if self.draining:
             raise Refused(RefusalCode.DRAINING, "the server is shutting down; try again in a few seconds")
@@ -155,6 +195,8 @@ class Hub:
         if client is None:
             ident = None if ticket is None else ticket.id
             client = self.enter(handshake.name, handshake.room, outlet, JSON, echo, address, id=ident)
+        if ticket is None and resume is not None:
+            ticket = self.tickets.revive(resume.session, client)
         self.tickets.issue(client, ticket)
         room = client.room
         assert room is not None
@@ -194,34 +236,48 @@ class Hub:
             self.disconnects["connection_lost"] += 1
             _logger.info("%s left from %s: %s", client.name, client.address, "connection_lost")
 
+    def read(self, room: Room, before: int, most: int, then: Callable[[Page | Refused], None]) -> None:
+        """Call `then`, at once or later, with a page of what the broker keeps of a room."""
+
+        def found(entries: Sequence[AnyKept] | Refused) -> None:
+            if isinstance(entries, Refused):
+                then(entries)
+            else:
+                then(newest_of(reversed(entries), room.first, before, most))
+
+        self.broker.read(room.key, before, most + 1, room.log.max_bytes, found)
+
     def move(self, client: Client, room: str) -> None:
         """Take a client to another room; where it is refused, it stays.
 
         It must be `ready_to_leave`, or messages would be left behind. Raises `Refused` (also ``bad_room``).
         """
-        target = self._open(check_room(room))
-        if target is not client.room:
+        target, before = self._open(check_room(room)), client.room
+        if target is not before:
             target.check_free(client.key)
-            if client.room is not None:
-                client.room.leave(client, "moved")
+            if before is not None:
+                before.leave(client, "moved")
+                _logger.info("%s went from %s to %s", client.name, before.name, target.name)
             target.join(client)
 
     def _open(self, name: str) -> Room:
         key = name_key(name)
         room = self.rooms.get(key)
         if room is None:
-            if len(self.rooms) >= self.limits.rooms:
-                if not self._empty:
-                    raise Refused(
-                        RefusalCode.SERVER_FULL, f"no room can be added; rooms allowed: {self.limits.rooms:,}"
-                    )
-                self._close(next(iter(self._empty)))
-            room = self.rooms[key] = Room(name, self._new_key(), self)
-            self.broker.open(key, room.epoch)
-        elif room in self._empty:  # somebody is about to enter: from here on it does not give way
-            del self._empty[room]
-            self.timers.clear(room)
+            reasons: list[Refused | None] = []
+            self.load(name, reasons.append)
+            room = self.rooms.get(key)
+            if room is None:
+                raise (reasons[0] if reasons else None) or unavailable(f"{name!r} is being loaded; try again")
+        self.needed(room)
         return room
+
+    def _make_way(self) -> None:
+        """See that one more room can be open; raises `Refused` (``server_full``)."""
+        if len(self.rooms) >= self.limits.rooms:
+            if not self._empty:
+                raise Refused(RefusalCode.SERVER_FULL, f"no room can be added; rooms allowed: {self.limits.rooms:,}")
+            self._close(next(iter(self._empty)))
 
     # What rooms tell (the Keeper that they expect)
 
@@ -239,16 +295,25 @@ class Hub:
             else:
                 self.call(news)
 
+    def needed(self, room: Room) -> None:
+        """Somebody is about to enter or change an empty room: from here on it does not give way to another."""
+        if room in self._empty:
+            del self._empty[room]
+            self.timers.clear(room)
+
     def emptied(self, room: Room) -> None:
         """Nobody is in a room: it is freed once its history is past its keep time."""
-        if not room.settled:
-            return
-        if room.seq and self.limits.keep:
-            self._empty[room] = None
-            self.timers.set(room, self.clock.monotonic() + self.limits.keep, lambda now: self._close(room))
-            self.wake()  # it may be the only deadline there is
-        else:
+        if room.settled:
+            self._let_be(room, self.limits.keep if room.seq else 0)
+
+    def _let_be(self, room: Room, seconds: float) -> None:
+        """Nobody is in a room: close it, now or so many seconds later."""
+        if not seconds:
             self._close(room)
+            return
+        self._empty[room] = None
+        self.timers.set(room, self.clock.monotonic() + seconds, lambda now: self._close(room))
+        self.wake()  # it may be the only deadline there is
 
     def _close(self, room: Room) -> None:
         self._empty.pop(room, None)
@@ -290,8 +355,29 @@ class Hub:
         now = self.clock.monotonic()
         return all(self._evicted.get(who, 0) <= now for who in _marks(client))
 
-    def _deliver(self, room: str, entries: Sequence[AnyEntry]) -> None:
+    def refused(self, room: Room, said: Said, author: Client | None, reason: Refused) -> None:
+        """The broker did not take what somebody said: its author is told, or the log where nobody can be."""
+        if said.session and (ticket := self.tickets.find(said.session)) is not None:
+            ticket.forget(said)
+        if author is not None:
+            author.outlet.refused(said, reason)
+        elif said.settled is None and not said.session:  # who has a session asks again when it comes back
+            _logger.warning("messages of %s in %s were not kept: %s", said.name, room.name, reason.detail)
+
+    # What the broker tells (the Rooms that it expects)
+
+    def deliver(self, room: str, entries: Sequence[AnyEntry]) -> None:
+        """Entries of a room in their final order."""
         self.rooms[room].deliver(entries)
+
+    def refuse(self, room: str, entries: Sequence[AnyKept], reason: Refused) -> None:
+        """Entries that were not taken."""
+        self.rooms[room].refuse(entries, reason)
+
+    def trimmed(self, room: str, first: int) -> None:
+        """What comes before `first` is not kept any more."""
+        if (found := self.rooms.get(room)) is not None:
+            found.first = max(found.first, first)
 
     # Work
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
+from typing import TypeAlias
 
-from .entries import AnyEntry, Arrived, Said
+from .entries import AnyEntry, AnyKept, Arrived, KeptEntry, Said
+from .events import Message
+
+Page: TypeAlias = tuple[list[Message], bool]
+"""Messages, oldest first, and whether there are older ones."""
 
 _position = attrgetter("position")
 _seq = attrgetter("seq")
@@ -17,9 +23,9 @@ _GONE = Arrived(0, "")
 class Log:
     """An append-only list of entries that forgets its oldest ones.
 
-    Positions count messages, joins, leaves and renames from 0; they are internal and never reused. `tail` is the
-    oldest position still held, `head` the one that the next entry gets; ``head - cursor`` is how far behind a
-    cursor is, and a cursor before `tail` has lost its place.
+    Positions count messages, joins, leaves and renames; they are internal and never reused. What is put in front may
+    have negative ones. `tail` is the oldest position still held, `head` the one that the next entry gets;
+    ``head - cursor`` is how far behind a cursor is, and a cursor before `tail` has lost its place.
     """
 
     __slots__ = ("_entries", "_gone", "head", "max_bytes", "max_entries", "written")
@@ -50,6 +56,16 @@ class Log:
         self._entries.append(entry)
         self.head += entry.count
         self.written += entry.weight
+        self._trim(self.max_bytes)
+
+    def prepend(self, entries: Sequence[AnyKept]) -> None:
+        """Hold these entries again, which come right before the oldest one that is held."""
+        position, offset = self.tail, self.written - self.held
+        for entry in reversed(entries):
+            position -= entry.count
+            offset -= entry.weight
+            entry.position, entry.offset = position, offset
+        self._entries[self._gone : self._gone] = entries
         self._trim(self.max_bytes)
 
     def shrink(self, to_bytes: int) -> None:
@@ -96,17 +112,17 @@ class Log:
         while messages > 0 and i > self._gone:
             i -= 1
             entry = self._entries[i]
-            if entry.kept:
+            if isinstance(entry, KeptEntry):
                 position = entry.position + max(0, entry.count - messages)
                 messages -= entry.count
         return position
 
-    def entry_of(self, seq: int) -> Said | None:
-        """The run that holds the message of this number, if it is still held."""
+    def entry_of(self, seq: int) -> AnyKept | None:
+        """The entry that holds the message or deletion of this number, if it is still held."""
         i = bisect_right(self._entries, seq, lo=self._gone, key=_seq) - 1
         while i >= self._gone:
             entry = self._entries[i]
-            if isinstance(entry, Said):
+            if isinstance(entry, KeptEntry):
                 return entry if entry.seq <= seq < entry.seq + entry.count else None
             i -= 1
         return None
@@ -114,10 +130,34 @@ class Log:
     def oldest_seq(self) -> int:
         """The number of the oldest message that is held; 0 where none is."""
         held = islice(self._entries, self._gone, None)
-        return next((entry.seq for entry in held if entry.kept), 0)
+        return next((entry.seq for entry in held if isinstance(entry, KeptEntry)), 0)
+
+    def before(self, seq: int) -> Iterator[AnyKept]:
+        """The kept entries that begin before `seq`, the newest first."""
+        i = bisect_left(self._entries, seq, lo=self._gone, key=_seq)
+        while i > self._gone:
+            i -= 1
+            entry = self._entries[i]
+            if isinstance(entry, KeptEntry) and entry.seq < seq:
+                yield entry
 
     def behind_by(self, fraction: float) -> int:
         """The position before which a cursor lags by more than this much of the log, in bytes or in entries."""
         i = bisect_left(self._entries, self.written - fraction * self.max_bytes, lo=self._gone, key=_offset)
         by_bytes = self._entries[i].position if i < len(self._entries) else self.head
         return max(by_bytes, self.head - int(fraction * self.max_entries))
+
+
+def newest_of(entries: Iterable[AnyKept], first: int, before: int, most: int) -> Page:
+    """The newest `most` messages from `first` on and before `before`, oldest first, and whether there are older ones.
+
+    `entries` come newest first.
+    """
+    found: list[Message] = []
+    for entry in entries if most > 0 else ():
+        for message in reversed(list(entry.events())):
+            if isinstance(message, Message) and first <= message.seq < before:
+                if len(found) == most:
+                    return found[::-1], True
+                found.append(message)
+    return found[::-1], False

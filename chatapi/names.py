@@ -44,6 +44,15 @@ def check_room(raw: str) -> str:
     return _check(raw, ROOM_CHARS, RefusalCode.BAD_ROOM, "room")
 
 
+def is_room(name: str) -> bool:
+    """Whether this can be a room's name."""
+    try:
+        check_room(name)
+    except Refused:
+        return False
+    return True
+
+
 def name_key(name: str) -> str:
     """What two spellings of the same name have in common: the case-folded NFKC form."""
     if name.isascii():

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from .errors import ChatError, Disconnect
-from .events import Event, Message
+from .events import Event
 
 
 class State(str, Enum):
@@ -91,16 +91,6 @@ class Gap:
 
 News: TypeAlias = Event | Welcome | Lost | Recovered | Gap
 """Everything that ``async for event in room`` can yield."""
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """A piece of a room's history."""
-
-    messages: tuple[Message, ...]
-    """In the room's order, the oldest first."""
-    more: bool
-    """Whether there are older ones; ask on with ``before=messages[0].seq``."""
 
 
 class Unreachable(ChatError):

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol
 
 from pydantic_core import to_json
 
-from .entries import AnyEntry, Arrived, Departed, NameChanged, Said
+from .entries import AnyEntry, Arrived, Deletion, Departed, NameChanged, Said
 from .errors import Disconnect
 from .events import Whisper
 
@@ -53,6 +53,8 @@ class TextStyle(NamedTuple):
         """An entry as everybody but its author gets it."""
         if isinstance(entry, Said):
             prefix = entry.name.encode() + self.joint
+            if entry.erased:
+                return b"".join(prefix + line + self.end for line in entry.block.split(b"\n") if line)
             return prefix + entry.block[:-1].replace(b"\n", self.end + prefix) + self.end
         if not self.notices:
             return b""
@@ -60,6 +62,8 @@ class TextStyle(NamedTuple):
             return self.line(f"{entry.name} joined")
         if isinstance(entry, Departed):
             return self.line(f"{entry.name} left" + _BECAUSE.get(entry.reason, f" ({entry.reason})"))
+        if isinstance(entry, Deletion):
+            return self.line(f"{entry.name} deleted a message")
         return b"" if entry.quiet else self.line(f"{entry.name} is now {entry.to}")
 
     def own(self, entry: AnyEntry, echo: bool) -> bytes:
@@ -103,6 +107,8 @@ class JsonStyle:
             return frame("joined", seq=entry.seq, name=entry.name)
         if isinstance(entry, Departed):
             return frame("left", seq=entry.seq, name=entry.name, reason=entry.reason)
+        if isinstance(entry, Deletion):
+            return frame("deleted", seq=entry.seq, ts=entry.ts, name=entry.name, target=entry.target)
         return b"" if entry.quiet else frame("renamed", seq=entry.seq, name=entry.name, to=entry.to)
 
     def own(self, entry: AnyEntry, echo: bool) -> bytes:

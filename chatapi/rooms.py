@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from heapq import nsmallest
 from typing import Protocol
 
-from .broker import Broker
+from .broker import Broker, Past
 from .clients import Client
 from .clock import Clock
-from .entries import AnyEntry, Arrived, Departed, NameChanged, Said
+from .entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
 from .errors import RefusalCode, Refused
 from .events import Joined, Left, Message, Renamed
-from .limits import CHUNK_BYTES, ROUND_SHARE, TICK, Limits
-from .log import Log
+from .limits import ROUND_SHARE, TICK, Limits
+from .log import Log, Page, newest_of
 from .names import name_key
 from .pressure import Pressure, Sender
 from .timers import Timers
@@ -36,6 +36,10 @@ class Keeper(Protocol):
         """Somebody joined, left or has another name."""
         ...
 
+    def needed(self, room: Room) -> None:
+        """A room that nobody is in has something on its way: `emptied` follows."""
+        ...
+
     def emptied(self, room: Room) -> None:
         """The last member left, or the last thing on its way came back."""
         ...
@@ -46,6 +50,10 @@ class Keeper(Protocol):
 
     def evicted(self, client: Client) -> None:
         """A member was disconnected for being slow."""
+        ...
+
+    def refused(self, room: Room, said: Said, author: Client | None, reason: Refused) -> None:
+        """The broker did not take what somebody said; `author` is there where it still has a connection."""
         ...
 
     def reserved_for(self, client: Client) -> float | None:
@@ -70,6 +78,7 @@ class Room:
         "behind",
         "current",
         "epoch",
+        "first",
         "fresh",
         "key",
         "limits",
@@ -80,17 +89,21 @@ class Room:
         "ts",
     )
 
-    def __init__(self, name: str, epoch: str, keeper: Keeper) -> None:
-        self.name: str = name
-        self.key: str = name_key(name)
-        self.epoch: str = epoch
+    def __init__(self, past: Past, keeper: Keeper) -> None:
+        self.name: str = past.name
+        self.key: str = name_key(past.name)
+        self.epoch: str = past.epoch
         """Names this life of the room's log."""
         self.limits: Limits = keeper.limits
         self.log: Log = Log(self.limits.log_bytes, self.limits.log_entries)
-        self.seq: int = 0
-        """The `seq` of the newest message; 0 before the first."""
-        self.ts: int = 0
-        """The `ts` of the newest message, in microseconds since 1970."""
+        self.seq: int = past.seq
+        """The `seq` of the newest message or deletion; 0 before the first."""
+        self.ts: int = past.ts
+        """Its `ts`, in microseconds since 1970."""
+        self.first: int = past.first
+        """The `seq` of the oldest message that the broker may still have; those before it are not shown any more."""
+        for entry in past.tail:
+            self.log.append(entry)
         self._keeper = keeper
         self._members: dict[str, Client] = {}
         self._pressure = Pressure()
@@ -126,31 +139,40 @@ class Room:
         return self._members.get(name_key(name))
 
     def history(self, messages: int) -> list[Message]:
-        """The last `messages` messages, oldest first, as far as the log still holds them."""
-        return self._messages(self.log.back(messages), self.log.head)
+        """The last `messages` messages, oldest first, as far as the room's own log still holds them.
 
-    def page(self, before: int, most: int) -> tuple[list[Message], bool]:
-        """The newest messages with a `seq` below `before`, and whether the log holds older ones."""
-        log = self.log
-        before = min(before, self.seq + 1)
-        last = log.entry_of(before - 1)
-        if last is None or most <= 0:
-            return [], False
-        stop = last.position + (before - last.seq)
-        oldest = log.oldest_seq()
-        first = max(oldest, before - most)
-        run = log.entry_of(first)
-        start = stop if run is None else run.position + (first - run.seq)
-        return [message for message in self._messages(start, stop) if message.seq < before], first > oldest
+        `ChatAPI.history` reads on in what a durable broker keeps.
+        """
+        return self.page(self.seq + 1, messages)[0]
 
-    def _messages(self, start: int, stop: int) -> list[Message]:
-        """The messages between two positions, and the rest of the last one's run."""
-        messages: list[Message] = []
-        while start < stop:
-            entries, start = self.log.read(start, stop, CHUNK_BYTES)
-            for entry in entries:
-                messages += [event for event in entry.events() if isinstance(event, Message)]
-        return messages
+    def page(self, before: int, most: int) -> Page:
+        """The newest messages with a `seq` below `before` in the room's own log, and whether there are older ones."""
+        messages, more = newest_of(self.log.before(before), self.first, before, most)
+        return messages, more or (bool(messages) and self._keeper.broker.keeps and self.first < self.oldest)
+
+    def lacks(self, before: int, most: int) -> bool:
+        """Whether the broker may have messages for this page that the room's own log does not hold any more."""
+        return self._keeper.broker.keeps and self.first < self.oldest and len(self.page(before, most)[0]) < most
+
+    @property
+    def oldest(self) -> int:
+        """The `seq` of the oldest message or deletion in the room's own log, or of the next one where it has none."""
+        return self.log.oldest_seq() or self.seq + 1
+
+    def missing(self, epoch: str, seq: int) -> int:
+        """How many that come before the oldest in the log one must have to `recover`; 0 where nothing would help."""
+        seq = max(seq, 1)
+        helps = self._keeper.broker.keeps and epoch == self.epoch and self.first <= seq < self.oldest
+        return self.oldest - seq if helps else 0
+
+    def recall(self, entries: Sequence[AnyKept]) -> None:
+        """Hold entries again that the broker has kept, as far as they come right before the oldest one held."""
+        before = self.oldest
+        known = [entry for entry in entries if entry.seq < before]
+        if known and known[-1].seq + known[-1].count == before:
+            held = self.log.held
+            self.log.prepend(known)
+            self._keeper.grew(self.log.held - held)
 
     def recover(self, epoch: str, seq: int, ts: int) -> int | str:
         """The position behind the message `seq` that was given at `ts`, or the reason why there is none."""
@@ -159,9 +181,11 @@ class Room:
         if seq > self.seq:
             return "diverged"
         if seq == 0:
-            return self.log.tail if self.log.oldest_seq() == 1 or self.seq == 0 else "trimmed"
+            return self.log.tail if max(self.oldest, self.first) == 1 else "trimmed"
+        if seq == self.seq:
+            return self.log.head if ts == self.ts else "diverged"
         run = self.log.entry_of(seq)
-        if run is None:
+        if run is None or seq < self.first:
             return "trimmed"
         return run.position + seq - run.seq + 1 if run.ts + seq - run.seq == ts else "diverged"
 
@@ -228,6 +252,8 @@ class Room:
 
     def submit(self, entry: AnyEntry) -> None:
         """Hand an entry to the broker; it comes back through `deliver`."""
+        if not self._members:
+            self._keeper.needed(self)
         self._in_hand += entry.weight
         self._keeper.broker.submit(self.key, (entry,))
 
@@ -238,8 +264,12 @@ class Room:
         for entry in entries:
             log.append(entry)
             self._in_hand -= entry.weight
-            if isinstance(entry, Said):
+            if isinstance(entry, KeptEntry):
                 self.seq, self.ts = entry.seq + entry.count - 1, entry.ts + entry.count - 1
+                if isinstance(entry, Deletion):
+                    self._erase(entry.target)
+                if entry.settled is not None:
+                    entry.settled(None)
         self._keeper.grew(log.held - held)
         if self.current:
             self.fresh += entries
@@ -251,6 +281,30 @@ class Room:
             client.outlet.wake()
         if not self._members and not self._in_hand:
             self._keeper.emptied(self)
+
+    def refuse(self, entries: Sequence[AnyKept], reason: Refused) -> None:
+        """The broker did not take these entries: whoever said them is told."""
+        for entry in entries:
+            self._in_hand -= entry.weight
+            entry.refuse(reason)
+            if isinstance(entry, Said):
+                author = self.current.get(entry.origin) or self.behind.get(entry.origin)
+                self._keeper.refused(self, entry, author, reason)
+        if not self.congested:
+            self._pressure.resume()
+        if not self._members and not self._in_hand:
+            self._keeper.emptied(self)
+
+    def claim(self, client: Client, id: str, seq: int) -> None:  # noqa: A002
+        """This message, which was said in another life of this server, is the client's own, under that id."""
+        said = self.log.entry_of(seq)
+        if isinstance(said, Said) and said.count == 1:
+            said.origin, said.ids = client.id, (id,)
+
+    def _erase(self, target: int) -> None:
+        said = self.log.entry_of(target)
+        if isinstance(said, Said):
+            said.erase(target)
 
     @property
     def settled(self) -> bool:

@@ -19,12 +19,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any
 
-from .broker import Broker, Deliver, InProcessBroker, Sequencer
+from .broker import Broker, InProcessBroker, Opened, Past, Read, Recalled, Rooms, Sequencer
 from .doors.connection import Connection
 from .doors.door import Door
 from .doors.telnet import TelnetDoor
 from .doors.text import TextDoor
-from .entries import AnyEntry
+from .entries import AnyEntry, Deletion, Said
+from .errors import Refused
 from .hooks import Hooks
 from .hub import Hub
 from .limits import TICK, Limits
@@ -169,45 +170,78 @@ class Peer:
 
 
 class LateBroker:
-    """A broker that delivers when the test says, as one that waits for a disk or a network would, only worse."""
+    """A broker that answers when the test says, as one that waits for a disk or a network would, only worse.
 
-    def __init__(self, clock: VirtualClock) -> None:
+    With ``opens_late`` rooms are opened late too; `failing` makes it refuse, as with a disk that is full.
+    """
+
+    keeps = False
+
+    def __init__(self, clock: VirtualClock, *, opens_late: bool = False) -> None:
         self._clock = clock
-        self._rooms: dict[str, Sequencer] = {}
-        self._pending: deque[tuple[str, AnyEntry]] = deque()
-        self._deliver: Deliver | None = None
+        self._opens_late = opens_late
+        self._logs: dict[str, Sequencer] = {}
+        self._pending: deque[tuple[str, AnyEntry] | Callable[[], None]] = deque()
+        self._rooms: Rooms | None = None
+        self.failing: Refused | None = None
+        """Why nothing is taken, while that is so."""
 
     @property
     def pending(self) -> int:
-        """Entries that were submitted and not yet delivered."""
+        """What was asked and not yet answered."""
         return len(self._pending)
 
-    def attach(self, deliver: Deliver) -> None:
-        """Learn where to deliver to."""
-        self._deliver = deliver
+    def attach(self, rooms: Rooms) -> None:
+        """Learn whom to speak to."""
+        self._rooms = rooms
 
-    def open(self, room: str, epoch: str) -> None:
+    async def run(self, started: Callable[[], None]) -> None:
+        """Nothing here happens by itself."""
+        started()
+
+    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
         """Begin to count a room."""
-        self._rooms[room] = Sequencer(epoch, self._clock)
+        self._logs[room] = Sequencer(epoch, self._clock)
+        if self._opens_late:
+            self._pending.append(lambda: then(Past(epoch, name)))
+        else:
+            then(Past(epoch, name))
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
         """Keep them for later."""
         self._pending.extend((room, entry) for entry in entries)
 
+    def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
+        """There is nothing but what the room holds itself."""
+        then(())
+
+    def sent(self, session: str, then: Recalled) -> None:
+        """Sessions live as long as the process."""
+        then({})
+
     def close(self, room: str) -> None:
         """Forget a room."""
-        del self._rooms[room]
+        del self._logs[room]
 
     def release(self, most: int | None = None) -> int:
-        """Deliver the oldest `most` entries, or all of them; returns how many there were."""
-        assert self._deliver is not None
+        """Answer the oldest `most` of what was asked, or all of it; returns how many there were."""
         released = 0
         while self._pending and (most is None or released < most):
-            room, entry = self._pending.popleft()
-            self._rooms[room].stamp(entry)
-            self._deliver(room, (entry,))
+            asked = self._pending.popleft()
+            if isinstance(asked, tuple):
+                self._settle(*asked)
+            else:
+                asked()
             released += 1
         return released
+
+    def _settle(self, room: str, entry: AnyEntry) -> None:
+        assert self._rooms is not None
+        if self.failing is not None and isinstance(entry, Said | Deletion):
+            self._rooms.refuse(room, (entry,), self.failing)
+        else:
+            self._logs[room].stamp(entry)
+            self._rooms.deliver(room, (entry,))
 
 
 class ChatKit:

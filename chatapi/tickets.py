@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from .broker import Sent
 from .clients import Client
 from .clock import Clock
 from .entries import Said
 from .limits import Limits
 
 if TYPE_CHECKING:
-    from .rooms import Room
     from .timers import Timers
 
 
@@ -25,7 +25,7 @@ class Kept(NamedTuple):
 class Ticket:
     """One session: it outlives connections, renames and room changes."""
 
-    __slots__ = ("_last", "_limits", "_on_their_way", "_said", "client", "id", "key")
+    __slots__ = ("_limits", "_on_their_way", "_said", "client", "id", "key")
 
     def __init__(self, key: str, client: Client, limits: Limits) -> None:
         self.key: str = key
@@ -37,15 +37,6 @@ class Ticket:
         self._limits = limits
         self._said: dict[str, tuple[Said | Kept, float]] = {}
         self._on_their_way: list[str] = []  # ids of those that had no seq yet when this was looked at last
-        self._last: tuple[Room, Said] | None = None
-
-    def said(self, room: Room, said: Said) -> None:
-        """The member said this last: once it has its `seq`, everything before it in this room has."""
-        self._last = room, said
-
-    def waits(self, room: Room) -> bool:
-        """Whether something that the member said in this room is still on its way through the broker."""
-        return self._last is not None and self._last[0] is room and not self._last[1].seq
 
     def remember(self, id: str, said: Said | Kept, now: float) -> None:  # noqa: A002
         """The member said this under that id."""
@@ -56,6 +47,13 @@ class Ticket:
         self._forget_texts()
         if len(self._said) > self._limits.remember_ids:
             del self._said[next(iter(self._said))]
+
+    def forget(self, said: Said) -> None:
+        """This was refused: under its ids nothing was said."""
+        for id in said.ids or ():  # noqa: A001
+            known = self._said.get(id) if id is not None else None
+            if id is not None and known is not None and known[0] is said:
+                del self._said[id]
 
     def _forget_texts(self) -> None:
         """Keep of what has its place no more than the place."""
@@ -82,6 +80,7 @@ class Tickets:
         self._timers = timers
         self._new_key = new_key
         self._tickets: dict[str, Ticket] = {}
+        self._before: dict[str, Mapping[str, Sent]] = {}  # what keys of another life of this server stand for
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -89,6 +88,23 @@ class Tickets:
     def find(self, key: str) -> Ticket | None:
         """The ticket with this key, if there is one."""
         return self._tickets.get(key)
+
+    def was(self, key: str, sent: Mapping[str, Sent]) -> None:
+        """A key is about to be shown that another life of this server has given; this is what was said under it."""
+        if sent and key not in self._tickets:
+            self._before[key] = sent
+
+    def revive(self, key: str, client: Client) -> Ticket | None:
+        """The ticket of another life of this server, for a client that has come in with its key."""
+        sent = self._before.pop(key, None)
+        if sent is None or key in self._tickets:
+            return None
+        ticket, now, room = Ticket(key, client, self._limits), self._clock.monotonic(), client.room
+        for id, place in sent.items():  # noqa: A001
+            ticket.remember(id, Kept(place.seq, place.ts), now)
+            if room is not None and room.key == place.room:
+                room.claim(client, id, place.seq)
+        return ticket
 
     def issue(self, client: Client, ticket: Ticket | None) -> Ticket:
         """A ticket for a client that has come in; the one it has shown, if it has."""

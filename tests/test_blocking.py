@@ -17,8 +17,8 @@ from chatapi import ChatAPI
 from chatapi.blocking import BlockingConnection, connect_sync
 from chatapi.connection import Connection
 from chatapi.errors import Disconnected, NotDelivered, Refused
-from chatapi.events import Message
-from chatapi.news import History, State, Welcome
+from chatapi.events import History, Message
+from chatapi.news import State, Welcome
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -18,11 +18,10 @@ from chatapi import ChatAPI, inbox, lifeline
 from chatapi.blocking import ConnectArguments
 from chatapi.connection import Connection, connect
 from chatapi.errors import AddressError, ChatError, Disconnected, NotDelivered, Refused, TextTooLong
-from chatapi.events import Joined, Left, Message, Renamed, Whisper
+from chatapi.events import History, Joined, Left, Message, Renamed, Whisper
 from chatapi.news import (
     EventsUnread,
     Gap,
-    History,
     Lost,
     News,
     ProtocolError,

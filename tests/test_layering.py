@@ -12,18 +12,21 @@ LAYERS = [
     {"limits", "events", "clock"},
     {"errors", "entries", "framing", "timers"},
     {"names", "commands", "log", "render", "broker", "pace", "addresses", "frames", "news", "outbox"},
-    {"handshake", "clients", "dialogue", "inbox"},
+    {"handshake", "clients", "dialogue", "inbox", "brokers.database"},
+    {"brokers.store"},
+    {"brokers.sqlite"},
     {"session", "pressure", "wires", "tickets", "hooks", "lifeline"},
     {"connection"},
     {"blocking", "proxy"},
     {"rooms"},
-    {"fanout"},
+    {"fanout", "arrivals"},
     {"hub"},
     {"doors.replies", "doors.answers", "doors.door", "doors.feed", "doors.stages"},
+    {"doors.entrance"},
     {"doors.connection", "doors.text", "doors.telnet"},
     {"doors.listener", "poller", "bots"},
     {"chat"},
-    {"__init__", "testing", "doors.__init__", "cli.__init__"},
+    {"__init__", "testing", "doors.__init__", "brokers.__init__", "cli.__init__"},
     {"cli.flags", "cli.screen"},
     {"cli.typed"},
     {"cli.server", "cli.client"},
@@ -31,7 +34,7 @@ LAYERS = [
 PURE = {
     "errors", "limits", "events", "entries", "framing", "names", "handshake", "commands", "session", "log", "render",
     "broker", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames", "tickets", "news", "outbox",
-    "dialogue",
+    "dialogue", "arrivals",
 }  # fmt: skip
 OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}
 

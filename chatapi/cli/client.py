@@ -12,7 +12,7 @@ import anyio
 import anyio.abc
 
 import chatapi
-from chatapi import Address, AddressError, Joined, Left, Message, News, Renamed, Welcome, Whisper
+from chatapi import Address, AddressError, Deleted, Joined, Left, Message, News, Renamed, Welcome, Whisper
 from chatapi.addresses import parse_address
 from chatapi.chat import DEFAULT_ADDRESS
 from chatapi.render import TEXT
@@ -175,11 +175,13 @@ class _Talk:
             self._typed.line_bytes = limit
 
 
-def _notice(news: Joined | Left | Renamed) -> str:
+def _notice(news: Joined | Left | Renamed | Deleted) -> str:
     if isinstance(news, Joined):
         return f"{news.name} joined"
     if isinstance(news, Left):
         return f"{news.name} left" + _BECAUSE.get(news.reason, f" ({news.reason})")
+    if isinstance(news, Deleted):
+        return f"{news.name} deleted a message"
     return f"{news.name} is now {news.to}"
 
 

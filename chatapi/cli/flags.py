@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
         )
         self.flag("-h", "-help", action="help", help="show this and exit")
 
-    def flag(self, *names: str, to: argparse._ArgumentGroup | None = None, **options: Any) -> None:
+    def flag(self, *names: str, to: argparse._ActionsContainer | None = None, **options: Any) -> None:
         """Add a flag; ``-name`` also goes as ``--name``."""
         both = [
             spelled

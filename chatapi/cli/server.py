@@ -8,12 +8,13 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import chatapi
-from chatapi import AddressError, ChatAPI, Limits, Listening, Refused
+from chatapi import AddressError, Broker, ChatAPI, Limits, Listening, Refused, StoreError
+from chatapi.brokers.sqlite import Keep, SQLiteBroker
 from chatapi.chat import DEFAULT_ADDRESS
 
 from .flags import Parser, fail
@@ -28,6 +29,7 @@ _EXAMPLES: Final = """\
 examples:
   chatserver                                      listen on localhost:8989
   chatserver -a :8989 -telnet :6000               for everybody, and a telnet door beside it
+  chatserver -store chat.db                       history that survives the server
   chatserver -rate 0 -log-level warning           no bound on lines a second, and a quiet log
   MACHAT_RATE=10 chatserver                       every flag is an environment variable too
 
@@ -65,12 +67,22 @@ def build_parser() -> Parser:
     parser.flag(
         "-version", action="version", version=f"%(prog)s {chatapi.__version__}", help="show the version and exit"
     )
-    limits = parser.add_argument_group("limits")
-    for name, field in Limits.model_fields.items():
+    parser.flag("-store", metavar="FILE", help="keep history in this SQLite file (default: in memory alone)")
+    parser.flag(
+        "-store-sync",
+        metavar="HOW",
+        help="full: what is acknowledged survives a power cut; normal: the end of the process alone (default full)",
+    )
+    _add_fields(parser, parser, Keep, "-keep-")
+    _add_fields(parser, parser.add_argument_group("limits"), Limits, "-")
+    return parser
+
+
+def _add_fields(parser: Parser, to: argparse._ActionsContainer, model: type[BaseModel], prefix: str) -> None:
+    for name, field in model.model_fields.items():
         text = " ".join((field.description or "").split()).rstrip(".")
         default = f"{field.default:,}" if isinstance(field.default, int) else f"{field.default:g}"
-        parser.flag(f"-{name.replace('_', '-')}", to=limits, metavar="N", help=f"{text} (default {default})")
-    return parser
+        parser.flag(f"{prefix}{name.replace('_', '-')}", to=to, metavar="N", help=f"{text} (default {default})")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
     )
-    chat = ChatAPI(_limits(given), echo=given.switch("echo"), commands=not given.switch("no-commands"))
+    chat = ChatAPI(
+        _checked(given, Limits, ""),
+        echo=given.switch("echo"),
+        commands=not given.switch("no-commands"),
+        broker=_broker(given),
+    )
     _raise_descriptor_limit()
     return _run(
         chat, given.text("address", DEFAULT_ADDRESS), given.text("telnet") or None, given.text("lobby", "lounge")
@@ -124,6 +141,8 @@ def _run(chat: ChatAPI, address: str, telnet: str | None, lobby: str) -> int:
         return 0 if run_tcp(address, chat, telnet=telnet, lobby=lobby, started=_say_where) else 1
     except AddressError as error:
         fail(PROG, str(error))
+    except StoreError as error:
+        fail(PROG, f"-store {error}")
     except Refused as refused:
         fail(PROG, f"-lobby {lobby!r}: {refused.detail}")
     except OSError as error:
@@ -149,11 +168,28 @@ def _say_where(listening: list[Listening]) -> None:
             _logger.error("listening on %s; cannot print that: %s", addresses, error.strerror)
 
 
-def _limits(given: _Given) -> Limits:
-    flags = {name: name.replace("_", "-") for name in Limits.model_fields}
+def _broker(given: _Given) -> Broker | None:
+    """The durable one, where a file is given for it."""
+    keep = _checked(given, Keep, "keep-")
+    sync, path = given.text("store-sync", "full"), given.text("store")
+    if sync not in ("full", "normal"):
+        fail(PROG, f"{given.source('store-sync')} {sync!r}: it is full or normal")
+    if path:
+        return SQLiteBroker(path, sync="full" if sync == "full" else "normal", keep=keep)
+    for flag in ("store-sync", *(f"keep-{name}" for name in Keep.model_fields)):
+        if given.text(flag):
+            fail(PROG, f"{given.source(flag)} is about the file of -store, and there is none")
+    return None
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _checked(given: _Given, model: type[_Model], prefix: str) -> _Model:
+    flags = {name: prefix + name.replace("_", "-") for name in model.model_fields}
     values: dict[str, Any] = {name: value for name, flag in flags.items() if (value := given.text(flag))}
     try:
-        return Limits(**values)
+        return model(**values)
     except ValidationError as errors:
         first = errors.errors(include_url=False)[0]
     name = str(first["loc"][0])

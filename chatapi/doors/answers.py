@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..clients import Client
 from ..entries import Said
 from ..errors import FrameError, NotDelivered, RefusalCode, Refused, TextTooLong
+from ..events import Message
 from ..frames import AskHistory, AskMembers, AskRooms, BadFrame, Bye, Frame, Move, Ping, Rename, Say, Tell
 from ..hooks import retold
 from ..limits import LISTED
@@ -47,12 +48,15 @@ def take(connection: Connection, client: Client, asked: Frame | BadFrame) -> Non
     """Take a frame: do what it asks for, and answer it."""
     assert client.ticket is not None
     assert client.room is not None
-    if isinstance(asked, Move | Bye) and client.ticket.waits(client.room):
-        connection.hold(asked, until=client.room)  # the acks of what was said before it come first
+    if isinstance(asked, Move | Bye) and client.waits:
+        connection.hold(asked)  # the acks of what was said before it come first
         return
-    if isinstance(asked, Move) and not client.ready_to_leave():
-        connection.hold(asked)  # it would leave messages of this room behind
-        return
+    if isinstance(asked, Move):
+        if not client.ready_to_leave():
+            connection.hold(asked)  # it would leave messages of this room behind
+            return
+        if not connection.is_open(asked.room, asked, lambda refused: _refuse(connection, client, asked, refused)):
+            return
     connection.pace.spend(1)
     if not _answer(connection, client, asked):
         connection.fault()
@@ -77,6 +81,18 @@ def _answer(connection: Connection, client: Client, asked: Frame | BadFrame) -> 
         return True
     _turn_down(client, asked, code, detail)
     return False
+
+
+def _refuse(connection: Connection, client: Client, asked: Frame, refused: Refused) -> None:
+    _turn_down(client, asked, str(refused.code), refused.detail)
+    connection.fault()
+
+
+def not_kept(connection: Connection, client: Client, said: Said, reason: Refused) -> None:
+    """Tell a member that what it said was not kept."""
+    id_ = said.id_of(0)
+    about = {} if id_ is None else {"id": id_}
+    client.push(frame("error", code=reason.code, detail=f"not kept: {reason.detail}", **about))
 
 
 def _turn_down(client: Client, asked: Frame | BadFrame, code: str, detail: str) -> None:
@@ -130,13 +146,11 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
 def _submit(client: Client, id_: str | None, block: bytes, now: float) -> None:
     if not block:
         raise Refused(RefusalCode.FORBIDDEN, "the server has left nothing of the text")
-    said = Said(client.id, client.name, block, 1, None if id_ is None else (id_,))
     assert client.ticket is not None
-    assert client.room is not None
+    said = Said(client.id, client.name, block, 1, None if id_ is None else (id_,), client.ticket.key)
     if id_ is not None:
         client.ticket.remember(id_, said, now)
-    client.ticket.said(client.room, said)
-    client.room.submit(said)
+    client.submit(said)
 
 
 def _whisper(connection: Connection, client: Client, asked: Tell) -> None:
@@ -193,10 +207,20 @@ def _page(
 def _history(connection: Connection, client: Client, asked: AskHistory) -> None:
     room = client.room
     assert room is not None
-    before = room.seq + 1 if asked.before is None else asked.before
-    messages, more = room.page(before, min(asked.limit, room.limits.history))
-    listed = [{"seq": m.seq, "ts": m.ts, "name": m.name, "text": m.text} for m in messages]
-    client.push(frame("history", messages=listed, more=more, **_ref(asked.ref)))
+    before = min(room.seq + 1, asked.before or room.seq + 1)
+    most = min(asked.limit, room.limits.history)
+
+    def answer(page: tuple[list[Message], bool]) -> None:
+        listed = [{"seq": m.seq, "ts": m.ts, "name": m.name, "text": m.text} for m in page[0]]
+        client.push(frame("history", messages=listed, more=page[1], **_ref(asked.ref)))
+
+    def refused(reason: Refused) -> None:
+        _turn_down(client, asked, str(reason.code), reason.detail)
+
+    if room.lacks(before, most):
+        connection.wait_for(lambda then: connection.hub.read(room, before, most, then), answer, refused)
+    else:
+        answer(room.page(before, most))
 
 
 def _ping(connection: Connection, client: Client, asked: Ping) -> None:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel
 
 from ..clients import Client
+from ..entries import Said
 from ..errors import DISCONNECTS, Disconnect, RefusalCode, Refused
 from ..frames import BadFrame
 from ..framing import TelnetFilter
 from ..handshake import Handshake
-from ..hooks import checked, outcome, rechecked
+from ..hooks import checked, outcome
+from ..names import check_room, is_room
 from ..pace import NO_LIMIT, Pace
-from ..render import JSON, Style, TextStyle
+from ..render import Style, TextStyle
 from ..session import BadLine, Nickname, Session, Step
 from ..wires import Wire
 from . import answers, replies
@@ -25,7 +27,6 @@ from .stages import Stage
 
 if TYPE_CHECKING:
     from ..hub import Hub
-    from ..rooms import Room
 
 _logger = logging.getLogger("chatapi")
 
@@ -124,7 +125,10 @@ class Connection:
             self.hub.call(self)  # there is more, but others have their turn first
             return
         if self._peer_ended:
-            self._stream_ended()
+            if self._feed.deaf or self._is_heard():
+                self._stream_ended()
+            else:
+                self._park()
         else:
             self._parked = False
             self._watch()
@@ -141,13 +145,32 @@ class Connection:
         else:
             replies.take(self, client, step)
 
-    def hold(self, step: Step, until: Room | None = None) -> None:
-        """Take this step again once everything before it was shown, or `until` had news; this session is parked."""
+    def hold(self, step: Step) -> None:
+        """Take this step again once everything before it was kept and shown; this session is parked."""
         self._held = step
-        if until is not None:
-            until.wait(self)
-        elif not self._feed.stalled:
+        if self._is_heard() and not self._feed.stalled:
             self.hub.call(self)
+
+    def is_open(self, room: str, step: Step, refused: Callable[[Refused], None]) -> bool:
+        """Whether a room can be gone to. If not, it is being opened, and this step is taken again, or refused."""
+        if not is_room(room) or self.hub.room(room) is not None:  # `move` says no to what cannot be a room's name
+            return True
+
+        def give_up(reason: Refused) -> None:
+            self._held = None
+            refused(reason)
+
+        self._held = step
+        self.wait_for(lambda then: self.hub.prepare(check_room(room), then), lambda _: None, give_up)
+        return False
+
+    def _is_heard(self) -> bool:
+        """Whether all that this member said has its place; if not, it goes on once more has."""
+        client = self.client
+        if client is None or client.room is None or not client.waits:
+            return True
+        client.room.wait(self)
+        return False
 
     def _allowance(self, now: float) -> int:
         """How many lines may be taken now; 0 where something stands in the way, which will have `run` called."""
@@ -174,28 +197,43 @@ class Connection:
         """Ask a hook and go on with its answer: at once, or with this session parked until it has one."""
         result = outcome(hook)
         if isinstance(result, Awaitable):
-            self._deciding = True
-            self.hub.spawn(result, lambda decided: self._decided(decided, what, then, refused))
+            self.wait_for(
+                lambda decided: self.hub.spawn(result, decided), lambda result: then(checked(result, what)), refused
+            )
             return
         try:
             then(checked(result, what))
         except Refused as error:
             refused(error)
 
-    def _decided(
-        self, result: object, what: str, then: Callable[[Any], None], refused: Callable[[Refused], None]
+    def wait_for(
+        self,
+        begin: Callable[[Callable[[Any], None]], None],
+        then: Callable[[Any], None],
+        refused: Callable[[Refused], None],
     ) -> None:
-        self._deciding = False
-        if self._stage > Stage.JOINED:
-            return
-        try:
+        """Have something begun that calls back, at once or later, and go on with what it says; parked until then.
+
+        Where that is a `Refused`, or `then` raises one, `refused` is called.
+        """
+
+        def go_on(result: object) -> None:
+            self._deciding = False
+            if self._stage > Stage.JOINED:
+                return
             try:
-                then(checked(result, what))
-            except Refused as error:
-                refused(error)
-        except Exception:
-            self.crashed()
-        self.hub.call(self)
+                try:
+                    if isinstance(result, Refused):
+                        raise result
+                    then(result)
+                except Refused as error:
+                    refused(error)
+            except Exception:
+                self.crashed()
+            self.hub.call(self)
+
+        self._deciding = True
+        begin(go_on)
 
     def fault(self) -> None:
         """Something was refused; too much of that in too short a time is a flood."""
@@ -208,58 +246,21 @@ class Connection:
 
     # Coming and going
 
-    def admit(self, handshake: Handshake, let_in: Callable[[Handshake], None]) -> None:
-        """Let somebody in, if the program's hook has nothing against it."""
-        hook = self.hub.hooks.admit
-        if hook is None:
-            let_in(handshake)
-        else:
-            self.ask(
-                lambda: hook(handshake),
-                "admit",
-                lambda changed: let_in(handshake if changed is None else rechecked(changed)),
-                lambda refused: self.door.refuse(self, refused),
-            )
-
-    def join(
-        self, name: str, room: str, style: Style, *, echo: bool | None, commands: bool | None, history: int = 0
-    ) -> Client:
-        """Become a member; None stands for the server's default. Raises `Refused`."""
-        hub = self.hub
-        echo = hub.echo if echo is None else echo
-        host = self.address.rpartition(":")[0]
-        self.client = hub.enter(name, room, self, style, echo, host, history)
-        self.session.open(hub.commands if commands is None else commands)
-        self._joined(style, room)
-        return self.client
-
-    def join_json(self, handshake: Handshake) -> None:
-        """Become a member that speaks the JSON protocol, or be one again; raises `Refused`."""
-        hub = self.hub
-        echo = hub.echo if handshake.echo is None else handshake.echo
-        host = self.address.rpartition(":")[0]
-        self.client = hub.come_in(handshake, self, echo, host, answers.welcome)
-        self.session.open_frames()
-        self._joined(JSON, handshake.room)
-
-    def _joined(self, style: Style, room: str) -> None:
-        assert self.client is not None
+    def joined(self, client: Client, style: Style, room: str) -> None:
+        """The client is in its room, or in it again."""
+        self.client = client
         self.style = style
         self._stage = Stage.JOINED
         self.hub.timers.clear(self)
         self._expect_something()
         self.hub.call(self)
-        _logger.info("%s joined %s from %s", self.client.name, room, self.address)
+        _logger.info("%s joined %s from %s", client.name, room, self.address)
 
     def move(self, room: str) -> None:
         """Go to another room; where that is refused (`Refused`), stay."""
         assert self.client is not None
-        before = self.client.room
-        assert before is not None
         self.hub.move(self.client, room)
         self.hub.call(self)
-        if (room_now := self.client.room) is not before:
-            _logger.info("%s went from %s to %s", self.client.name, before.name, room_now.name if room_now else None)
 
     @property
     def parked(self) -> bool:
@@ -300,6 +301,11 @@ class Connection:
             self.client.skip()  # it cannot be given what it is owed, and is told so
             seconds = self.hub.limits.linger
         self._finish(self.style.disconnect(reason, detail), seconds)
+
+    def refused(self, said: Said, reason: Refused) -> None:
+        """What the member said was not kept."""
+        assert self.client is not None
+        (replies if self.client.ticket is None else answers).not_kept(self, self.client, said, reason)
 
     def crashed(self) -> None:
         """An exception came out of something done for this connection: it alone ends, and the log says why."""
@@ -486,7 +492,6 @@ class Connection:
     def _watch(self) -> None:
         if self._stage is Stage.CLOSED:
             return
-        read = not self._peer_ended
-        if self._stage <= Stage.JOINED:
-            read = read and not self._parked and not (self.hub.draining and self._stage is Stage.JOINED)
+        held_back = self._parked or (self.hub.draining and self._stage is Stage.JOINED)
+        read = not self._peer_ended and not (self._stage <= Stage.JOINED and held_back)
         self._wire.watch(read, write=self._feed.stalled)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ..clients import Client
 from ..commands import BadCommand, Command, help_lines
+from ..entries import Said
 from ..errors import NotDelivered, Refused, TextTooLong
 from ..hooks import OnMessage, retold
 from ..limits import LISTED
@@ -33,8 +34,11 @@ def take(connection: Connection, client: Client, step: Step) -> None:
             client.say(step.block, step.messages)
         return
     if isinstance(step, Command):
-        if step.name == "join" and not client.ready_to_leave():
+        leaves = step.name in ("join", "bye")
+        if (leaves and client.waits) or (step.name == "join" and not client.ready_to_leave()):
             connection.hold(step)  # it would leave lines of this room behind
+            return
+        if step.name == "join" and not _can_go(connection, step):
             return
         connection.pace.spend(1)
         if _carry_out(connection, client, step):
@@ -61,6 +65,22 @@ def _ask_to_say(connection: Connection, client: Client, hook: OnMessage, block: 
                 connection.tell(str(error))
 
     connection.ask(lambda: hook(client, text), "on_message", say, lambda refused: connection.tell(refused.detail))
+
+
+def _can_go(connection: Connection, step: Command) -> bool:
+    """Whether the room is open; if not, it is being opened."""
+
+    def refused(reason: Refused) -> None:
+        connection.tell(reason.detail)
+        connection.fault()
+
+    return connection.is_open(step.argument, step, refused)
+
+
+def not_kept(connection: Connection, client: Client, said: Said, reason: Refused) -> None:
+    """Tell a member that what it said was not kept."""
+    lines = "your line was" if said.count == 1 else f"your last {said.count:,} lines were"
+    connection.tell(f"{reason.code}: {lines} not kept: {reason.detail}")
 
 
 def _carry_out(connection: Connection, client: Client, command: Command) -> bool:

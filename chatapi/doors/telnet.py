@@ -9,6 +9,7 @@ from ..handshake import Handshake
 from ..names import check_name, check_room
 from ..render import TELNET
 from ..session import BadLine, Nickname, State
+from . import entrance
 from .door import Opening
 from .replies import who_is_here
 
@@ -48,7 +49,7 @@ class TelnetDoor:
             raise Refused(RefusalCode.BAD_NAME, step.why)
         assert isinstance(step, Nickname)
         handshake = Handshake(name=check_name(step.text), room=self.lobby, notices=True)
-        connection.admit(handshake, lambda handshake: _let_in(connection, handshake))
+        entrance.admit(connection, handshake, lambda handshake: _let_in(connection, handshake))
 
     def refuse(self, connection: Connection, refused: Refused) -> None:
         """Say why and ask again; or end, where no other nickname would help."""
@@ -61,7 +62,7 @@ class TelnetDoor:
 
 
 def _let_in(connection: Connection, handshake: Handshake) -> None:
-    client = connection.join(handshake.name, handshake.room, TELNET, echo=None, commands=None)
+    client = entrance.join(connection, handshake.name, handshake.room, TELNET, echo=None, commands=None)
     assert client.room is not None
     connection.tell(who_is_here(client.room, f"hello {client.name}; in {client.room.name}"))
     if connection.session.commands:

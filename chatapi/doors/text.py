@@ -8,6 +8,7 @@ from ..errors import Refused
 from ..handshake import Handshake
 from ..render import TEXT, TEXT_WITH_NOTICES, frame
 from ..session import State
+from . import entrance
 from .door import Opening
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class TextDoor:
     def admit(self, connection: Connection, step: Opening) -> None:
         """Let whoever has shaken hands in; raises `Refused`."""
         assert isinstance(step, Handshake)
-        connection.admit(step, lambda handshake: _let_in(connection, handshake))
+        entrance.admit(connection, step, lambda handshake: _let_in(connection, handshake))
 
     def refuse(self, connection: Connection, refused: Refused) -> None:
         """Say why in JSON, which a program reads as easily as a person, and end."""
@@ -42,8 +43,10 @@ class TextDoor:
 
 def _let_in(connection: Connection, handshake: Handshake) -> None:
     if handshake.protocol == "json":
-        connection.join_json(handshake)
+        entrance.join_json(connection, handshake)
         return
     style = TEXT_WITH_NOTICES if handshake.notices else TEXT
     history, commands = handshake.history, handshake.commands
-    connection.join(handshake.name, handshake.room, style, echo=handshake.echo, commands=commands, history=history)
+    entrance.join(
+        connection, handshake.name, handshake.room, style, echo=handshake.echo, commands=commands, history=history
+    )

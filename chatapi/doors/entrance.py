@@ -1,0 +1,74 @@
+"""The way in, the same behind every door: the program's hook, a room that is loaded, a client in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..clients import Client
+from ..errors import Refused
+from ..handshake import Handshake
+from ..hooks import rechecked
+from ..render import JSON, Style
+from . import answers
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+def admit(connection: Connection, handshake: Handshake, let_in: Callable[[Handshake], None]) -> None:
+    """Let somebody in, if the program's hook has nothing against it, and once there is a room to come into."""
+    hub = connection.hub
+    hook = hub.hooks.admit
+
+    def refuse(reason: Refused) -> None:
+        connection.door.refuse(connection, reason)
+
+    def prepare(handshake: Handshake) -> None:
+        resume = handshake.resume if handshake.protocol == "json" else None
+        if resume is None and hub.room(handshake.room) is not None:
+            let_in(handshake)
+            return
+        connection.wait_for(lambda then: hub.prepare(handshake.room, then, resume), lambda _: let_in(handshake), refuse)
+
+    if hook is None:
+        prepare(handshake)
+        return
+    connection.ask(
+        lambda: hook(handshake),
+        "admit",
+        lambda changed: prepare(handshake if changed is None else rechecked(changed)),
+        refuse,
+    )
+
+
+def join(
+    connection: Connection,
+    name: str,
+    room: str,
+    style: Style,
+    *,
+    echo: bool | None,
+    commands: bool | None,
+    history: int = 0,
+) -> Client:
+    """Become a member that speaks text; None stands for the server's default. Raises `Refused`."""
+    hub = connection.hub
+    echo = hub.echo if echo is None else echo
+    client = hub.enter(name, room, connection, style, echo, _host(connection), history)
+    connection.session.open(hub.commands if commands is None else commands)
+    connection.joined(client, style, room)
+    return client
+
+
+def join_json(connection: Connection, handshake: Handshake) -> None:
+    """Become a member that speaks the JSON protocol, or be one again. Raises `Refused`."""
+    hub = connection.hub
+    echo = hub.echo if handshake.echo is None else handshake.echo
+    client = hub.come_in(handshake, connection, echo, _host(connection), answers.welcome)
+    connection.session.open_frames()
+    connection.joined(client, JSON, handshake.room)
+
+
+def _host(connection: Connection) -> str:
+    return connection.address.rpartition(":")[0]
