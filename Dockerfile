@@ -5,6 +5,8 @@ RUN python -m venv /opt/machat && /opt/machat/bin/pip install --no-cache-dir '.[
 
 FROM python:3.13-slim
 COPY --from=build /opt/machat /opt/machat
+# For MACHAT_STORE: a new volume that is mounted here belongs to the same user.
+RUN install -d -o 10001 -g 10001 /data
 # A number, so that Kubernetes' runAsNonRoot can check it; it needs no entry in /etc/passwd.
 USER 10001:10001
 # As variables and not as CMD, so that flags can be appended to `docker run` without repeating these two.

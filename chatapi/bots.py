@@ -70,7 +70,7 @@ class Bot:
         """
         await anyio.lowlevel.checkpoint()
         while (room := self._client.room) is not None and room.congested:
-            go_on = Signal()
+            go_on = _Signal()
             room.wait(go_on)
             await go_on.event.wait()
         self._check()
@@ -191,11 +191,11 @@ async def taken(entry: KeptEntry, submit: Callable[[], None]) -> None:
         raise reasons[0]
 
 
-class Signal:
+class _Signal:
     """Somebody who waits for a room to have news."""
 
     def __init__(self) -> None:
-        self.event = anyio.Event()
+        self.event: anyio.Event = anyio.Event()
 
     def resume(self) -> None:
         """It may go on."""

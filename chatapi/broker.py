@@ -56,6 +56,10 @@ class Rooms(Protocol):
         """These entries were not taken and never will be: their authors are told."""
         ...
 
+    def ring(self) -> None:
+        """Have `Broker.collect` called soon. This one may be called in any thread."""
+        ...
+
     def trimmed(self, room: str, first: int) -> None:
         """Messages with a number below `first` are not kept any more."""
         ...
@@ -88,11 +92,15 @@ class Broker(Protocol):
         """
         ...
 
+    def collect(self) -> None:
+        """Tell what has come back meanwhile; called on the event loop, often, and soon after `Rooms.ring`."""
+        ...
+
     def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
         """A room begins to live: tell what there is of it.
 
-        `name` and `epoch` are for a room that nothing is known of. The tail has `messages` messages and deletions and
-        about `max_bytes` at most.
+        `name` and `epoch` are for a room that nothing is known of. The tail is what `read` would give: as many entries
+        as hold `messages` messages, and about `max_bytes`.
         """
         ...
 
@@ -160,6 +168,9 @@ class InProcessBroker:
     async def run(self, started: Callable[[], None]) -> None:
         """Nothing here takes time."""
         started()
+
+    def collect(self) -> None:
+        """Everything was told at once."""
 
     def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
         """Begin to count a room."""

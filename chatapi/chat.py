@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +14,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from .addresses import Address, bind, parse_address
-from .bots import Bot, Signal, taken
+from .bots import Bot, taken
 from .broker import Broker, InProcessBroker
 from .clock import Clock, SystemClock
 from .doors.door import Door
@@ -22,7 +22,7 @@ from .doors.listener import Listener
 from .doors.telnet import TelnetDoor
 from .doors.text import TextDoor
 from .entries import Deletion
-from .errors import AddressError, ChatError, NoSuchMessage, Refused
+from .errors import NoSuchMessage, Refused
 from .events import Deleted, History
 from .hooks import Admit, Hooks, OnMessage, OnPresence
 from .hub import Hub
@@ -79,7 +79,7 @@ class ChatAPI:
         self._listeners: list[Listener] = []
         self._listening: list[Listening] = []
         self._stopped = anyio.Event()
-        self._running = False  # whether the broker does what takes time
+        self._served = False
         self._block = AsyncExitStack()
 
     @property
@@ -117,28 +117,21 @@ class ChatAPI:
         return dict(self._hub.disconnects)
 
     async def __aenter__(self) -> ChatAPI:
-        """Start what a broker that takes its time needs, for as long as the block lasts; `serve` does it too.
+        """Run the chat without letting anybody in, for as long as the block lasts; `serve` does it by itself.
 
-        Only a chat that is not served, with such a broker, needs this. Raises what the broker's `run` raises.
+        A chat that is not served needs this where its broker takes its time, as a durable one does, or where it has
+        async hooks. Raises what the broker's `run` raises, such as `StoreError`.
         """
-        failed: Exception | None = None
-        async with AsyncExitStack() as stack:
-            tasks = await stack.enter_async_context(anyio.create_task_group())
-            try:
-                await tasks.start(self._run_broker)
-            except (ChatError, OSError) as error:
-                failed = error  # raised below: out of the task group it would come wrapped
-            stack.callback(tasks.cancel_scope.cancel)
-            if failed is None:
-                self._block = stack.pop_all()
-        if failed is not None:
-            raise failed
+        stack = AsyncExitStack()
+        await stack.enter_async_context(self._running())
+        self._block = stack
         return self
 
     async def __aexit__(self, *exception: Any) -> bool | None:
         """Wait until what was said is kept, for `Limits.drain` seconds at most, and stop."""
-        with anyio.move_on_after(self.limits.drain, shield=True):
-            await self._settled()
+        if self._poller is not None:
+            with anyio.move_on_after(self.limits.drain):
+                await self._poller.until(lambda: all(room.settled for room in self._hub.rooms.values()))
         return await self._block.__aexit__(*exception)
 
     @asynccontextmanager
@@ -194,27 +187,40 @@ class ChatAPI:
         return Deleted(deletion.seq, deletion.ts, deletion.name, deletion.target)
 
     async def _opened(self, name: str) -> Room:
-        await _answer(lambda then: self._hub.prepare(name, then))
-        room = self._hub.room(name)
-        assert room is not None
+        while (room := self._hub.room(name)) is None:
+            await _answer(lambda then: self._hub.prepare(name, then))
         return room
 
-    async def _run_broker(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        if self._running:
-            task_status.started()
-            return
-        self._running = True
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        """The broker and the rounds, for as long as the block lasts."""
+        poller = Poller(self._hub)
+        failed: Exception | None = None
         try:
-            await self._hub.broker.run(task_status.started)
-        finally:
-            self._running = False
+            async with anyio.create_task_group() as tasks:
 
-    async def _settled(self) -> None:
-        """Wait until nothing is on its way through the broker."""
-        while unsettled := [room for room in self._hub.rooms.values() if not room.settled]:
-            news = Signal()
-            unsettled[0].wait(news)
-            await news.event.wait()
+                async def run_broker(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+                    await self._hub.broker.run(task_status.started)
+
+                def spawn(awaitable: Awaitable[object], then: Callable[[object], None]) -> None:
+                    tasks.start_soon(partial(self._await, awaitable, then))
+
+                try:
+                    await tasks.start(run_broker)
+                    self._hub.spawn = spawn
+                    self._poller = poller
+                    tasks.start_soon(poller.run)
+                    yield
+                except Exception as error:
+                    failed = error  # raised below: out of the task group it would come wrapped
+                tasks.cancel_scope.cancel()
+        finally:
+            for room in self._hub.rooms.values():
+                room.unattended()
+            self._poller = None
+            poller.close()
+        if failed is not None:
+            raise failed
 
     async def serve(
         self,
@@ -231,46 +237,29 @@ class ChatAPI:
         `StoreError` (the file of a durable broker), `Refused` (the lobby's name) and `RuntimeError` (this chat is
         being served already).
         """
-        if self._poller is not None:
+        if self._served:
             raise RuntimeError("this chat is being served already")
         doors: list[tuple[str, Door, Address]] = [("text", TextDoor(), parse_address(address))]
         telnet_door = TelnetDoor(lobby)  # a lobby that cannot be is an error with or without a way to it
         if telnet is not None:
             doors.append(("telnet", telnet_door, parse_address(telnet)))
-        self._poller = poller = Poller(self._hub)
-        self._stopped = anyio.Event()
-        failed: Exception | None = None
+        self._served, self._stopped = True, anyio.Event()
         try:
-            async with anyio.create_task_group() as tasks:
-
-                def spawn(awaitable: Awaitable[object], then: Callable[[object], None]) -> None:
-                    tasks.start_soon(partial(self._await, awaitable, then))
-
+            async with self._running() if self._poller is None else nullcontext():
                 try:
-                    await tasks.start(self._run_broker)
                     self._listening = [
                         Listening(name, where) for name, door, at in doors for where in self._listen(door, at)
                     ]
-                except (ChatError, AddressError, OSError) as error:
-                    failed = error  # raised below: out of the task group it would come wrapped
-                else:
-                    self._hub.spawn = spawn
-                    tasks.start_soon(poller.run)
                     task_status.started(self.listening)
                     await self._stopped.wait()
-                tasks.cancel_scope.cancel()
+                finally:
+                    self._stop_listening()
+                    for connection in list(self._hub.connections):
+                        connection.abort()
+                    self._hub.tickets.close_all()
+                    self._hub.draining = False
         finally:
-            self._stop_listening()
-            for connection in list(self._hub.connections):
-                connection.abort()
-            self._hub.tickets.close_all()
-            for room in self._hub.rooms.values():
-                room.unattended()
-            self._hub.draining = False
-            self._poller = None
-            poller.close()
-        if failed is not None:
-            raise failed
+            self._served = False
 
     async def stopped(self) -> None:
         """Wait until `drain` has ended."""
@@ -282,7 +271,7 @@ class ChatAPI:
         Takes `Limits.drain` seconds at most, after which what is left is closed at once; so does cancelling it.
         """
         poller, hub, stopped = self._poller, self._hub, self._stopped
-        if poller is None:
+        if poller is None or not self._served:
             return
         hub.draining = True
         _logger.info("draining: nobody comes in any more, and %d connections are told", len(hub.connections))

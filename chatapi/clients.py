@@ -225,9 +225,9 @@ class Client:
 
     def replay(self, messages: int) -> None:
         """Show the last `messages` messages of the room, at most `Limits.history`, behind what the log holds now."""
-        log = self._log
+        head, room = self._log.head, self._there()
         self.lane_size += ITEM_COST
-        self._append(_Replay(log.head, log.back(min(messages, self._there().limits.history)), log.head))
+        self._append(_Replay(head, room.back(min(messages, room.limits.history)), head))
 
     def catch_up(self, position: int) -> None:
         """Show the messages that were said since `position`, before anything that comes now."""

@@ -107,6 +107,8 @@ class Hub:
         """Awaits what an async hook returned; set by whoever runs the hub."""
         self.wake: Callable[[], None] = _nothing
         """Called when there may be something to do; set by whoever runs the hub."""
+        self.ring: Callable[[], None] = _nothing
+        """The same, from any thread: `settle` asks the broker then."""
         self.rooms: dict[str, Room] = {}
         self._new_key = new_key
         self._ids = count(1)
@@ -154,8 +156,9 @@ class Hub:
                 self.grew(room.log.held)
         for then in self._opening.pop(key):
             then(reason)
-        if reason is None and not len(room) and self.rooms.get(key) is room:
-            self._let_be(room, max(self.limits.keep if room.seq else 0, _LOADED))
+        opened = self.rooms.get(key)
+        if opened is not None and not len(opened) and opened not in self._empty:
+            self._let_be(opened, max(self.limits.keep if opened.seq else 0, _LOADED))
 
     def enter(
         self,
@@ -383,7 +386,7 @@ class Hub:
 
     def unattended(self) -> None:
         """Nobody runs it any more."""
-        self.wake, self.spawn = _nothing, _nobody_awaits
+        self.wake, self.ring, self.spawn = _nothing, _nothing, _nobody_awaits
 
     def call(self, runnable: Runnable) -> None:
         """Have something run when its turn comes."""
@@ -402,6 +405,7 @@ class Hub:
 
     def settle(self) -> Iterator[None]:
         """Do everything that is to be done; it yields where others should get a chance."""
+        self.broker.collect()
         news, self._news = self._news, {}
         for room in news:
             yield from fan_out(room)

@@ -29,6 +29,7 @@ _FOR_NOW: Final = (
     RefusalCode.ROOM_FULL,
     RefusalCode.HANDSHAKE_TIMEOUT,
     RefusalCode.SERVER_ERROR,
+    RefusalCode.UNAVAILABLE,
 )
 """Refusals that pass, for who has been in the room before."""
 

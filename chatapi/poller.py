@@ -43,7 +43,7 @@ class Poller:
         self._asleep = False
         self._deadlines = anyio.Event()  # set while there are deadlines to look at
         self._until: list[tuple[Callable[[], bool], anyio.Event]] = []
-        hub.wake = self.wake
+        hub.wake, hub.ring = self.wake, self.ring
 
     def wake(self) -> None:
         """Begin a round, if none is under way."""
@@ -51,6 +51,11 @@ class Poller:
             self._asleep = False
             with contextlib.suppress(OSError):
                 self._button.send(b"\0")
+
+    def ring(self) -> None:
+        """Begin a round; from any thread."""
+        with contextlib.suppress(OSError):
+            self._button.send(b"\0")
 
     async def run(self) -> None:
         """Run rounds until cancelled."""

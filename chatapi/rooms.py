@@ -295,6 +295,11 @@ class Room:
         if not self._members and not self._in_hand:
             self._keeper.emptied(self)
 
+    def back(self, messages: int) -> int:
+        """The position from which the last `messages` messages and deletions follow, as far as they are to be shown."""
+        position, forgotten = self.log.back(messages), self.log.entry_of(self.first - 1)
+        return position if forgotten is None else max(position, forgotten.position + self.first - forgotten.seq)
+
     def claim(self, client: Client, id: str, seq: int) -> None:  # noqa: A002
         """This message, which was said in another life of this server, is the client's own, under that id."""
         said = self.log.entry_of(seq)

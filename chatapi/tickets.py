@@ -22,6 +22,15 @@ class Kept(NamedTuple):
     ts: int
 
 
+class Known(NamedTuple):
+    """What was said under some id; its `seq` is 0 while it is on its way through the broker."""
+
+    said: Said | Kept
+    when: float
+    room: str
+    """The key of the room in which it was said; empty for a whisper, or where that does not matter any more."""
+
+
 class Ticket:
     """One session: it outlives connections, renames and room changes."""
 
@@ -35,13 +44,13 @@ class Ticket:
         self.client: Client = client
         """Its latest membership; that has a room for as long as it lasts, a while after its connection broke too."""
         self._limits = limits
-        self._said: dict[str, tuple[Said | Kept, float]] = {}
+        self._said: dict[str, Known] = {}
         self._on_their_way: list[str] = []  # ids of those that had no seq yet when this was looked at last
 
-    def remember(self, id: str, said: Said | Kept, now: float) -> None:  # noqa: A002
-        """The member said this under that id."""
+    def remember(self, id: str, said: Said | Kept, now: float, room: str = "") -> None:  # noqa: A002
+        """The member said this under that id, in the room of that key."""
         self._said.pop(id, None)  # an older use of it: this is the newest one
-        self._said[id] = (said, now)
+        self._said[id] = Known(said, now, room)
         if isinstance(said, Said):
             self._on_their_way.append(id)
         self._forget_texts()
@@ -52,23 +61,23 @@ class Ticket:
         """This was refused: under its ids nothing was said."""
         for id in said.ids or ():  # noqa: A001
             known = self._said.get(id) if id is not None else None
-            if id is not None and known is not None and known[0] is said:
+            if id is not None and known is not None and known.said is said:
                 del self._said[id]
 
     def _forget_texts(self) -> None:
         """Keep of what has its place no more than the place."""
         while self._on_their_way:
             known = self._said.get(self._on_their_way[0])
-            if known is not None and isinstance(known[0], Said):
-                if not known[0].seq:
+            if known is not None and isinstance(known.said, Said):
+                if not known.said.seq:
                     return
-                self._said[self._on_their_way[0]] = (Kept(known[0].seq, known[0].ts), known[1])
+                self._said[self._on_their_way[0]] = Known(Kept(known.said.seq, known.said.ts), known.when, "")
             del self._on_their_way[0]
 
-    def recall(self, id: str, now: float) -> Said | Kept | None:  # noqa: A002
-        """Where that stands which it has said under that id a short while ago; `seq` is 0 while that is not known."""
-        said, when = self._said.get(id, (None, 0.0))
-        return said if now - when <= self._limits.remember else None
+    def recall(self, id: str, now: float) -> Known | None:  # noqa: A002
+        """What it has said under that id a short while ago."""
+        known = self._said.get(id)
+        return known if known is not None and now - known.when <= self._limits.remember else None
 
 
 class Tickets:

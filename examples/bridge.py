@@ -11,16 +11,16 @@ import sys
 
 import anyio
 
-from chatapi import Connection, Gap, Message, SendRefused, TextTooLong, connect
+from chatapi import Connection, Gap, Message, Refused, SendRefused, TextTooLong, connect
 
 
 async def carry(source: Connection, target: Connection) -> None:
     """Say in one room what is said in the other; one's own messages are not among the events."""
     async for event in source:
-        if isinstance(event, Message):
+        if isinstance(event, Message) and event.text:  # one that was deleted has none
             try:
                 await target.send(f"{event.name}: {event.text}")
-            except (SendRefused, TextTooLong) as error:
+            except (Refused, SendRefused, TextTooLong) as error:
                 sys.stderr.write(f"not passed to {target.room}: {error}\n")
         elif isinstance(event, Gap):
             sys.stderr.write(f"messages of {source.room} may be missing: {event.reason}\n")

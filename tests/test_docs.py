@@ -18,6 +18,7 @@ import sys
 import threading
 import typing
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -30,13 +31,30 @@ from anyio.from_thread import start_blocking_portal
 import chatapi
 import chatapi.testing
 import gotcpchat
-from chatapi import DISCONNECTS, Limits, RefusalCode, Room, addresses, commands, frames, inbox, limits, outbox
-from chatapi.cli import client, server
+from chatapi import (
+    DISCONNECTS,
+    Broker,
+    Limits,
+    RefusalCode,
+    Room,
+    StoreError,
+    addresses,
+    commands,
+    frames,
+    inbox,
+    limits,
+    outbox,
+)
+from chatapi.broker import InProcessBroker
+from chatapi.brokers import database, sqlite
+from chatapi.brokers.sqlite import Keep, SQLiteBroker
+from chatapi.cli import client, server, store
 from chatapi.doors import listener
+from chatapi.entries import Deletion
 from chatapi.errors import FrameError
 from chatapi.handshake import Handshake, Resume
 from chatapi.hooks import Hooks
-from chatapi.testing import ChatKit, Peer
+from chatapi.testing import ChatKit, Peer, VirtualClock
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "chatapi"
@@ -144,7 +162,7 @@ def test_every_flag_of_the_client_is_in_the_table() -> None:
 
 def test_defaults_of_flags_are_right() -> None:
     rows = table_of_flags("flag", "variable", "default", "meaning")
-    for name in ("-a", "-lobby", "-log-level"):
+    for name in ("-a", "-lobby", "-log-level", "-store-sync", *(f"-keep-{name}" for name in Keep.model_fields)):
         assert f"(default {rows[name]['default']})" in (SERVER[name].help or "")
     rows = table_of_flags("flag", "default", "meaning")
     for name in ("-client", "-room", "-address"):
@@ -165,9 +183,14 @@ def test_every_command_line_would_be_understood() -> None:
     for line in lines + [span for _, span in SPANS]:
         words = shlex.split(line.replace("'", "")) if line.startswith("$ ") or "ExecStart" in line else line.split()
         for at, word in enumerate(words):
-            parser = {"chatserver": server, "examplechatclient": client}.get(word.rpartition("/")[2])
-            if parser is not None and not word.startswith("chatapi"):
-                parser.build_parser().parse(words[at + 1 :])
+            main = {"chatserver": server, "examplechatclient": client}.get(word.rpartition("/")[2])
+            if main is not None and (at == 0 or words[at - 1] in ("$", "|") or words[at - 1].endswith("python")):
+                arguments = [*takewhile(lambda word: word[0] not in "|>", words[at + 1 :])]
+                if main is server and arguments[:1] and arguments[0] in store.COMMANDS:
+                    if len(arguments) > 1:  # or it is only named
+                        store.build_parser(arguments[0]).parse(arguments[1:])
+                else:
+                    main.build_parser().parse(arguments)
                 parsed += 1
     assert parsed > 10
 
@@ -175,6 +198,72 @@ def test_every_command_line_would_be_understood() -> None:
 def test_every_variable_is_named_and_none_is_made_up() -> None:
     pages = EVERYTHING + "".join((ROOT / name).read_text(encoding="utf-8") for name in ("Dockerfile", "compose.yaml"))
     assert set(re.findall(r"MACHAT_[A-Z_]*[A-Z]", pages)) == VARIABLES
+
+
+def test_every_sub_command_is_in_the_table_with_its_arguments() -> None:
+    rows = OPERATIONS.table("sub-command", "what it does", "beside a server")
+    documented = {}
+    for row in rows:
+        word, *arguments = plain(row["sub-command"]).split()
+        documented[word] = arguments
+    assert documented == {
+        word: [
+            f"[{action.metavar}]" if action.nargs == "?" else action.metavar
+            for action in store.build_parser(word)._actions
+            if not action.option_strings
+        ]
+        for word in store.COMMANDS
+    }
+
+
+def section(page: Page, heading: str) -> list[Block]:
+    """The blocks of one section of a page."""
+    lines = page.path.read_text(encoding="utf-8").splitlines()
+    start = lines.index(f"## {heading}") + 1
+    after = [number for number, line in enumerate(lines, 1) if line.startswith("## ") and number > start]
+    return [block for block in page.blocks if start < block.line < after[0]]
+
+
+async def chat_about_a_password() -> None:
+    chat = chatapi.ChatAPI(broker=SQLiteBroker("chat.db"))
+    async with chat, chat.join("Mina", "dev", reads=False) as mina, chat.join("Zoe", "dev", reads=False) as zoe:
+        await mina.post("hello")
+        await mina.post("my password is sesame")
+        await zoe.post("two\nlines")
+        await chat.delete("dev", 2, "moderator")
+
+
+def test_the_sub_commands_work_as_they_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    anyio.run(chat_about_a_password)
+    [block] = [block for block in section(OPERATIONS, "Looking after the file") if block.language == "console"]
+    here = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'cmd' / 'chatserver'))}"
+    for line in block.body.splitlines():
+        command = re.sub(r"\bchatserver\b", lambda _: here, line.removeprefix("$ "))
+        assert subprocess.run(command, shell=True, check=False).returncode == 0, line
+    assert "a last one such as `ok: 2 rooms, 3 messages`" in OPERATIONS.prose
+    told = capfdbinary.readouterr()
+    assert told.err == b""
+    assert told.out.splitlines()[-1] == b"ok: 2 rooms, 6 messages"
+
+
+def test_an_export_looks_as_it_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    anyio.run(chat_about_a_password)
+    [block] = [block for block in section(OPERATIONS, "Looking after the file") if not block.language]
+    Path("shown.ndjson").write_text(block.body, encoding="utf-8")
+    assert store.main(["import", "shown.db", "dev", "shown.ndjson"]) == 0
+    assert store.main(["export", "shown.db", "dev", "again.ndjson"]) == 0
+    assert Path("again.ndjson").read_text(encoding="utf-8") == block.body
+    assert store.main(["export", "chat.db", "dev", "real.ndjson"]) == 0
+
+    def without_times(text: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in text.splitlines()]
+        return [{key: value for key, value in line.items() if key not in ("ts", "epoch")} for line in lines]
+
+    assert without_times(Path("real.ndjson").read_text(encoding="utf-8")) == without_times(block.body)
 
 
 # Limits
@@ -205,6 +294,23 @@ def test_every_limit_is_in_the_table_with_its_default_and_its_bounds() -> None:
         (f"-{name.replace('_', '-')}", spoken(field.default), allowed(field))
         for name, field in Limits.model_fields.items()
     ]
+
+
+def test_every_bound_of_the_store_is_in_the_table_with_its_default() -> None:
+    documented = [(plain(row["field"]), row["default"]) for row in EMBEDDING.table("field", "default", "meaning")]
+    assert documented == [(name, spoken(field.default)) for name, field in Keep.model_fields.items()]
+    assert sqlite._TRIM_EVERY == 60
+    assert "when the server starts and every minute" in OPERATIONS.prose
+    assert "when the chat starts and every minute" in EMBEDDING.prose
+
+
+def test_each_way_to_sync_is_in_the_table() -> None:
+    [table] = [rows for rows in OPERATIONS.tables() if rows and "`-store-sync`" in rows[0]]
+    parameter = inspect.signature(SQLiteBroker).parameters["sync"]
+    rows = [row["`-store-sync`"] for row in table]
+    assert rows == ["full", "normal"]
+    assert parameter.default == rows[0]
+    assert {f"'{row}'" for row in rows} == set(re.findall(r"'\w+'", str(parameter.annotation)))
 
 
 def test_the_limits_in_the_readme_have_their_defaults() -> None:
@@ -401,7 +507,8 @@ def identifiers() -> set[str]:
 
 FOREIGN = re.compile(
     r"MACHAT_.*|.*\.(md|py|yaml)"  # variables and files have tests of their own
-    r"|(SO|TCP|IPV6|CAP|AF)_.*|[A-Z]\w+(NOFILE|StopSec|Set|Capabilities)|net\.ipv4\.tcp_rmem"  # the system's
+    r"|(SO|TCP|IPV6|CAP|AF)_.*|[A-Z]\w+(NOFILE|StopSec|Set|Capabilities|Directory)|net\.ipv4\.tcp_rmem"  # the system's
+    r"|.*\.db(-\w+)?|secure_delete"  # SQLite's
     r"|anyio\..*|pydantic\.ValidationError"
 )
 """Names that are not this project's."""
@@ -419,6 +526,19 @@ def test_no_name_is_made_up() -> None:
 def test_every_public_name_is_in_the_page_about_the_library(module: Any) -> None:
     text = EMBEDDING.path.read_text(encoding="utf-8")
     assert [name for name in module.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_every_public_name_of_the_store_is_in_the_page_about_the_library() -> None:
+    public = {
+        name
+        for name, value in vars(sqlite).items()
+        if isinstance(value, type) and value.__module__ == sqlite.__name__ and not name.startswith("_")
+    }
+    assert public == {"SQLiteBroker", "Keep"}
+    for name in public:
+        assert name in re.findall(r"\w+", EMBEDDING.prose)
+    arguments = [*inspect.signature(SQLiteBroker).parameters]
+    assert arguments == ["path", "sync", "keep", "clock"]
 
 
 def test_every_argument_of_the_client_library_is_in_the_table_with_its_default() -> None:
@@ -502,6 +622,23 @@ def test_every_log_line_is_in_the_table() -> None:
     assert documented == logged()
 
 
+def complaints() -> set[str]:
+    """What a store says that cannot be used, with a word for what stands in the gaps."""
+    tree = ast.parse((PACKAGE / "brokers" / "database.py").read_text(encoding="utf-8"))
+    found = {f"%s: {reason}" for reason in database._PLAIN.values()}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "StoreError":
+            [text] = node.args
+            assert isinstance(text, ast.JoinedStr)
+            found.add("".join(str(part.value) if isinstance(part, ast.Constant) else "%s" for part in text.values))
+    return {text.replace("`", "") for text in found if "is not open" not in text and text != "%s: %s"}
+
+
+def test_every_complaint_about_the_store_is_in_the_table() -> None:
+    rows = [plain(row["error"]) for row in OPERATIONS.table("error", "what to do")]
+    assert {re.sub(r"\b[A-Z]{3,}\b(?<!SQL)", "%s", row) for row in rows} == complaints()
+
+
 def imported(path: Path) -> set[str]:
     """The modules of the package that a module imports when it runs, as the map writes them."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -553,6 +690,7 @@ def test_the_changelog_has_this_version() -> None:
 def test_the_systemd_unit_waits_for_the_drain() -> None:
     [unit] = blocks("ini")
     settings = dict(line.split("=", 1) for line in unit.body.splitlines() if "=" in line)
+    assert f" -store /var/lib/{settings['StateDirectory']}/" in settings["ExecStart"]
     assert int(settings["TimeoutStopSec"]) > Limits().drain
     assert int(settings["LimitNOFILE"]) > Limits().connections
 
@@ -564,33 +702,54 @@ class Conversation:
     """Plays a block of `chat` line by line: every line that is sent, and all that comes back, must stand in it.
 
     In a frame that comes, ``…`` is any one string or number. In one that is sent, it is what the sender was last told
-    under that key.
+    under that key. The file of a server with ``-store`` is made in the current folder.
     """
 
     def __init__(self) -> None:
         self._kit = ChatKit()
+        self._path = ""  # the server's store, where it has one
+        self._lives = 0
+        self._running: AsyncExitStack
         self._peers: dict[str, Peer] = {}
         self._pending: dict[str, list[str]] = {}
         self._over: set[str] = set()  # whose end was seen
         self._told: dict[str, dict[str, Any]] = {}  # the last value of each key of JSON, by who was told
 
-    def play(self, script: str) -> None:
-        for line in script.splitlines():
-            if got := re.fullmatch(r"(\w+)< ?(.*)", line):
-                self._hears(got[1], got[2])
-                continue
+    async def play(self, script: str) -> None:
+        async with AsyncExitStack() as self._running:
+            for line in script.splitlines():
+                if got := re.fullmatch(r"(\w+)< ?(.*)", line):
+                    self._hears(got[1], got[2])
+                    continue
+                self._nothing_is_left_out()
+                if said := re.fullmatch(r"(\w+)> (.*)", line):
+                    self._connect(said[1]).send(unescaped(self._filled_in(*said.groups())) + b"\n")
+                else:
+                    await self._happens(line)
+                await self._listen()
             self._nothing_is_left_out()
-            if said := re.fullmatch(r"(\w+)> (.*)", line):
-                self._connect(said[1]).send(unescaped(self._filled_in(*said.groups())) + b"\n")
-            else:
-                self._happens(line)
-            self._listen()
-        self._nothing_is_left_out()
 
-    def _happens(self, line: str) -> None:
+    async def _happens(self, line: str) -> None:
         if match := re.fullmatch(r"\(a server with (.*)\)", line):
             given = vars(server.build_parser().parse(match[1].split()))
-            self._kit = ChatKit(Limits(**{name: given[name] for name in Limits.model_fields if given[name]}))
+            self._path = given["store"]
+            await self._start(Limits(**{name: given[name] for name in Limits.model_fields if given[name]}))
+        elif line == "(the server is killed and started again)":
+            for peer in self._peers.values():
+                peer.wire.reset()
+                peer.wire.closed = peer.wire.ended = True
+            self._over |= set(self._peers)
+            await self._start(self._kit.hub.limits)
+        elif match := re.fullmatch(r"\(the disk (is full|has room again)\)", line):
+            assert isinstance(self._kit.broker, SQLiteBroker)
+            store = self._kit.broker._store
+            if match[1] == "is full":
+                store.append = self._no_room  # type: ignore[method-assign]
+            else:
+                del store.append
+        elif match := re.fullmatch(r"\(the program deletes message (\d+), as (\w+)\)", line):
+            [room] = self._kit.hub.rooms.values()
+            room.submit(Deletion(match[2], int(match[1])))
         elif match := re.fullmatch(r"\((\w+) connects( to the telnet door)?\)", line):
             self._connect(match[1], telnet=bool(match[2]))
         elif match := re.fullmatch(r"\((\w+) connects again; the old connection is (\w+)\)", line):
@@ -603,11 +762,24 @@ class Conversation:
         elif match := re.fullmatch(r"\((\w+) loses the connection\)", line):
             self._peers[match[1]].wire.reset()
             self._over.add(match[1])
-        elif match := re.fullmatch(r'\((\w+) sends "(.*)" and ends the stream\)', line):
+        elif match := re.fullmatch(r'\((\w+) sends "(.*)" (at once|and ends the stream)\)', line):
             self._peers[match[1]].send(unescaped(match[2]))
-            self._peers[match[1]].end()
+            if match[3] != "at once":
+                self._peers[match[1]].end()
         else:
             pytest.fail(f"not understood: {line}")
+
+    async def _start(self, limits: Limits) -> None:
+        await self._running.aclose()
+        self._lives += 1
+        self._kit = ChatKit(limits, broker=self._broker, keys=f"key{self._lives}-")
+        await self._running.enter_async_context(self._kit.running())
+
+    def _no_room(self, batch: object) -> None:
+        raise StoreError(f"{self._path!r}: database or disk is full")
+
+    def _broker(self, clock: VirtualClock) -> Broker:
+        return SQLiteBroker(self._path, clock=clock) if self._path else InProcessBroker(clock)
 
     def _connect(self, name: str, *, telnet: bool = False) -> Peer:
         if name not in self._peers or name in self._over:
@@ -615,7 +787,8 @@ class Conversation:
             self._peers[name] = self._kit.connect(telnet=telnet)
         return self._peers[name]
 
-    def _listen(self) -> None:
+    async def _listen(self) -> None:
+        await self._kit.settled()
         for name, peer in self._peers.items():
             text = peer.received()
             line_end = "\r\n" if peer.connection.door.telnet else "\n"
@@ -667,8 +840,9 @@ def unescaped(text: str) -> bytes:
 
 
 @pytest.mark.parametrize("block", blocks("chat"), ids=str)
-def test_conversations(block: Block) -> None:
-    Conversation().play(block.body)
+def test_conversations(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    anyio.run(Conversation().play, block.body)
 
 
 def test_every_section_of_the_protocol_page_has_an_example() -> None:
@@ -686,11 +860,20 @@ def test_every_section_of_the_protocol_page_has_an_example() -> None:
         ('A> {"name": "a", "room": "r"}\nB> {"name": "A", "room": "r"}\nB< {"type":"error","code":"…"}\n', "…"),
         ('A> {"name": "a", "room": "r"}\nB> {"name": "…", "room": "r"}\n', "'B'"),
         ("(A yawns)\n", "not understood"),
+        (
+            '(a server with -echo)\nA> {"name": "a", "room": "r"}\nA> hi\n(the server is killed and started again)\n'
+            'A> {"name": "a", "room": "r", "history": 1}\nA< a:hi\n',
+            "a:hi",
+        ),
+        ('(a server with -store c.db)\nA> {"name": "a", "room": "r"}\n(the disk is full)\nA> hi\n', "not kept"),
     ],
 )
-def test_a_conversation_that_is_not_true_fails(script: str, why: str) -> None:
+def test_a_conversation_that_is_not_true_fails(
+    script: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises((AssertionError, KeyError, pytest.fail.Exception), match=why):
-        Conversation().play(script)
+        anyio.run(Conversation().play, script)
 
 
 # Examples: programs
@@ -711,7 +894,8 @@ def _chatapi_logs_as_before() -> Iterator[None]:
 @pytest.mark.usefixtures("_chatapi_logs_as_before")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("block", PROGRAMS, ids=str)
-def test_programs(block: Block, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs(block: Block, backend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(anyio, "run", functools.partial(anyio.run, backend=backend))
     source = "\n" * block.line + block.body  # so that a traceback has the page's own line numbers
     exec(compile(source, ROOT / block.page, "exec"), {"__name__": "__main__"})

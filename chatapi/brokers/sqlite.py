@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar, cast
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..broker import Opened, Past, Read, Recalled, Rooms, Sequencer, unavailable
+from ..broker import Opened, Past, Read, Recalled, Rooms, unavailable
 from ..clock import Clock, SystemClock
-from ..entries import AnyEntry, AnyKept, KeptEntry
+from ..entries import AnyEntry, AnyKept, Deletion, KeptEntry, Said
 from ..errors import Refused, StoreError
-from .store import Append, RoomInfo, Store
+from .store import RoomInfo, Store
+from .writer import Committed, Log, Part, Place, Writer
 
 _logger = logging.getLogger("chatapi")
 _T = TypeVar("_T")
 
 _TRIM_EVERY: Final = 60.0
 """Seconds between two looks at what is too old or too much."""
+_PATIENCE: Final = 10.0
+"""Seconds that the end waits for a disk that does not answer."""
+_ENDED: Final = "the chat does not run"
 _DAY: Final = 24 * 3600 * 1_000_000
 
 
@@ -46,31 +50,12 @@ class Keep(BaseModel):
     """Bytes of one room's texts in the file at most, its newest run of lines aside; 0 for no bound."""
 
 
-class _Log:
-    """An open room."""
-
-    __slots__ = ("name", "on_its_way", "sequencer")
-
-    def __init__(self, name: str, sequencer: Sequencer) -> None:
-        self.name = name
-        self.sequencer = sequencer
-        self.on_its_way = 0  # entries that are neither delivered nor refused
-
-
 class _Question(NamedTuple):
     """Something to read."""
 
     question: Callable[[], Any]
     then: Callable[[Any], None]
     failed: Callable[[Refused], None]
-
-
-class _Batch:
-    """One commit: what was said in each room, in order, and where the rooms' counts stood before."""
-
-    def __init__(self) -> None:
-        self.rooms: dict[str, list[AnyEntry]] = {}
-        self.before: dict[str, tuple[int, int]] = {}
 
 
 class SQLiteBroker:
@@ -95,13 +80,11 @@ class SQLiteBroker:
         self._store = Store(path, sync)
         self._keep = keep
         self._clock: Clock = clock or SystemClock()
-        self._logs: dict[str, _Log] = {}
-        self._queue: list[tuple[str, Sequence[AnyEntry]]] = []
-        self._in_flight: _Batch | None = None
+        self._logs: dict[str, Log] = {}
+        self._writer: Writer | None = None  # while it runs
+        self._on_their_way: deque[Part] = deque()
         self._questions: list[_Question] = []
-        self._news = anyio.Event()  # something is in the queue
         self._asked = anyio.Event()  # something is among the questions
-        self._running = False
         self._failing = False
         self._rooms: Rooms | None = None
 
@@ -110,22 +93,38 @@ class SQLiteBroker:
         self._rooms = rooms
 
     async def run(self, started: Callable[[], None]) -> None:
-        """Open the file, and commit and read until cancelled. Raises `StoreError` where the file cannot be had."""
-        self._writing, self._reading = anyio.CapacityLimiter(1), anyio.CapacityLimiter(1)
-        self._news, self._asked = anyio.Event(), anyio.Event()
+        """Open the file, and commit and read until cancelled. Raises `StoreError` where the file cannot be had.
+
+        What was submitted before it is cancelled is committed and delivered.
+        """
+        self._reading = anyio.CapacityLimiter(1)
+        self._asked = anyio.Event()
+        await anyio.to_thread.run_sync(self._store.open)
+        assert self._rooms is not None
+        self._writer = writer = Writer(self._store, self._clock, self._rooms.ring)
+        writer.start()
         try:
-            await self._write(self._store.open)
-            self._running = True
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._answer)
                 tasks.start_soon(self._look_after)
                 started()
-                await self._commit()
+                await anyio.sleep_forever()
         finally:
-            self._running = False
-            self._give_up()
+            writer.stop()
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._store.close)
+                await anyio.to_thread.run_sync(writer.join, _PATIENCE)
+                if writer.is_alive():
+                    _logger.error("the last messages may not be stored: the disk does not answer")
+                else:
+                    await anyio.to_thread.run_sync(self._store.close)
+            self.collect()
+            self._writer = None
+            while self._on_their_way:  # what came last, or is with a disk that does not answer
+                part = self._on_their_way.popleft()
+                self._settle(part, part.unplaced(), _ENDED)
+            for asked in self._questions:
+                asked.failed(unavailable(_ENDED))
+            self._questions.clear()
 
     # What rooms ask
 
@@ -134,28 +133,24 @@ class SQLiteBroker:
 
         def opened(past: Past | None) -> None:
             past = past or Past(epoch, name)
-            self._logs[room] = _Log(past.name, Sequencer(past.epoch, self._clock, past.seq, past.ts))
+            self._logs[room] = Log(room, past)
             then(past)
 
         self._ask(partial(self._store.past, room, messages, max_bytes), opened, then)
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
         """Take entries: what is to be kept waits for the commit, and what follows it in its room waits with it."""
-        log = self._logs[room]
-        kept = [entry for entry in entries if isinstance(entry, KeptEntry)]
-        if (kept and self._running) or log.on_its_way:
-            log.on_its_way += len(entries)
-            self._queue.append((room, entries))
-            self._news.set()
-            return
-        assert self._rooms is not None
-        passing = [entry for entry in entries if not isinstance(entry, KeptEntry)]
-        for entry in passing:
-            log.sequencer.stamp(entry)
-        if passing:
-            self._rooms.deliver(room, passing)
-        if kept:
-            self._rooms.refuse(room, kept, unavailable("the chat does not run"))
+        part = Part(self._logs[room], entries)
+        is_first = not part.log.on_its_way
+        part.log.on_its_way += len(entries)
+        if is_first and not any(isinstance(entry, KeptEntry) for entry in entries):
+            self._settle(part, part.unplaced())
+        elif is_first and self._writer is None:
+            self._settle(part, part.unplaced(), _ENDED)
+        else:
+            self._on_their_way.append(part)
+            if self._writer is not None:
+                self._writer.commit(part)
 
     def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
         """Read back."""
@@ -171,83 +166,49 @@ class SQLiteBroker:
         """Forget a room; the file does not."""
         del self._logs[room]
 
-    # Committing
+    # What comes back
 
-    async def _commit(self) -> None:
-        while True:
-            if not self._queue:
-                self._news = anyio.Event()
-                await self._news.wait()
-            batch = self._in_flight = self._cut()
-            appends = [
-                Append(room, log.name, log.sequencer.epoch, kept)
-                for room, entries in batch.rooms.items()
-                if (kept := [entry for entry in entries if isinstance(entry, KeptEntry)]) and (log := self._logs[room])
-            ]
-            try:
-                if appends:
-                    await self._write(self._store.append, appends)
-            except StoreError as error:
-                self._refuse(batch, str(error))
-            else:
-                self._deliver(batch)
-            self._in_flight = None
+    def collect(self) -> None:
+        """Deliver what was committed, refuse what could not be."""
+        while self._writer is not None and self._writer.done:
+            done = self._writer.done.popleft()
+            if not isinstance(done, Committed):
+                done()
+                continue
+            if done.tried and bool(done.reason) is not self._failing:
+                self._failing = bool(done.reason)
+                if self._failing:
+                    _logger.error("messages cannot be stored: %s; senders are told, and each one is tried", done.reason)
+                else:
+                    _logger.warning("messages are stored again")
+            for part, places in zip(done.parts, done.places, strict=True):
+                self._on_their_way.popleft()
+                self._settle(part, places, done.reason)
 
-    def _cut(self) -> _Batch:
-        """Everything that waits, each entry with its place."""
-        queue, self._queue = self._queue, []
-        batch = _Batch()
-        for room, entries in queue:
-            sequencer = self._logs[room].sequencer
-            batch.before.setdefault(room, (sequencer.seq, sequencer.ts))
-            batch.rooms.setdefault(room, []).extend(entries)
-            for entry in entries:
-                sequencer.stamp(entry)
-        return batch
-
-    def _deliver(self, batch: _Batch) -> None:
+    def _settle(self, part: Part, places: Sequence[Place], reason: str = "") -> None:
+        """Deliver entries to their room; where there is a reason against it, only those that are not to be kept."""
         assert self._rooms is not None
-        if self._failing:
-            self._failing = False
-            _logger.warning("messages are stored again")
-        for room, entries in batch.rooms.items():
-            self._logs[room].on_its_way -= len(entries)
-            self._rooms.deliver(room, entries)
-
-    def _refuse(self, batch: _Batch, reason: str) -> None:
-        """The commit failed: nothing of it has its place, and what is not to be kept goes on without it."""
-        assert self._rooms is not None
-        if not self._failing:
-            self._failing = True
-            _logger.error("messages cannot be stored: %s; their senders are told, and each is tried", reason)
-        for room, entries in batch.rooms.items():
-            log = self._logs[room]
-            log.sequencer.seq, log.sequencer.ts = batch.before[room]
-            log.on_its_way -= len(entries)
-            kept: list[AnyKept] = [entry for entry in entries if isinstance(entry, KeptEntry)]
-            passing = [entry for entry in entries if not isinstance(entry, KeptEntry)]
-            for entry in passing:
-                log.sequencer.stamp(entry)
-            if passing:
-                self._rooms.deliver(room, passing)
-            if kept:
-                self._rooms.refuse(room, kept, unavailable(reason))
-
-    def _give_up(self) -> None:
-        """The chat ends: nothing more is committed."""
-        for batch in (self._in_flight, self._cut()):
-            if batch is not None and batch.rooms:
-                self._refuse(batch, "the chat has ended")
-        self._in_flight = None
-        for asked in self._questions:
-            asked.failed(unavailable("the chat has ended"))
-        self._questions.clear()
+        part.log.on_its_way -= len(part.entries)
+        passing: list[AnyEntry] = []
+        refused: list[AnyKept] = []
+        for entry, (seq, ts) in zip(part.entries, places, strict=True):
+            if isinstance(entry, Said | Deletion):
+                if reason:
+                    refused.append(entry)
+                    continue
+                entry.ts = ts
+            entry.seq = seq
+            passing.append(entry)
+        if passing:
+            self._rooms.deliver(part.log.key, passing)
+        if refused:
+            self._rooms.refuse(part.log.key, refused, unavailable(reason))
 
     # Reading
 
     def _ask(self, question: Callable[[], _T], then: Callable[[_T], None], failed: Callable[[Refused], None]) -> None:
         """Have the reading thread answer a question."""
-        if not self._running:
+        if self._writer is None:
             failed(unavailable("the chat does not run; use `async with chat`, or serve it"))
             return
         self._questions.append(_Question(question, then, failed))
@@ -305,7 +266,21 @@ class SQLiteBroker:
             await anyio.sleep(_TRIM_EVERY)
 
     async def _write(self, call: Callable[..., _T], *arguments: object) -> _T:
-        return await anyio.to_thread.run_sync(partial(call, *arguments), limiter=self._writing)
+        """Have the writing thread do something."""
+        answers: list[Any] = []
+        answered = anyio.Event()
+
+        def then(answer: object) -> None:
+            answers.append(answer)
+            answered.set()
+
+        if self._writer is None:
+            raise StoreError(_ENDED)
+        self._writer.call(partial(call, *arguments), then)
+        await answered.wait()
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return cast("_T", answers[0])
 
     async def _read(self, call: Callable[..., _T], *arguments: object) -> _T:
         return await anyio.to_thread.run_sync(partial(call, *arguments), limiter=self._reading)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ..broker import Past, Sent
 from ..entries import AnyKept, Deletion, Said, without
 from .database import Database
 
-_SEQ_BITS: Final = 40
-_LAST_SEQ: Final = (1 << _SEQ_BITS) - 1
+SEQ_BITS: Final = 40
+LAST_SEQ: Final = (1 << SEQ_BITS) - 1
 _AT_ONCE: Final = 1_000
 """Rows deleted in one transaction: more would hold up what is being said."""
 
@@ -41,13 +41,21 @@ class RoomInfo(NamedTuple):
     ts: int
 
 
+class Placed(NamedTuple):
+    """An entry and the place that it is to have; the entry itself has none until it is committed."""
+
+    entry: AnyKept
+    seq: int
+    ts: int
+
+
 class Append(NamedTuple):
     """What one commit adds to a room."""
 
     key: str
     name: str
     epoch: str
-    entries: Sequence[AnyKept]
+    entries: list[Placed]
 
 
 class Store(Database):
@@ -63,34 +71,32 @@ class Store(Database):
         with self.transaction() as writer:
             for part in batch:
                 _write(writer, _room_id(writer, part), part.entries)
-        if any(isinstance(entry, Deletion) for part in batch for entry in part.entries):
+        if any(isinstance(placed.entry, Deletion) for part in batch for placed in part.entries):
             self.empty_wal()  # the old text is in there, too
 
-    def restore(self, info: RoomInfo, entries: Iterable[AnyKept], progress: Callable[[int], None]) -> int:
+    def restore(self, info: RoomInfo, entries: Iterable[AnyKept]) -> int:
         """Create a room with what it had somewhere else, all of it or nothing; returns its messages and deletions."""
         count = 0
         with self.transaction() as writer:
             sql = "INSERT INTO rooms (key, name, epoch, trimmed, trimmed_ts) VALUES (?, ?, ?, ?, ?)"
             values = (info.key, info.name, info.epoch, info.trimmed, info.trimmed_ts)
             room = int(writer.execute(sql, values).lastrowid or 0)
-            rows: list[AnyKept] = []
+            rows: list[Placed] = []
             for entry in entries:
-                rows.append(entry)
+                rows.append(Placed(entry, entry.seq, entry.ts))
                 count += entry.count
                 if len(rows) >= _AT_ONCE:
                     _write(writer, room, rows)
                     rows.clear()
-                    progress(count)
             _write(writer, room, rows)
-            progress(count)
         return count
 
     # Forgetting
 
     def excess(self, room: RoomInfo, *, before: int, messages: int, max_bytes: int) -> int:
         """The seq up to which a room has what is older than `before`, too many or too much; 0 for no bound."""
-        base = room.id << _SEQ_BITS
-        place = base, base, base + _LAST_SEQ
+        base = room.id << SEQ_BITS
+        place = base, base, base + LAST_SEQ
         through = room.seq - messages if messages else 0
         with self.errors():
             if before:
@@ -110,7 +116,7 @@ class Store(Database):
 
     def trim(self, room: RoomInfo, through: int) -> int:
         """Forget the oldest messages of a room, up to the seq `through`, some of them; returns the oldest seq kept."""
-        base = room.id << _SEQ_BITS
+        base = room.id << SEQ_BITS
         with self.transaction() as writer:
             sql = "SELECT max(place) FROM (SELECT place FROM log WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?)"
             (last_place,) = writer.execute(sql, (base, base + through, _AT_ONCE)).fetchone()
@@ -152,8 +158,8 @@ class Store(Database):
             found = self.reader.execute(sql, (key,)).fetchone()
             if found is None:
                 return None
-            base = found[0] << _SEQ_BITS
-            place = base, base, base + _LAST_SEQ
+            base = found[0] << SEQ_BITS
+            place = base, base, base + LAST_SEQ
             sql = _ROWS.replace("block", "NULL")
             oldest = self.reader.execute(sql + "LIMIT 1", place).fetchone()
             newest = self.reader.execute(sql + "DESC LIMIT 1", place).fetchone()
@@ -178,7 +184,7 @@ class Store(Database):
             room = self.reader.execute("SELECT id FROM rooms WHERE key = ?", (key,)).fetchone()
             if room is None or messages <= 0:
                 return []
-            base = room[0] << _SEQ_BITS
+            base = room[0] << SEQ_BITS
             for row in self.reader.execute(_ROWS + "DESC", (base, base, base + before - 1)):
                 entry = _entry(*row)
                 size += entry.weight
@@ -193,7 +199,7 @@ class Store(Database):
 
     def entries(self, room: RoomInfo) -> Iterator[AnyKept]:
         """Everything that is kept of a room, the oldest first."""
-        base = room.id << _SEQ_BITS
+        base = room.id << SEQ_BITS
         with self.errors():
             for row in self.reader.execute(_ROWS, (base, base, base + room.seq)):
                 yield _entry(*row)
@@ -211,9 +217,8 @@ class Store(Database):
     def faults(self) -> Iterator[str]:
         """What SQLite itself finds wrong with the file, a sentence each."""
         with self.errors():
-            for (line,) in self.reader.execute("PRAGMA integrity_check"):
-                if line != "ok":
-                    yield str(line)
+            for (found,) in self.reader.execute("PRAGMA integrity_check"):
+                yield from (line for line in found.splitlines() if line != "ok" and not line.startswith("***"))
 
 
 def _room_id(writer: sqlite3.Connection, part: Append) -> int:
@@ -225,22 +230,23 @@ def _room_id(writer: sqlite3.Connection, part: Append) -> int:
     return int(writer.execute(sql, (part.key, part.name, part.epoch)).lastrowid or 0)
 
 
-def _write(writer: sqlite3.Connection, room: int, entries: Iterable[AnyKept]) -> None:
-    base = room << _SEQ_BITS
+def _write(writer: sqlite3.Connection, room: int, entries: Iterable[Placed]) -> None:
+    base = room << SEQ_BITS
     rows: list[tuple[object, ...]] = []
     sent: list[tuple[object, ...]] = []
     deleted: list[int] = []
-    for entry in entries:
+    for entry, seq, ts in entries:
         if isinstance(entry, Deletion):
-            rows.append((base + entry.seq, entry.ts, 1, entry.name, None, entry.target))
-            deleted.append(entry.target)
+            rows.append((base + seq, ts, 1, entry.name, None, entry.target))
+            if entry.target < seq:  # and not what comes behind it in this very commit
+                deleted.append(entry.target)
             continue
-        rows.append((base + entry.seq, entry.ts, entry.count, entry.name, entry.block, None))
+        rows.append((base + seq, ts, entry.count, entry.name, entry.block, None))
         if entry.session and entry.ids:
             session = _hash(entry.session)
             for i, id_ in enumerate(entry.ids):
                 if id_ is not None:
-                    sent.append((session, id_, room, entry.seq + i, entry.ts + i))
+                    sent.append((session, id_, room, seq + i, ts + i))
     writer.executemany(_INSERT, rows)
     if sent:
         writer.executemany("INSERT INTO sent (session, id, room, seq, ts) VALUES (?, ?, ?, ?, ?)", sent)

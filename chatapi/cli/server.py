@@ -17,6 +17,7 @@ from chatapi import AddressError, Broker, ChatAPI, Limits, Listening, Refused, S
 from chatapi.brokers.sqlite import Keep, SQLiteBroker
 from chatapi.chat import DEFAULT_ADDRESS
 
+from . import store
 from .flags import Parser, fail
 
 _logger = logging.getLogger("chatapi")
@@ -37,6 +38,12 @@ then, in another terminal:
   examplechatclient -client Mina -room dev
   printf '{"name":"Zoe","room":"dev"}\\nhello\\n' | nc -N localhost 8989
   telnet localhost 6000                           (where the server has -telnet localhost:6000)
+
+and, to look after the file of -store (`chatserver export -h` tells more, and so on):
+  chatserver rooms FILE                           what rooms it has
+  chatserver export FILE ROOM [PATH]              a room as lines of JSON
+  chatserver import FILE ROOM [PATH]              a room from such lines
+  chatserver check FILE                           whether it is sound
 """
 
 
@@ -88,6 +95,9 @@ def _add_fields(parser: Parser, to: argparse._ActionsContainer, model: type[Base
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; returns its exit code."""
     _open_standard_streams()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in store.COMMANDS:
+        return store.main(arguments)
     parser = build_parser()
     given = _Given(parser.parse(arguments), os.environ)
     level = given.text("log-level", "info").lower()

@@ -114,10 +114,13 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
     ticket = client.ticket
     assert ticket is not None
     now = connection.hub.clock.monotonic()
-    if asked.id is not None and (said := ticket.recall(asked.id, now)) is not None:
-        if said.seq:  # or it is on its way through the broker, and its ack will come at its place
+    if asked.id is not None and (known := ticket.recall(asked.id, now)) is not None:
+        said = known.said
+        if said.seq:
             client.push(frame("ack", id=asked.id, seq=said.seq, ts=said.ts, duplicate=True))
-        return
+        elif isinstance(said, Said) and client.room is not None and known.room != client.room.key:
+            connection.hold_for(said, asked)
+        return  # or it is on its way through the broker, and its ack will come at its place
     block = client.prepare(asked.text)
     if not block:
         raise _EmptyTextError
@@ -149,7 +152,7 @@ def _submit(client: Client, id_: str | None, block: bytes, now: float) -> None:
     assert client.ticket is not None
     said = Said(client.id, client.name, block, 1, None if id_ is None else (id_,), client.ticket.key)
     if id_ is not None:
-        client.ticket.remember(id_, said, now)
+        client.ticket.remember(id_, said, now, "" if client.room is None else client.room.key)
     client.submit(said)
 
 
@@ -160,7 +163,7 @@ def _whisper(connection: Connection, client: Client, asked: Tell) -> None:
     assert ticket is not None
     assert room is not None
     if asked.id is not None and (known := ticket.recall(_whispered(asked.id), now)) is not None:
-        client.push(frame("ack", id=asked.id, seq=None, ts=known.ts, duplicate=True))
+        client.push(frame("ack", id=asked.id, seq=None, ts=known.said.ts, duplicate=True))
         return
     client.whisper(asked.to, asked.text)
     ts = room.micros()

@@ -20,7 +20,7 @@ from ..pace import NO_LIMIT, Pace
 from ..render import Style, TextStyle
 from ..session import BadLine, Nickname, Session, Step
 from ..wires import Wire
-from . import answers, replies
+from . import answers, entrance, replies
 from .door import Door
 from .feed import Feed
 from .stages import Stage
@@ -150,6 +150,11 @@ class Connection:
         self._held = step
         if self._is_heard() and not self._feed.stalled:
             self.hub.call(self)
+
+    def hold_for(self, said: Said, step: Step) -> None:
+        """Take this step again once something that was said in another room has its place, or was refused."""
+        self._held = step
+        said.settled = lambda _: self.resume()
 
     def is_open(self, room: str, step: Step, refused: Callable[[Refused], None]) -> bool:
         """Whether a room can be gone to. If not, it is being opened, and this step is taken again, or refused."""
@@ -400,10 +405,7 @@ class Connection:
     def _deadline(self, now: float) -> None:
         """The time of what this connection was waiting for is up."""
         if self._stage is Stage.OPENING:
-            seconds = self.door.seconds(self.hub.limits)
-            self.door.refuse(
-                self, Refused(RefusalCode.HANDSHAKE_TIMEOUT, f"you did not say who you are within {seconds:g} s")
-            )
+            self.door.refuse(self, entrance.too_late(self, self._deciding))
         elif self._stage is not Stage.JOINED:
             self._close()
         elif self.hub.limits.idle and not self._parked and now - self._heard >= self.hub.limits.idle:
@@ -428,9 +430,7 @@ class Connection:
         """There is something for the client to read."""
         self.hub.call(self)
 
-    def resume(self) -> None:
-        """What this connection waited for may be over."""
-        self.hub.call(self)
+    resume = wake  # what this connection waited for may be over
 
     def tell(self, text: str) -> None:
         """Say something to this member of the text protocol alone, as a line of the server's own."""

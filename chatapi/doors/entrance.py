@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..clients import Client
-from ..errors import Refused
+from ..errors import RefusalCode, Refused
 from ..handshake import Handshake
 from ..hooks import rechecked
 from ..render import JSON, Style
@@ -68,6 +68,14 @@ def join_json(connection: Connection, handshake: Handshake) -> None:
     client = hub.come_in(handshake, connection, echo, _host(connection), answers.welcome)
     connection.session.open_frames()
     connection.joined(client, JSON, handshake.room)
+
+
+def too_late(connection: Connection, waits_for_us: bool) -> Refused:
+    """The reason where nobody came in within the time for it."""
+    if waits_for_us:
+        return Refused(RefusalCode.UNAVAILABLE, "the room could not be opened in time; try again later")
+    seconds = connection.door.seconds(connection.hub.limits)
+    return Refused(RefusalCode.HANDSHAKE_TIMEOUT, f"you did not say who you are within {seconds:g} s")
 
 
 def _host(connection: Connection) -> str:

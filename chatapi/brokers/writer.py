@@ -1,0 +1,142 @@
+"""The thread that writes to a store: it commits whatever waits, all rooms together, and says what came of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeAlias
+
+from ..broker import Past
+from ..clock import Clock
+from ..entries import AnyEntry, KeptEntry
+from ..errors import StoreError
+from .store import Append, Placed, Store
+
+_logger = logging.getLogger("chatapi")
+
+Place: TypeAlias = tuple[int, int]
+"""A seq and a ts."""
+
+
+class Log:
+    """An open room. The writing thread counts, as long as anything is on its way, and the event loop otherwise."""
+
+    __slots__ = ("epoch", "key", "name", "on_its_way", "seq", "ts")
+
+    def __init__(self, key: str, past: Past) -> None:
+        self.key = key
+        self.name, self.epoch = past.name, past.epoch
+        self.seq, self.ts = past.seq, past.ts
+        self.on_its_way = 0
+        """Entries that are neither delivered nor refused."""
+
+    def place(self, entry: AnyEntry, now: int) -> Place:
+        """The place of the next entry; what is not kept has that of the last message before it."""
+        if not isinstance(entry, KeptEntry):
+            return self.seq, 0
+        seq, ts = self.seq + 1, max(now, self.ts + 1)
+        self.seq, self.ts = self.seq + entry.count, ts + entry.count - 1
+        return seq, ts
+
+
+class Part(NamedTuple):
+    """What was submitted to one room."""
+
+    log: Log
+    entries: Sequence[AnyEntry]
+
+    def unplaced(self) -> list[Place]:
+        """Places for what is not kept, where nothing else has any."""
+        return [(self.log.seq, 0)] * len(self.entries)
+
+
+class Committed(NamedTuple):
+    """What came of a commit: a place for each entry or, where there is a reason against it, only for what is not kept.
+
+    The entries themselves have none yet: that is for the event loop, once everybody may know.
+    """
+
+    parts: Sequence[Part]
+    places: Sequence[Sequence[Place]]
+    tried: bool
+    """Whether anything was to be kept."""
+    reason: str = ""
+
+
+class Writer(threading.Thread):
+    """Takes its work in order; `ring` is called, in this thread, when something was added to `done`."""
+
+    def __init__(self, store: Store, clock: Clock, ring: Callable[[], None]) -> None:
+        super().__init__(name="chatapi store", daemon=True)  # a disk that hangs must not keep the program from ending
+        self._store, self._clock, self._ring = store, clock, ring
+        self._work: SimpleQueue[Part | Callable[[], None]] = SimpleQueue()
+        self._stopped = False
+        self.done: deque[Committed | Callable[[], None]] = deque()
+        """What came of it, in order: commits, and what is to be called on the event loop."""
+
+    def commit(self, part: Part) -> None:
+        """Commit this with whatever else waits."""
+        self._work.put(part)
+
+    def call(self, what: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Call something in this thread, behind what waits; then `then`, on the event loop, with what it returned or
+        raised."""
+
+        def call() -> None:
+            try:
+                result = what()
+            except Exception as error:
+                result = error
+            self._tell(partial(then, result))
+
+        self._work.put(call)
+
+    def stop(self) -> None:
+        """End once all that waits is done."""
+        self._work.put(self._end)
+
+    def _end(self) -> None:
+        self._stopped = True
+
+    def run(self) -> None:
+        """Work until stopped."""
+        work = self._work
+        while not self._stopped:
+            parts: list[Part] = []
+            call: Part | Callable[[], None] | None = work.get()
+            while isinstance(call, Part):
+                parts.append(call)
+                call = None if work.empty() else work.get()
+            if parts:
+                self._tell(self._commit(parts))
+            if call is not None:
+                call()
+
+    def _tell(self, done: Committed | Callable[[], None]) -> None:
+        self.done.append(done)
+        self._ring()
+
+    def _commit(self, parts: Sequence[Part]) -> Committed:
+        now = self._clock.micros()
+        before = {part.log: (part.log.seq, part.log.ts) for part in parts}
+        places = [[part.log.place(entry, now) for entry in part.entries] for part in parts]
+        appends = {log: Append(log.key, log.name, log.epoch, []) for log in before}
+        for part, placed in zip(parts, places, strict=True):
+            for entry, place in zip(part.entries, placed, strict=True):
+                if isinstance(entry, KeptEntry):
+                    appends[part.log].entries.append(Placed(entry, *place))
+        stored = [append for append in appends.values() if append.entries]
+        try:
+            if stored:
+                self._store.append(stored)
+        except Exception as error:
+            for log, (seq, ts) in before.items():
+                log.seq, log.ts = seq, ts
+            if not isinstance(error, StoreError):
+                _logger.exception("an error inside the server, while storing messages")
+            return Committed(parts, [part.unplaced() for part in parts], True, str(error) or repr(error))
+        return Committed(parts, places, bool(stored))

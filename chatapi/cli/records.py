@@ -1,0 +1,135 @@
+"""A room as lines of JSON: a header with what it is beside its messages, then its messages and deletions, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from chatapi.brokers.store import LAST_SEQ, RoomInfo
+from chatapi.brokers.view import View
+from chatapi.errors import StoreError
+from chatapi.render import JSON, frame
+
+_LAST_TS: Final = 253_402_300_799_999_999
+"""The end of the year 9999: more than that is in other units than microseconds."""
+
+Seq: TypeAlias = Annotated[int, Field(ge=1, le=LAST_SEQ)]
+Ts: TypeAlias = Annotated[int, Field(ge=0, le=_LAST_TS)]
+
+
+class _Record(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class Header(_Record):
+    """What a room is beside its messages."""
+
+    type: Literal["room"]
+    name: str
+    epoch: Annotated[str, Field(min_length=1, max_length=64)]
+    seq: Annotated[int, Field(ge=0, le=LAST_SEQ)]
+    """The newest message's or deletion's."""
+    ts: Ts
+    first: Seq
+    """The oldest that is kept; `seq` + 1 where none is."""
+    trimmed_ts: Ts
+    """The `ts` of the last one that is not kept any more; 0 where all are."""
+
+
+class Spoken(_Record):
+    """A message in its place."""
+
+    type: Literal["message"]
+    seq: Seq
+    ts: Ts
+    name: str
+    text: str
+
+
+class Removed(_Record):
+    """A deletion in its place."""
+
+    type: Literal["deleted"]
+    seq: Seq
+    ts: Ts
+    name: str
+    target: Seq
+
+
+class Found(_Record):
+    """A message from somewhere else, which is given a place here."""
+
+    type: Literal["message"] = "message"
+    name: str
+    text: str
+    ts: Ts | None = None
+
+
+HEADER: Final[TypeAdapter[Header]] = TypeAdapter(Header)
+KEPT: Final[TypeAdapter[Spoken | Removed]] = TypeAdapter(Annotated[Spoken | Removed, Field(discriminator="type")])
+FOUND: Final[TypeAdapter[Found]] = TypeAdapter(Found)
+
+_AnyRecord = TypeVar("_AnyRecord")
+
+
+class BadRecord(ValueError):
+    """A line that is not what it should be: the text says why."""
+
+
+def parse(adapter: TypeAdapter[_AnyRecord], line: bytes) -> _AnyRecord:
+    """What a line says. Raises `BadRecord`."""
+    try:
+        return adapter.validate_json(line)
+    except ValidationError as errors:
+        error = errors.errors(include_url=False)[0]
+    kind, message = error["type"], error["msg"]
+    field = error["loc"][-1] if error["loc"] else ""
+    if kind == "json_invalid":
+        raise BadRecord(f"it is not JSON: {error.get('ctx', {}).get('error', message)}")
+    if kind.startswith("model_"):
+        raise BadRecord('it is not a JSON object such as {"type": "message", …}')
+    if kind == "union_tag_not_found":
+        raise BadRecord("it has no 'type'")
+    if kind == "union_tag_invalid" or field == "type":
+        raise BadRecord(f"a line of the type {ascii(from_json(line)['type'])[:40]} cannot stand here")
+    if kind == "missing":
+        raise BadRecord(f"it has no '{field}'")
+    raise BadRecord(f"'{field}': {message[0].lower()}{message[1:]}")
+
+
+def is_header(line: bytes) -> bool:
+    """Whether this line is meant as a header. Raises `BadRecord`."""
+    try:
+        value = from_json(line)
+    except ValueError as error:
+        raise BadRecord(f"it is not JSON: {error}") from None
+    return isinstance(value, dict) and value.get("type") == "room"
+
+
+def export(store: View, room: RoomInfo) -> Iterator[tuple[bytes, int]]:
+    """A room as lines, some at a time, and the seq up to which they go. Raises `StoreError`."""
+    header = frame(
+        "room",
+        name=room.name,
+        epoch=room.epoch,
+        seq=room.seq,
+        ts=room.ts,
+        first=room.first,
+        trimmed_ts=room.trimmed_ts,
+    )
+    yield header, room.first - 1
+    seq = room.first
+    try:
+        for entry in store.entries(room):
+            lines = JSON.entry(entry)
+            if entry.seq != seq or lines.count(b"\n") != entry.count:
+                break
+            seq += entry.count
+            yield lines, seq - 1
+    except (TypeError, ValueError, AttributeError):
+        pass  # a row that holds something else than numbers and UTF-8
+    if seq != room.seq + 1:
+        raise StoreError(f"{str(store.path)!r}: {room.name!r} is damaged at seq {seq}; `chatserver check` tells more")

@@ -1,0 +1,284 @@
+"""The server's sub-commands, which look after the file of -store: rooms, export, import and check."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sqlite3
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import BinaryIO, Final, NamedTuple, cast
+
+from pydantic_core import to_json
+
+from chatapi.brokers.check import Check
+from chatapi.brokers.store import RoomInfo, Store
+from chatapi.brokers.view import View
+from chatapi.clock import SystemClock
+from chatapi.errors import Refused, StoreError
+from chatapi.names import check_room, name_key
+
+from .flags import Parser, fail
+from .importing import BadLine, Import
+from .output import CannotWrite, output
+from .progress import Progress
+from .records import export
+
+_PROG: Final = "chatserver"
+_INSTRUCTIONS: Final = 100_000
+"""Of SQLite's, between two looks whether Ctrl-C was pressed: some milliseconds."""
+
+
+class _NotImported(Exception):
+    """The store did not take it."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the sub-command that the first argument names; returns its exit code."""
+    word = arguments[0]
+    prog = f"{_PROG} {word}"
+    given = build_parser(word).parse(arguments[1:])
+    try:
+        return COMMANDS[word].run(given)
+    except BadLine as error:
+        fail(prog, f"{'' if given.path is None else f'{given.path!r}, '}{error}; nothing was imported")
+    except Refused as refused:
+        fail(prog, refused.detail)
+    except StoreError as error:
+        if _code(error) == sqlite3.SQLITE_INTERRUPT:
+            return _interrupted()
+        fail(prog, _line(error))
+    except (CannotWrite, _NotImported) as failure:
+        if str(failure):
+            print(f"{prog}: {failure}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def build_parser(word: str) -> Parser:
+    """The arguments of a sub-command."""
+    command = COMMANDS[word]
+    parser = Parser(prog=f"{_PROG} {word}", description=command.description, epilog=command.examples)
+    parser.add_argument("file", metavar="FILE", help="the file of -store")
+    if command.path:
+        parser.add_argument("room", metavar="ROOM", help="the room's name, in any spelling")
+        parser.add_argument("path", metavar="PATH", nargs="?", help=command.path)
+    return parser
+
+
+# The sub-commands
+
+
+def _rooms(given: argparse.Namespace) -> int:
+    with _opened(given.file) as store, output() as out, store.snapshot():
+        rooms = store.rooms()
+        with Progress("looking at rooms", len(rooms), shown=not out.is_terminal) as progress:
+            for i, room in enumerate(rooms):
+                messages, size = store.size(room)
+                line = {
+                    "name": room.name,
+                    "epoch": room.epoch,
+                    "messages": messages,
+                    "bytes": size,
+                    "first": room.first,
+                    "seq": room.seq,
+                    "ts": room.ts,
+                }
+                out.write(to_json(line) + b"\n")
+                progress(i)
+    return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    name = check_room(given.room)
+    with _opened(given.file) as store, store.snapshot():
+        room = _room(store, name)
+        if given.path is not None:
+            _check_apart(store, given.path)
+        with (
+            output(given.path) as out,
+            Progress(f"exporting {room.name!r}", room.seq - room.first + 1, shown=not out.is_terminal) as progress,
+        ):
+            for lines, seq in export(store, room):
+                out.write(lines)
+                progress(seq - room.first + 1)
+    return 0
+
+
+def _import(given: argparse.Namespace) -> int:
+    name = check_room(given.room)
+    with (
+        _input(given.path) as source,
+        closing(Store(given.file)) as store,
+        Progress(f"importing {name!r}", _size(source)) as progress,
+    ):
+        coming = Import(source, SystemClock.micros(), progress)
+        store.open()
+        if store.room(name_key(name)) is not None:
+            raise StoreError(f"{given.file!r} has a room {name!r} already, and nothing is overwritten")
+        room = coming.room(name)
+        try:
+            count = store.restore(room, coming.entries())
+        except StoreError as error:
+            raise _NotImported(f"{error}; nothing was imported") from None
+    with output() as out:
+        what = f"seq {room.first} to {room.first + count - 1}" if count else "without messages"
+        out.write(f"imported {name!r}, {what}\n".encode())
+    return 0
+
+
+def _check(given: argparse.Namespace) -> int:
+    faults = 0
+    with output() as out:
+        try:
+            with (
+                _opened(given.file) as store,
+                Progress(f"checking {given.file!r}", _kept(store), shown=not out.is_terminal) as progress,
+            ):
+                check = Check(store, progress)
+                for fault in check.faults():
+                    out.write(f"{fault}\n".encode(errors="backslashreplace"))
+                    faults += 1
+        except StoreError as error:
+            if _code(error) != sqlite3.SQLITE_CORRUPT:
+                raise
+            out.write(f"SQLite: {_line(error.__cause__)}\n".encode())  # so bad that it cannot even be opened
+            return 1
+        found = f"{_counted(check.rooms, 'room')}, {_counted(check.messages, 'message')}"
+        out.write(f"{_counted(faults, 'fault') if faults else 'ok'}: {found}\n".encode())
+    return 1 if faults else 0
+
+
+class _Command(NamedTuple):
+    run: Callable[[argparse.Namespace], int]
+    description: str
+    examples: str
+    path: str = ""
+    """What PATH is, for those that take a room and a path."""
+
+
+COMMANDS: Final = {
+    "rooms": _Command(
+        _rooms,
+        "List the rooms in a file of -store, one JSON object a line: its name and epoch, how many messages are kept\n"
+        "and the bytes of their texts, the seq of the oldest and of the newest, and the time of that in microseconds\n"
+        "since 1970. Works while a server runs on the file.",
+        "examples:\n"
+        "  chatserver rooms chat.db\n"
+        "  chatserver rooms chat.db | jq -r .name                     the names alone\n",
+    ),
+    "export": _Command(
+        _export,
+        "Write a room as lines of JSON: a header, then its messages and deletions. Works while a server runs on the\n"
+        "file; what is said meanwhile is not in it.",
+        "examples:\n"
+        "  chatserver export chat.db dev dev.ndjson                   a backup of a room\n"
+        "  chatserver export chat.db dev | gzip >dev.ndjson.gz\n"
+        "  chatserver export chat.db dev | jq -r '.text // empty'     what was said\n",
+        "where to write (default: standard output)",
+    ),
+    "import": _Command(
+        _import,
+        "Make a room of lines of JSON, in a file that no server has open; it is created if it does not exist. The\n"
+        "lines are those of an export, and the room is what it was; or they have a name and a text each (and a ts),\n"
+        "and are numbered from 1 on. One bad line, and nothing is imported.",
+        "examples:\n"
+        "  chatserver import chat.db dev dev.ndjson\n"
+        "  zcat dev.ndjson.gz | chatserver import chat.db dev-of-may  under another name\n"
+        '  echo \'{"name":"Mina","text":"hello"}\' | chatserver import new.db dev\n',
+        "where to read (default: standard input)",
+    ),
+    "check": _Command(
+        _check,
+        "See whether a file of -store is sound: one line for each fault, and a last one with what there is. Writes\n"
+        "nothing, and works while a server runs on the file. Ends with 0 when it is sound, and with 1 when it is not.",
+        "examples:\n  chatserver check chat.db\n  chatserver check chat.db >faults.txt || echo 'look at faults.txt'\n",
+    ),
+}
+
+
+# Files
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[View]:
+    """The store, to read from; Ctrl-C ends even a long query."""
+    with closing(View(file)) as store:
+        store.look()
+        store.reader.set_progress_handler(lambda: 0, _INSTRUCTIONS)  # in Python, where a signal is noticed
+        yield store
+
+
+def _room(store: View, name: str) -> RoomInfo:
+    room = store.room(name_key(name))
+    if room is None:
+        names = {room.key: room.name for room in store.rooms()}
+        near = [repr(names[key]) for key in difflib.get_close_matches(name_key(name), names, 3)]
+        hint = f"did you mean {' or '.join(near)}?" if near else f"`chatserver rooms` lists the {len(names):,} it has"
+        raise StoreError(f"{str(store.path)!r} has no room {name!r}; {hint}")
+    return room
+
+
+def _kept(store: View) -> int:
+    """About how many messages there are; 0 where even that cannot be told."""
+    try:
+        return sum(room.seq - room.trimmed for room in store.rooms())
+    except StoreError:
+        return 0
+
+
+@contextmanager
+def _input(path: str | None) -> Iterator[BinaryIO]:
+    if path is not None:
+        try:
+            source = open(path, "rb")  # noqa: SIM115
+        except OSError as error:
+            raise StoreError(f"cannot read {path!r}: {error.strerror}") from None
+        with source:
+            yield source
+    elif sys.stdin is None:
+        raise StoreError("the standard input is closed")
+    else:
+        if sys.stdin.isatty():
+            print("reading lines from the terminal; Ctrl-D ends them", file=sys.stderr)  # noqa: T201
+        yield cast("BinaryIO", sys.stdin.buffer)
+
+
+def _size(source: BinaryIO) -> int:
+    """The bytes that will come, or 0 where nobody knows."""
+    status = os.fstat(source.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def _check_apart(store: View, path: str) -> None:
+    for suffix in ("", "-wal", "-shm", "-lock"):
+        own = f"{store.path}{suffix}"
+        if os.path.exists(path) and os.path.exists(own) and os.path.samefile(path, own):
+            raise StoreError(f"{path!r} is a file of the store itself")
+
+
+# Words
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _line(error: object) -> str:
+    """An error as one line: SQLite may quote some of the file."""
+    return " ".join(str(error).split())
+
+
+def _code(error: StoreError) -> int:
+    """SQLite's number for what has happened, without its details; 0 where SQLite has not said it."""
+    return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+
+
+def _interrupted() -> int:
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(file=sys.stderr)  # noqa: T201  # the ^C stands on a line of its own
+    return 130

@@ -1,0 +1,1 @@
+"""What every broker must do, as tests that anybody can run over theirs; see docs/backends.md."""
