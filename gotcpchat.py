@@ -31,7 +31,8 @@ def run_tcp(
     The first signal drains: no new connections, everybody is told, what was read is delivered. A second one ends at
     once. `started` is called with where it listens. `beside` is an async function that runs beside the server, a bot
     for instance, and is cancelled when the server has ended. Returns whether it ended in good order. Raises what
-    `ChatAPI.serve` raises: `AddressError`, `OSError` (an address is in use), `Refused` (the lobby's name).
+    `ChatAPI.serve` raises: `AddressError`, `OSError` (an address is in use), `StoreError`, `Refused` (the lobby's
+    name).
     """
 
     async def main() -> bool:

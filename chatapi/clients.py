@@ -145,8 +145,8 @@ class Client:
     def post(self, text: str) -> None:
         """Say one message, of any number of lines, without waiting for anybody.
 
-        Control characters are removed; an empty text is dropped. Raises `TextTooLong` and `Disconnected`. Where the
-        log cannot take it after all, the log of the program says so.
+        Control characters are removed; an empty text is dropped. Raises `TextTooLong` and `Disconnected`. Where it
+        cannot be kept after all, the member is told, or the program's log where nobody can be.
         """
         block = self.prepare(text)
         if block:

@@ -165,8 +165,8 @@ class Connection:
         connection that stays away for five minutes makes that unsure: then it raises `Disconnected`, and the
         text may have been kept.
 
-        Raises `TextTooLong`, `SendRefused` (such as ``empty_text``), `ValueError` for half a surrogate pair, and what
-        every call does. Cancelling: see the class.
+        Raises `TextTooLong`, `SendRefused` (such as ``empty_text``), `Refused` (``unavailable``, or a hook's code),
+        `ValueError` for half a surrogate pair, and what every call does. Cancelling: see the class.
         """
         message: Message = await self._ask("message", text=text)
         return message

@@ -245,8 +245,13 @@ class Hub:
         def found(entries: Sequence[AnyKept] | Refused) -> None:
             if isinstance(entries, Refused):
                 then(entries)
+                return
+            messages, more = newest_of(reversed(entries), room.first, before, most)
+            older = bool(entries) and room.first < entries[0].seq
+            if older and not messages:  # nothing but deletions
+                self.broker.read(room.key, entries[0].seq, most + 1, room.log.max_bytes, found)
             else:
-                then(newest_of(reversed(entries), room.first, before, most))
+                then((messages, more or older))
 
         self.broker.read(room.key, before, most + 1, room.log.max_bytes, found)
 
@@ -431,7 +436,7 @@ def _nothing() -> None:
 def _nobody_awaits(awaitable: Awaitable[object], then: Callable[[object], None]) -> None:
     if inspect.iscoroutine(awaitable):
         awaitable.close()
-    then(RuntimeError("an async hook needs a chat that is served"))
+    then(RuntimeError("an async hook needs a chat that runs: serve it, or use `async with chat`"))
 
 
 class _News:

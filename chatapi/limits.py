@@ -67,7 +67,7 @@ class Limits(BaseModel):
     total_log_bytes: int = Field(default=512 * MiB, ge=MiB)
     """Bytes of all rooms' logs together at most; the oldest empty rooms give way first, then the largest logs."""
     keep: float = Field(default=3600, ge=0)
-    """Seconds that the history of a room is kept after its last member left."""
+    """Seconds that a room and its history stay in memory after its last member left."""
     history: int = Field(default=1000, ge=0)
     """Messages replayed at most, on joining and for `/history`, whatever is asked for."""
     in_hand_bytes: int = Field(default=4 * MiB, ge=64 * KiB)

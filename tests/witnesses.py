@@ -14,7 +14,7 @@ from executables import DEADLINE
 
 import chatapi
 from chatapi import Connection, Gap, Message
-from chatapi.brokers.store import Store
+from chatapi.brokers.view import View
 from chatapi.entries import Said
 from chatapi.names import name_key
 
@@ -112,8 +112,8 @@ async def history(address: str, room: str) -> list[Message]:
 
 def kept(path: Path, room: str) -> list[Message]:
     """Everything that a file has of a room."""
-    store = Store(path)
-    store.open(writable=False)
+    store = View(path)
+    store.look()
     try:
         assert list(store.faults()) == []
         info = store.room(name_key(room))

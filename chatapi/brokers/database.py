@@ -58,6 +58,7 @@ class Database:
         self, path: str | os.PathLike[str], sync: str = "full", migrations: Sequence[str] = MIGRATIONS
     ) -> None:
         self.path: Path = Path(path)
+        self._file = Path(os.path.realpath(path))  # by whatever other name it is opened, it is locked as one
         self._sync = sync
         self._migrations = migrations
         self._lock: sqlite3.Connection | None = None
@@ -65,14 +66,11 @@ class Database:
         self._reader: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
 
-    def open(self, *, writable: bool = True) -> None:
+    def open(self) -> None:
         """Open the file, or create it; one writer at a time may have it open."""
         try:
             with self.errors():
-                if writable:
-                    self._open_to_write()
-                elif not self.path.exists():
-                    raise StoreError(f"{str(self.path)!r}: there is no such file")
+                self._open_to_write()
                 self._reader = self._connect()
                 self._reader.execute("PRAGMA query_only = ON")
                 self._check_kind(self._reader)
@@ -91,6 +89,8 @@ class Database:
     def _open_to_write(self) -> None:
         if not self.path.parent.is_dir():
             raise StoreError(f"{str(self.path)!r}: there is no folder {str(self.path.parent)!r}")
+        if self.path.is_dir():
+            raise StoreError(f"{str(self.path)!r} is a folder")
         self._lock = self._taken()
         self._writer = writer = self._connect()
         self._check_kind(writer)
@@ -114,13 +114,18 @@ class Database:
     def _keep_copy(self, version: int) -> None:
         """Before the schema changes, keep the file as it was beside it."""
         assert self._writer is not None
-        copy = self.path.with_name(f"{self.path.name}-v{version}")
+        copy = self._file.with_name(f"{self._file.name}-v{version}")
+        part = self._file.with_name(f"{copy.name}-part")  # half a copy must not look like one
         if not copy.exists():
-            self._writer.execute("VACUUM INTO ?", (str(copy),))
+            part.unlink(missing_ok=True)
+            self._writer.execute("VACUUM INTO ?", (str(part),))
+            with part.open("rb+") as written:
+                os.fsync(written.fileno())
+            part.replace(copy)
 
     def _taken(self) -> sqlite3.Connection:
         """A lock, on an empty database of its own: it ends with this process at the latest."""
-        lock = sqlite3.connect(f"{self.path}-lock", timeout=0, isolation_level=None, check_same_thread=False)
+        lock = sqlite3.connect(f"{self._file}-lock", timeout=0, isolation_level=None, check_same_thread=False)
         try:
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
@@ -131,7 +136,7 @@ class Database:
         return lock
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        return sqlite3.connect(self._file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
     def _check_kind(self, connection: sqlite3.Connection) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -150,7 +155,7 @@ class Database:
         """Say in plain words what SQLite or the system has to complain about."""
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             raise StoreError(f"{str(self.path)!r}: {_reason(error)}") from error
 
     @property
@@ -172,16 +177,36 @@ class Database:
                 writer.execute("BEGIN IMMEDIATE")
                 yield writer
                 writer.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if writer.in_transaction:
                     writer.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    self._overwrite(writer)
                 raise
 
-    def empty_wal(self) -> None:
-        """Move everything from the write-ahead log into the file itself, as far as no reader is in the way."""
+    def _overwrite(self, writer: sqlite3.Connection) -> None:
+        """Have something harmless written to where a transaction has failed: all of it may stand there.
+
+        Where only the disk's confirmation failed, SQLite would find the whole of it after the end of this process, and
+        what was refused would be there after all.
+        """
+        try:
+            (version,) = writer.execute("PRAGMA user_version").fetchone()
+            writer.execute(f"PRAGMA user_version = {version}")
+        except sqlite3.Error:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+
+    def empty_wal(self) -> bool:
+        """Move everything from the write-ahead log into the file itself; False where a reader is in the way."""
         assert self._writer is not None
         with self.errors():
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._writer.execute("PRAGMA busy_timeout = 0")  # an export that nobody reads on must not hold up the chat
+            try:
+                (busy, *_) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+        return not busy
 
     def _check_place(self) -> None:
         """Nothing is written to a file that nobody would find again."""
@@ -193,10 +218,12 @@ class Database:
             raise StoreError(f"{str(self.path)!r} was replaced by another file while it is open")
 
 
-def _reason(error: sqlite3.Error | OSError) -> str:
+def _reason(error: sqlite3.Error | OSError | UnicodeDecodeError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    text = str(error)
+    if isinstance(error, UnicodeDecodeError):  # SQLite quotes what is damaged
+        return _PLAIN["database disk image is malformed"]
+    text = " ".join(str(error).split())
     return _PLAIN.get(text, text)
 
 

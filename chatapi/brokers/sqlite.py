@@ -241,6 +241,7 @@ class SQLiteBroker:
         """
         assert self._rooms is not None
         now = self._clock.micros()
+        await self._write(self._store.wipe)
         await self._write(self._store.forget_ids, now - int(self._rooms.limits.remember * 1_000_000))
         if self._keep == Keep():
             return

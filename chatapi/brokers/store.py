@@ -7,14 +7,17 @@ back needs no index, and appending touches the end of that range alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ..broker import Past, Sent
 from ..entries import AnyKept, Deletion, Said, without
-from .database import Database
+from ..errors import StoreError
+from .database import MIGRATIONS, Database
 
 SEQ_BITS: Final = 40
 LAST_SEQ: Final = (1 << SEQ_BITS) - 1
@@ -64,6 +67,12 @@ class Store(Database):
     Every method raises `StoreError`.
     """
 
+    def __init__(
+        self, path: str | os.PathLike[str], sync: str = "full", migrations: Sequence[str] = MIGRATIONS
+    ) -> None:
+        super().__init__(path, sync, migrations)
+        self._to_wipe = True  # a server that was killed may have left something
+
     # Writing
 
     def append(self, batch: Sequence[Append]) -> None:
@@ -72,7 +81,8 @@ class Store(Database):
             for part in batch:
                 _write(writer, _room_id(writer, part), part.entries)
         if any(isinstance(placed.entry, Deletion) for part in batch for placed in part.entries):
-            self.empty_wal()  # the old text is in there, too
+            self._to_wipe = True  # the old text is in the write-ahead log, too
+            self.wipe()
 
     def restore(self, info: RoomInfo, entries: Iterable[AnyKept]) -> int:
         """Create a room with what it had somewhere else, all of it or nothing; returns its messages and deletions."""
@@ -92,6 +102,12 @@ class Store(Database):
         return count
 
     # Forgetting
+
+    def wipe(self) -> None:
+        """Have the text of deleted messages out of the write-ahead log too, now or, where that fails, the next time."""
+        if self._to_wipe:
+            with contextlib.suppress(StoreError):
+                self._to_wipe = not self.empty_wal()
 
     def excess(self, room: RoomInfo, *, before: int, messages: int, max_bytes: int) -> int:
         """The seq up to which a room has what is older than `before`, too many or too much; 0 for no bound."""

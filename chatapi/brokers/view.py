@@ -40,11 +40,6 @@ class View(Store):
             self._reader = sqlite3.connect(uri, uri=True, isolation_level=None)
             self._reader.execute("PRAGMA query_only = ON")
             self._check_kind(self._reader)
-        except UnicodeDecodeError:  # SQLite has something to say about a damaged schema, and quotes it
-            self.close()
-            malformed = sqlite3.DatabaseError("malformed database schema")
-            malformed.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise malformed from None
         except BaseException:
             self.close()
             raise

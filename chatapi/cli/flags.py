@@ -31,6 +31,8 @@ class Parser(argparse.ArgumentParser):
         """The arguments; ends the program with code 2 and one line where they are wrong."""
         arguments = sys.argv[1:] if arguments is None else arguments
         for argument in arguments:
+            if argument == "--":
+                break  # what follows are no flags
             name = argument.partition("=")[0]
             if name.startswith("-") and not name[1:2].isdigit() and name not in self._option_string_actions:
                 near = difflib.get_close_matches(name, self._option_string_actions, 1)

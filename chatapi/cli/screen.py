@@ -26,7 +26,7 @@ class Screen:
 
     def messages(self, *messages: Message) -> None:
         """Show what members said, a line for each line of it."""
-        lines = (f"{message.name}:{line}\n" for message in messages for line in message.text.split("\n"))
+        lines = (f"{message.name}:{line}\n" for message in messages for line in message.text.split("\n") if line)
         self.show("".join(lines).encode(errors="replace"))
 
     def show(self, data: bytes) -> None:
