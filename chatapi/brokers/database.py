@@ -13,6 +13,7 @@ from ..errors import StoreError
 
 APPLICATION_ID: Final = 0x4D436861
 """Marks the file as ours ("MCha"), in SQLite's header."""
+_MAGIC: Final = b"SQLite format 3\0"
 _BUSY_SECONDS: Final = 5.0
 """How long to wait for another program that is writing to the file, such as a person's `sqlite3`."""
 
@@ -91,6 +92,11 @@ class Database:
             raise StoreError(f"{str(self.path)!r}: there is no folder {str(self.path.parent)!r}")
         if self.path.is_dir():
             raise StoreError(f"{str(self.path)!r} is a folder")
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                start = file.read(len(_MAGIC))
+            if start and start != _MAGIC:  # out of a few bytes SQLite would make an empty database
+                raise StoreError(f"{str(self.path)!r}: {_PLAIN['file is not a database']}")
         self._lock = self._taken()
         self._writer = writer = self._connect()
         self._check_kind(writer)
@@ -106,7 +112,7 @@ class Database:
             for statement in step.split(";\n"):
                 writer.execute(statement)
             writer.execute(f"PRAGMA user_version = {number}")
-        writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # at every start: it shows whether one can write
         writer.execute("COMMIT")
         status = os.stat(self.path)
         self._inode = status.st_dev, status.st_ino
@@ -173,14 +179,16 @@ class Database:
             raise StoreError(f"{str(self.path)!r} is not open for writing")
         with self.errors():
             self._check_place()
+            written = False
             try:
                 writer.execute("BEGIN IMMEDIATE")
                 yield writer
+                written = True
                 writer.execute("COMMIT")
-            except BaseException as error:
+            except BaseException:
                 if writer.in_transaction:
                     writer.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError):
+                if written:
                     self._overwrite(writer)
                 raise
 
