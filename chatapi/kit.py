@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.abc
 
-from .broker import Broker, InProcessBroker, Opened, Past, Read, Recalled, Rooms, Sequencer
+from .broker import Broker, InProcessBroker, Opened, Read, Recalled, Rooms
 from .doors.connection import Connection
 from .doors.door import Door
 from .doors.telnet import TelnetDoor
@@ -163,20 +163,16 @@ class Peer:
         return self.received().splitlines()
 
 
-class LateBroker:
+class LateBroker(InProcessBroker):
     """A broker that answers when the test says, as one that waits for a disk or a network would, only worse.
 
     With ``opens_late`` rooms are opened late too; `failing` makes it refuse, as with a disk that is full.
     """
 
-    keeps = False
-
     def __init__(self, clock: VirtualClock, *, opens_late: bool = False) -> None:
-        self._clock = clock
+        super().__init__(clock)
         self._opens_late = opens_late
-        self._logs: dict[str, Sequencer] = {}
         self._pending: deque[tuple[str, AnyEntry] | Callable[[], None]] = deque()
-        self._rooms: Rooms | None = None
         self.failing: Refused | None = None
         """Why nothing is taken, while that is so."""
 
@@ -185,40 +181,16 @@ class LateBroker:
         """What was asked and not yet answered."""
         return len(self._pending)
 
-    def attach(self, rooms: Rooms) -> None:
-        """Learn whom to speak to."""
-        self._rooms = rooms
-
-    async def run(self, started: Callable[[], None]) -> None:
-        """Nothing here happens by itself."""
-        started()
-
-    def collect(self) -> None:
-        """Only `release` tells anything."""
-
     def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
         """Begin to count a room."""
-        self._logs[room] = Sequencer(epoch, self._clock)
-        if self._opens_late:
-            self._pending.append(lambda: then(Past(epoch, name)))
-        else:
-            then(Past(epoch, name))
+        super().open(room, name, epoch, messages, max_bytes, self._later(then) if self._opens_late else then)
+
+    def _later(self, then: Opened) -> Opened:
+        return lambda past: self._pending.append(lambda: then(past))
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
         """Keep them for later."""
         self._pending.extend((room, entry) for entry in entries)
-
-    def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
-        """There is nothing but what the room holds itself."""
-        then(())
-
-    def sent(self, session: str, then: Recalled) -> None:
-        """Sessions live as long as the process."""
-        then({})
-
-    def close(self, room: str) -> None:
-        """Forget a room."""
-        del self._logs[room]
 
     def release(self, most: int | None = None) -> int:
         """Answer the oldest `most` of what was asked, or all of it; returns how many there were."""
@@ -238,8 +210,7 @@ class LateBroker:
         if self.failing is not None and isinstance(entry, Said | Deletion):
             self._rooms.refuse(room, (entry,), self.failing)
         else:
-            self._logs[room].stamp(entry)
-            self._rooms.deliver(room, (entry,))
+            super().submit(room, (entry,))
 
 
 class Bell:

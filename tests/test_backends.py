@@ -296,7 +296,7 @@ def suite_of(kind: type[Broker], path: Path) -> BrokerContract:
         SQLiteBroker: (TestSQLite, lambda clock: kind(path, clock=clock, keep=Keep(days=1))),  # type: ignore[call-arg]
         PAGE["Journal"]: (TestJournal, lambda clock: kind(path, clock)),  # type: ignore[call-arg]
     }
-    [(base, make)] = [maker for known, maker in makers.items() if issubclass(kind, known)]
+    base, make = [maker for known, maker in makers.items() if issubclass(kind, known)][-1]  # the closest one
     suite = type(kind.__name__, (base,), {"broker": lambda self, clock: make(clock), "path": path})()
     assert isinstance(suite, BrokerContract)
     return suite
