@@ -227,7 +227,8 @@ class Client:
         """Show the last `messages` messages of the room, at most `Limits.history`, behind what the log holds now."""
         head, room = self._log.head, self._there()
         self.lane_size += ITEM_COST
-        self._append(_Replay(head, room.back(min(messages, room.limits.history)), head))
+        most = min(messages, room.limits.history)
+        self._append(_Replay(head, room.back(most, shown=not self.style.numbered), head))
 
     def catch_up(self, position: int) -> None:
         """Show the messages that were said since `position`, before anything that comes now."""

@@ -105,6 +105,11 @@ class Said(KeptEntry):
         for i, text in enumerate(self.texts()):
             yield Message(self.seq + i, self.ts + i, self.name, text)
 
+    @property
+    def shown(self) -> int:
+        """How many of the messages have a text."""
+        return self.count - (self.texts().count("") if self.erased else 0)
+
     def id_of(self, index: int) -> str | None:
         """What its author calls one of the messages."""
         return self.ids[index] if self.ids else None
@@ -138,6 +143,7 @@ class Deletion(KeptEntry):
     __slots__ = ("target",)
 
     count = 1
+    shown = 0
     weight = ENTRY_COST
 
     def __init__(self, name: str, target: int) -> None:

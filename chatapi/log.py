@@ -8,7 +8,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TypeAlias
 
-from .entries import AnyEntry, AnyKept, Arrived, KeptEntry, Said
+from .entries import AnyEntry, AnyKept, Arrived, Deletion, KeptEntry, Said
 from .events import Message
 
 Page: TypeAlias = tuple[list[Message], bool]
@@ -105,16 +105,20 @@ class Log:
             i += 1
         return found, found[-1].end
 
-    def back(self, messages: int) -> int:
-        """The position from which `messages` messages follow, or the tail where fewer are held."""
+    def back(self, messages: int, *, shown: bool = False) -> int:
+        """The position from which so many messages and deletions follow, or the tail where fewer are held.
+
+        Where only what is `shown` counts, it is messages that have a text; of a run with deleted ones all may follow.
+        """
         i = len(self._entries)
         position = self.head
         while messages > 0 and i > self._gone:
             i -= 1
             entry = self._entries[i]
-            if isinstance(entry, KeptEntry):
-                position = entry.position + max(0, entry.count - messages)
-                messages -= entry.count
+            if isinstance(entry, Said | Deletion):
+                count = entry.shown if shown else entry.count
+                position = entry.position + (max(0, count - messages) if count == entry.count else 0)
+                messages -= count
         return position
 
     def entry_of(self, seq: int) -> AnyKept | None:

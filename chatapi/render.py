@@ -18,6 +18,11 @@ class Style(Protocol):
     Members who are spoken to in the same way share one style object, and so the bytes of what is rendered in it.
     """
 
+    @property
+    def numbered(self) -> bool:
+        """Whether members are told numbers, so that none may be left out."""
+        ...
+
     def entry(self, entry: AnyEntry) -> bytes:
         """An entry as everybody but its author gets it."""
         ...
@@ -44,6 +49,11 @@ class TextStyle(NamedTuple):
     """What ends a line."""
     notices: bool = False
     """Whether joins, leaves and renames are told."""
+
+    @property
+    def numbered(self) -> bool:
+        """Lines have no numbers."""
+        return False
 
     def line(self, text: str) -> bytes:
         """One line of the server's own."""
@@ -88,6 +98,8 @@ class JsonStyle:
     """The JSON protocol: one object a line."""
 
     __slots__ = ()
+
+    numbered = True
 
     def entry(self, entry: AnyEntry) -> bytes:
         """A `message` for each, or `joined`, `left`, `renamed`."""

@@ -295,9 +295,9 @@ class Room:
         if not self._members and not self._in_hand:
             self._keeper.emptied(self)
 
-    def back(self, messages: int) -> int:
-        """The position from which the last `messages` messages and deletions follow, as far as they are to be shown."""
-        position, forgotten = self.log.back(messages), self.log.entry_of(self.first - 1)
+    def back(self, messages: int, *, shown: bool) -> int:
+        """`Log.back`, but for what the broker has forgotten."""
+        position, forgotten = self.log.back(messages, shown=shown), self.log.entry_of(self.first - 1)
         return position if forgotten is None else max(position, forgotten.position + self.first - forgotten.seq)
 
     def claim(self, client: Client, id: str, seq: int) -> None:  # noqa: A002

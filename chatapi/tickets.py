@@ -27,8 +27,6 @@ class Known(NamedTuple):
 
     said: Said | Kept
     when: float
-    room: str
-    """The key of the room in which it was said; empty for a whisper, or where that does not matter any more."""
 
 
 class Ticket:
@@ -47,10 +45,10 @@ class Ticket:
         self._said: dict[str, Known] = {}
         self._on_their_way: list[str] = []  # ids of those that had no seq yet when this was looked at last
 
-    def remember(self, id: str, said: Said | Kept, now: float, room: str = "") -> None:  # noqa: A002
-        """The member said this under that id, in the room of that key."""
+    def remember(self, id: str, said: Said | Kept, now: float) -> None:  # noqa: A002
+        """The member said this under that id."""
         self._said.pop(id, None)  # an older use of it: this is the newest one
-        self._said[id] = Known(said, now, room)
+        self._said[id] = Known(said, now)
         if isinstance(said, Said):
             self._on_their_way.append(id)
         self._forget_texts()
@@ -71,7 +69,7 @@ class Ticket:
             if known is not None and isinstance(known.said, Said):
                 if not known.said.seq:
                     return
-                self._said[self._on_their_way[0]] = Known(Kept(known.said.seq, known.said.ts), known.when, "")
+                self._said[self._on_their_way[0]] = Known(Kept(known.said.seq, known.said.ts), known.when)
             del self._on_their_way[0]
 
     def recall(self, id: str, now: float) -> Known | None:  # noqa: A002

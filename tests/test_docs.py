@@ -300,7 +300,7 @@ def test_every_bound_of_the_store_is_in_the_table_with_its_default() -> None:
     documented = [(plain(row["field"]), row["default"]) for row in EMBEDDING.table("field", "default", "meaning")]
     assert documented == [(name, spoken(field.default)) for name, field in Keep.model_fields.items()]
     assert sqlite._TRIM_EVERY == 60
-    assert "when the server starts and every minute" in OPERATIONS.prose
+    assert "soon after the server has started, and every minute" in OPERATIONS.prose
     assert "when the chat starts and every minute" in EMBEDDING.prose
 
 

@@ -833,3 +833,16 @@ def test_a_member_that_does_not_read_is_told_so_and_has_no_more_to_come() -> Non
     seqs = [frame["seq"] for frame in frames[:-1]]
     assert seqs == list(range(1, len(seqs) + 1)), "a gap"
     assert "left" in types(zoe.frames())
+
+
+def test_an_id_sent_again_while_the_first_is_on_its_way_is_answered_too() -> None:
+    kit = ChatKit(broker=LateBroker)
+    mina = kit.member("Mina", protocol="json")
+    mina.lines()
+    mina.send('{"type":"message","text":"one","id":"a1"}\n' * 2)
+    assert mina.lines() == []
+    assert isinstance(kit.broker, LateBroker)
+    kit.broker.release()
+    first, again = map(json.loads, mina.lines())
+    assert (first["id"], first["seq"], "duplicate" in first) == ("a1", 1, False)
+    assert (again["id"], again["seq"], again["duplicate"]) == ("a1", 1, True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatapi.entries import AnyEntry, Arrived, Said
+from chatapi.entries import AnyEntry, Arrived, Deletion, Said
 from chatapi.events import Event, Message
 from chatapi.limits import ENTRY_COST
 from chatapi.log import Log
@@ -161,3 +161,22 @@ def test_a_cursor_within_a_run_is_given_the_rest_of_it_with_its_own_numbers() ->
     assert list(rest.events()) == [Message(2, 1001, "Mina", "m2"), Message(3, 1002, "Mina", "m3")]
     assert (rest.position, rest.end, end) == (1, 3, 3)
     assert rest.block == b"m2\nm3\n"
+
+
+def test_what_is_deleted_is_not_counted_among_what_is_shown() -> None:
+    log = Log(1 << 20, 1000)
+    for seq in range(1, 6):
+        said = Said(1, "Mina", b"text\n", 1)
+        said.seq = seq
+        log.append(said)
+    for target in (3, 4, 5):
+        entry = log.entry_of(target)
+        assert isinstance(entry, Said)
+        entry.erase(target)
+    for seq, target in ((6, 3), (7, 4), (8, 5)):
+        deletion = Deletion("moderator", target)
+        deletion.seq = seq
+        log.append(deletion)
+    assert log.back(2, shown=True) == 0  # the two that still have a text
+    assert log.back(1, shown=True) == 1
+    assert log.back(2) == 6  # who counts numbers gets the last two of them

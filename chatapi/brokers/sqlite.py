@@ -77,6 +77,10 @@ class SQLiteBroker:
         keep: Keep = Keep(),  # noqa: B008
         clock: Clock | None = None,
     ) -> None:
+        if sync not in ("full", "normal"):
+            raise ValueError(f"sync is 'full' or 'normal', not {sync!r}")
+        if not isinstance(keep, Keep):
+            raise ValueError(f"keep is a Keep, such as Keep(days=30), not {keep!r}")
         self._store = Store(path, sync)
         self._keep = keep
         self._clock: Clock = clock or SystemClock()
@@ -100,6 +104,8 @@ class SQLiteBroker:
         self._reading = anyio.CapacityLimiter(1)
         self._asked = anyio.Event()
         await anyio.to_thread.run_sync(self._store.open)
+        rooms = await self._read(self._store.rooms)
+        _logger.info("history is kept in %s: %d rooms", self._store.path, len(rooms))
         assert self._rooms is not None
         self._writer = writer = Writer(self._store, self._clock, self._rooms.ring)
         writer.start()
@@ -183,7 +189,11 @@ class SQLiteBroker:
                     _logger.warning("messages are stored again")
             for part, places in zip(done.parts, done.places, strict=True):
                 self._on_their_way.popleft()
-                self._settle(part, places, done.reason)
+                self._settle(part, places, self._told(done.reason))
+
+    def _told(self, reason: str) -> str:
+        """A reason as members are told it: where the file is is nobody's business."""
+        return reason.replace(repr(str(self._store.path)), "the server's file")
 
     def _settle(self, part: Part, places: Sequence[Place], reason: str = "") -> None:
         """Deliver entries to their room; where there is a reason against it, only those that are not to be kept."""
@@ -227,7 +237,7 @@ class SQLiteBroker:
                 except StoreError as error:
                     _logger.error("history cannot be read: %s", error)
                     del questions[0]
-                    asked.failed(unavailable(str(error)))
+                    asked.failed(unavailable(self._told(str(error))))
                 else:
                     del questions[0]
                     asked.then(answer)
@@ -239,7 +249,8 @@ class SQLiteBroker:
 
         Raises `StoreError`. Cancelling it leaves some of it for the next time.
         """
-        assert self._rooms is not None
+        if self._rooms is None or self._writer is None:
+            raise StoreError(_ENDED)
         now = self._clock.micros()
         await self._write(self._store.wipe)
         await self._write(self._store.forget_ids, now - int(self._rooms.limits.remember * 1_000_000))

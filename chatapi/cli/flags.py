@@ -34,7 +34,8 @@ class Parser(argparse.ArgumentParser):
             if argument == "--":
                 break  # what follows are no flags
             name = argument.partition("=")[0]
-            if name.startswith("-") and not name[1:2].isdigit() and name not in self._option_string_actions:
+            is_flag = len(name) > 1 and name[0] == "-" and not name[1].isdigit()
+            if is_flag and name not in self._option_string_actions:
                 near = difflib.get_close_matches(name, self._option_string_actions, 1)
                 self.error(f"there is no flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
         return self.parse_args(arguments)

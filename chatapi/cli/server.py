@@ -130,6 +130,10 @@ class _Given:
         value = self._flags.get(flag.replace("-", "_"), self._environment.get(environment_name(flag)))
         return default if value is None else str(value)
 
+    def is_empty(self, flag: str) -> bool:
+        """Whether a flag was given, with nothing behind it: as by a shell's variable that is not set."""
+        return self._flags.get(flag.replace("-", "_")) == ""
+
     def switch(self, flag: str) -> bool:
         """Whether a flag is on; it may be switched off as in Go, with ``-flag=false``."""
         value = self.text(flag)
@@ -184,6 +188,8 @@ def _broker(given: _Given) -> Broker | None:
     sync, path = given.text("store-sync", "full"), given.text("store")
     if sync not in ("full", "normal"):
         fail(PROG, f"{given.source('store-sync')} {sync!r}: it is full or normal")
+    if given.is_empty("store"):
+        fail(PROG, "-store '': it takes the name of a file")
     if path:
         return SQLiteBroker(path, sync="full" if sync == "full" else "normal", keep=keep)
     for flag in ("store-sync", *(f"keep-{name}" for name in Keep.model_fields)):

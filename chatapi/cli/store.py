@@ -66,8 +66,12 @@ def build_parser(word: str) -> Parser:
     parser.add_argument("file", metavar="FILE", help="the file of -store")
     if command.path:
         parser.add_argument("room", metavar="ROOM", help="the room's name, in any spelling")
-        parser.add_argument("path", metavar="PATH", nargs="?", help=command.path)
+        parser.add_argument("path", metavar="PATH", nargs="?", type=_path, help=command.path)
     return parser
+
+
+def _path(given: str) -> str | None:
+    return None if given == "-" else given
 
 
 # The sub-commands

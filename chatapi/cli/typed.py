@@ -135,6 +135,8 @@ class Typed:
             if self._connection.state is chatapi.State.CLOSED:
                 return  # whoever prints what comes says why
             self.unsure = True
+        if isinstance(error, chatapi.Refused) and error.code == chatapi.RefusalCode.UNAVAILABLE:
+            self.unsure = True  # not the line's own fault
         self._screen.tell(error.detail if isinstance(error, chatapi.Refused | chatapi.SendRefused) else str(error))
 
 

@@ -118,9 +118,9 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
         said = known.said
         if said.seq:
             client.push(frame("ack", id=asked.id, seq=said.seq, ts=said.ts, duplicate=True))
-        elif isinstance(said, Said) and client.room is not None and known.room != client.room.key:
+        elif isinstance(said, Said):
             connection.hold_for(said, asked)
-        return  # or it is on its way through the broker, and its ack will come at its place
+        return
     block = client.prepare(asked.text)
     if not block:
         raise _EmptyTextError
@@ -152,7 +152,7 @@ def _submit(client: Client, id_: str | None, block: bytes, now: float) -> None:
     assert client.ticket is not None
     said = Said(client.id, client.name, block, 1, None if id_ is None else (id_,), client.ticket.key)
     if id_ is not None:
-        client.ticket.remember(id_, said, now, "" if client.room is None else client.room.key)
+        client.ticket.remember(id_, said, now)
     client.submit(said)
 
 

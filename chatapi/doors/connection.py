@@ -152,7 +152,7 @@ class Connection:
             self.hub.call(self)
 
     def hold_for(self, said: Said, step: Step) -> None:
-        """Take this step again once something that was said in another room has its place, or was refused."""
+        """Take this step again once something that was said has its place, or was refused."""
         self._held = step
         said.settled = lambda _: self.resume()
 
