@@ -19,7 +19,7 @@ from typing import Any
 
 import anyio
 import pytest
-from executables import DEADLINE, ROOT, SERVER, Peer, Program, Server, eventually, run
+from executables import CLIENT, DEADLINE, ROOT, SERVER, Peer, Program, Server, eventually, run
 from faults import Action, FaultyDisk, File, Kind, build
 from witnesses import kept
 
@@ -631,9 +631,21 @@ def test_a_file_that_is_gone_while_the_server_runs(path: Path, how: str) -> None
         check_file(path, talk.taken)
 
 
+def test_a_line_that_was_not_kept_is_no_success(path: Path, disk: FaultyDisk) -> None:
+    with serving(path, disk) as server:
+        disk.fail()
+        with Program(sys.executable, CLIENT, "-client", "ci", "-room", "dev", "-address", server.address) as client:
+            client.type("deployed\n")
+            client.end_input()
+            assert client.wait() == 1
+            client.prints(b"not kept: the server's file: ")
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
+        (["-store", ""], "-store '': it takes the name of a file"),
+        (["-store", ""], "-store '': it takes the name of a file"),
         (["-store", "x.db", "-store-sync", "nonsense"], "-store-sync 'nonsense': it is full or normal"),
         (["-keep-days", "3"], "-keep-days is about the file of -store, and there is none"),
         (["-keep-messages", "3"], "-keep-messages is about the file of -store, and there is none"),
