@@ -645,7 +645,6 @@ def test_a_line_that_was_not_kept_is_no_success(path: Path, disk: FaultyDisk) ->
     ("flags", "said"),
     [
         (["-store", ""], "-store '': it takes the name of a file"),
-        (["-store", ""], "-store '': it takes the name of a file"),
         (["-store", "x.db", "-store-sync", "nonsense"], "-store-sync 'nonsense': it is full or normal"),
         (["-keep-days", "3"], "-keep-days is about the file of -store, and there is none"),
         (["-keep-messages", "3"], "-keep-messages is about the file of -store, and there is none"),
