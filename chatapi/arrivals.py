@@ -41,7 +41,7 @@ class Arrival:
             room_left = room.log.max_bytes - room.log.held
             missing = room.missing(resume.epoch, resume.seq)
             if 0 < missing <= room.log.max_entries and room_left > 0:
-                hub.broker.read(room.key, room.oldest, missing, room_left, self._recalled)
+                hub.fetch(room, room.oldest, missing, room_left, self._recalled)
             else:
                 self.go()
         else:

@@ -79,7 +79,7 @@ class ChatAPI:
         self._listeners: list[Listener] = []
         self._listening: list[Listening] = []
         self._stopped = anyio.Event()
-        self._served = False
+        self._runs = self._served = False
         self._block = AsyncExitStack()
 
     @property
@@ -120,18 +120,16 @@ class ChatAPI:
         """Run the chat without letting anybody in, for as long as the block lasts; `serve` does it by itself.
 
         A chat that is not served needs this where its broker takes its time, as a durable one does, or where it has
-        async hooks. Raises what the broker's `run` raises, such as `StoreError`.
+        async hooks. Raises what the broker's `run` raises, such as `StoreError`, and `RuntimeError` (it runs already).
         """
         stack = AsyncExitStack()
         await stack.enter_async_context(self._running())
+        stack.push_async_callback(self._settled)
         self._block = stack
         return self
 
     async def __aexit__(self, *exception: Any) -> bool | None:
         """Wait until what was said is kept, for `Limits.drain` seconds at most, and stop."""
-        if self._poller is not None:
-            with anyio.move_on_after(self.limits.drain):
-                await self._poller.until(lambda: all(room.settled for room in self._hub.rooms.values()))
         return await self._block.__aexit__(*exception)
 
     @asynccontextmanager
@@ -186,6 +184,11 @@ class ChatAPI:
         await taken(deletion, lambda: here.submit(deletion))
         return Deleted(deletion.seq, deletion.ts, deletion.name, deletion.target)
 
+    async def _settled(self) -> None:
+        if self._poller is not None:
+            with anyio.move_on_after(self.limits.drain):
+                await self._poller.until(lambda: all(room.settled for room in self._hub.rooms.values()))
+
     async def _opened(self, name: str) -> Room:
         while (room := self._hub.room(name)) is None:
             await _answer(lambda then: self._hub.prepare(name, then))
@@ -194,6 +197,9 @@ class ChatAPI:
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         """The broker and the rounds, for as long as the block lasts."""
+        if self._runs:
+            raise RuntimeError("this chat runs already")
+        self._runs = True
         poller = Poller(self._hub)
         failed: Exception | None = None
         try:
@@ -217,7 +223,7 @@ class ChatAPI:
         finally:
             for room in self._hub.rooms.values():
                 room.unattended()
-            self._poller = None
+            self._runs, self._poller = False, None
             poller.close()
         if failed is not None:
             raise failed

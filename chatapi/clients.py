@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
-from .entries import AnyEntry, KeptEntry, Said
+from .entries import AnyEntry, KeptEntry, NameChanged, Said
 from .errors import DISCONNECTS, Disconnect, Disconnected, NotDelivered, Refused, TextTooLong
 from .events import Whisper
 from .framing import clean
@@ -90,9 +90,9 @@ class Client:
 
     __slots__ = (
         "_lane",
+        "_latest",
         "_leaves_at",
         "_log",
-        "_said",
         "address",
         "away",
         "echo",
@@ -130,7 +130,7 @@ class Client:
         self.end: int | None = None  # where its stream ends, once it has left
         self._leaves_at: int | None = None
         self._lane: deque[_Private | _Replay] | None = None
-        self._said: Said | None = None  # what it said last, where that had no place at once
+        self._latest: Said | NameChanged | None = None  # what it did last, where that had no place at once
         self.lane_size: int = 0
 
     def __repr__(self) -> str:
@@ -154,14 +154,13 @@ class Client:
 
     def submit(self, said: Said) -> None:
         """Say what is prepared; raises `Disconnected`."""
-        room = self._there()
-        room.submit(said)
-        self._said = None if said.seq else said
+        self._there().submit(said)
+        self._latest = said if said.pending else None
 
     @property
     def waits(self) -> bool:
-        """Whether something that it said has no place yet: then the last of it has none."""
-        return self._said is not None and not self._said.seq
+        """Whether something that it said, or its renaming, has no place yet: then the last of it has none."""
+        return self._latest is not None and self._latest.pending
 
     def whisper(self, to: str, text: str) -> None:
         """Say something to one member of the room alone, behind everything that was delivered to it before.
@@ -187,7 +186,8 @@ class Client:
         `ref` comes back with the word that it took place. Raises `Refused` (``bad_name``, ``name_taken``) and
         `Disconnected`.
         """
-        self._there().rename(self, check_name(name), ref)
+        renamed = self._there().rename(self, check_name(name), ref)
+        self._latest = renamed if renamed.pending else None
 
     def disconnect(self, code: str, detail: str = "") -> None:
         """Remove it from the chat for a reason of the table `DISCONNECTS`, which it is told; no error if it is gone.

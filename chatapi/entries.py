@@ -15,6 +15,8 @@ from .limits import ENTRY_COST
 
 REFUSED: Final = -1
 """The seq of an entry that was not taken."""
+_UNPLACED: Final = -2
+"""The seq of an entry that may get 0, until it has its place."""
 
 
 class Entry:
@@ -57,6 +59,11 @@ class KeptEntry(Entry):
         """Given by the broker: the first message's time; the others follow microsecond by microsecond."""
         self.settled: Callable[[Refused | None], None] | None = None
         """Called once it has its place, or with the reason why it was refused, where somebody waits for that."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether the broker still has it."""
+        return not self.seq
 
     def refuse(self, reason: Refused) -> None:
         """It was not taken."""
@@ -196,10 +203,16 @@ class NameChanged(Presence):
 
     def __init__(self, origin: int, name: str, to: str, quiet: bool, ref: str | int | None = None) -> None:
         super().__init__(origin, name)
+        self.seq = _UNPLACED
         self.ref: str | int | None = ref
         """What its author calls the request."""
         self.to: str = to
         self.quiet: bool = quiet
+
+    @property
+    def pending(self) -> bool:
+        """Whether the broker still has it."""
+        return self.seq == _UNPLACED
 
     def events(self) -> Iterator[Event]:
         """One `Renamed`."""

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Final, Protocol, TypeAlias
 
 from .arrivals import Arrival
-from .broker import Broker, Outcome, Past, unavailable
+from .broker import Broker, Outcome, Past, Read, unavailable
 from .clients import Client, Outlet
 from .clock import Clock
 from .entries import AnyEntry, AnyKept, Said
@@ -114,6 +114,7 @@ class Hub:
         self._ids = count(1)
         self._log_bytes = 0
         self._opening: dict[str, list[Outcome]] = {}  # who waits for which room to be loaded
+        self._awaited: Room | None = None  # one that is not to be closed, though it is empty for a moment
         self._empty: dict[Room, None] = {}  # rooms that keep their history, the longest empty first
         self._news: dict[Room, None] = {}
         self._runnable: dict[Runnable, None] = {}
@@ -200,11 +201,12 @@ class Hub:
             client = self.enter(handshake.name, handshake.room, outlet, JSON, echo, address, id=ident)
         if ticket is None and resume is not None:
             ticket = self.tickets.revive(resume.session, client)
-        self.tickets.issue(client, ticket)
+        ticket = self.tickets.issue(client, ticket)
         room = client.room
         assert room is not None
         position = None if resume is None else room.recover(resume.epoch, resume.seq, resume.ts)
         if isinstance(position, int):
+            ticket.claim(room)
             client.push(welcome(client, True, ""))
             client.catch_up(position)
         else:
@@ -223,9 +225,12 @@ class Hub:
         if (client.room.key, client.key) == (name_key(handshake.room), name_key(handshake.name)):
             client.come_back(outlet, JSON, echo, address)
             return client
-        self._open(handshake.room).check_free(name_key(handshake.name))  # refused, everything stays as it was
+        target = self._open(handshake.room)
+        target.check_free(name_key(handshake.name))  # refused, everything stays as it was
         client.outlet.replaced()
+        self._awaited = target  # which it may be the last to leave
         client.room.leave(client, "replaced")
+        self._awaited = None
         return None
 
     def break_off(self, client: Client) -> None:
@@ -249,11 +254,22 @@ class Hub:
             messages, more = newest_of(reversed(entries), room.first, before, most)
             older = bool(entries) and room.first < entries[0].seq
             if older and not messages:  # nothing but deletions
-                self.broker.read(room.key, entries[0].seq, most + 1, room.log.max_bytes, found)
+                self.fetch(room, entries[0].seq, most + 1, room.log.max_bytes, found)
             else:
                 then((messages, more or older))
 
-        self.broker.read(room.key, before, most + 1, room.log.max_bytes, found)
+        self.fetch(room, before, most + 1, room.log.max_bytes, found)
+
+    def fetch(self, room: Room, before: int, messages: int, max_bytes: int, then: Read) -> None:
+        """`Broker.read`, without the text of what is deleted while it is under way."""
+        seq = room.seq
+
+        def found(entries: Sequence[AnyKept] | Refused) -> None:
+            if not isinstance(entries, Refused):
+                room.erase(entries, seq)
+            then(entries)
+
+        self.broker.read(room.key, before, messages, max_bytes, found)
 
     def move(self, client: Client, room: str) -> None:
         """Take a client to another room; where it is refused, it stays.
@@ -311,7 +327,7 @@ class Hub:
 
     def emptied(self, room: Room) -> None:
         """Nobody is in a room: it is freed once its history is past its keep time."""
-        if room.settled:
+        if room.settled and room is not self._awaited:
             self._let_be(room, self.limits.keep if room.seq else 0)
 
     def _let_be(self, room: Room, seconds: float) -> None:

@@ -108,7 +108,7 @@ class Room:
         self._members: dict[str, Client] = {}
         self._pressure = Pressure()
         self._in_hand = 0  # bytes submitted and not yet delivered
-        self._served_bytes = self._served_entries = 0  # how much of the log the last fan-out had before it
+        self._served_bytes, self._served_entries = self.log.written, self.log.head  # before the last fan-out
         self.fresh: list[AnyEntry] = []
         """What no fan-out pass has taken up yet."""
         self.current: dict[int, Client] = {}
@@ -152,7 +152,8 @@ class Room:
 
     def lacks(self, before: int, most: int) -> bool:
         """Whether the broker may have messages for this page that the room's own log does not hold any more."""
-        return self._keeper.broker.keeps and self.first < self.oldest and len(self.page(before, most)[0]) < most
+        older = self._keeper.broker.keeps and self.first < min(before, self.oldest)
+        return older and len(self.page(before, most)[0]) < most
 
     @property
     def oldest(self) -> int:
@@ -231,7 +232,7 @@ class Room:
         if not self._members:
             self._keeper.emptied(self)
 
-    def rename(self, client: Client, name: str, ref: str | int | None = None) -> None:
+    def rename(self, client: Client, name: str, ref: str | int | None = None) -> NameChanged:
         """Give a member another name; raises `Refused` (``name_taken``)."""
         key = name_key(name)
         if (holder := self._members.get(key)) is not None and holder is not client:
@@ -241,7 +242,9 @@ class Room:
         client.key = key
         self._members[key] = client
         self._keeper.told(self, Renamed(self.seq, old, name))
-        self.submit(NameChanged(client.id, old, name, quiet=len(self) > self.limits.announce, ref=ref))
+        renamed = NameChanged(client.id, old, name, quiet=len(self) > self.limits.announce, ref=ref)
+        self.submit(renamed)
+        return renamed
 
     def _announce(self, entry: AnyEntry, members: int) -> None:
         """Tell of a coming or going, unless the room has more members than that, or the server is shutting down."""
@@ -300,11 +303,21 @@ class Room:
         position, forgotten = self.log.back(messages, shown=shown), self.log.entry_of(self.first - 1)
         return position if forgotten is None else max(position, forgotten.position + self.first - forgotten.seq)
 
-    def claim(self, client: Client, id: str, seq: int) -> None:  # noqa: A002
-        """This message, which was said in another life of this server, is the client's own, under that id."""
+    def claim(self, client: Client, id: str, seq: int, ts: int) -> None:  # noqa: A002
+        """This message, which may have been said in another life of this room, is the client's own, under that id."""
         said = self.log.entry_of(seq)
-        if isinstance(said, Said) and said.count == 1:
+        if isinstance(said, Said) and said.count == 1 and said.ts == ts:
             said.origin, said.ids = client.id, (id,)
+
+    def erase(self, entries: Sequence[AnyKept], since: int) -> None:
+        """Empty what was deleted behind the seq `since`, in entries that the broker has read meanwhile."""
+        for deletion in self.log.before(self.seq + 1):
+            if deletion.seq <= since:
+                return
+            if isinstance(deletion, Deletion):
+                for said in entries:
+                    if isinstance(said, Said) and said.seq <= deletion.target < said.seq + said.count:
+                        said.erase(deletion.target)
 
     def _erase(self, target: int) -> None:
         said = self.log.entry_of(target)

@@ -12,6 +12,7 @@ from .entries import Said
 from .limits import Limits
 
 if TYPE_CHECKING:
+    from .rooms import Room
     from .timers import Timers
 
 
@@ -27,6 +28,8 @@ class Known(NamedTuple):
 
     said: Said | Kept
     when: float
+    room: str
+    """The key of the room in which it was said; empty for a whisper."""
 
 
 class Ticket:
@@ -45,15 +48,21 @@ class Ticket:
         self._said: dict[str, Known] = {}
         self._on_their_way: list[str] = []  # ids of those that had no seq yet when this was looked at last
 
-    def remember(self, id: str, said: Said | Kept, now: float) -> None:  # noqa: A002
-        """The member said this under that id."""
+    def remember(self, id: str, said: Said | Kept, now: float, room: str = "") -> None:  # noqa: A002
+        """The member said this under that id, in the room of that key."""
         self._said.pop(id, None)  # an older use of it: this is the newest one
-        self._said[id] = Known(said, now)
+        self._said[id] = Known(said, now, room)
         if isinstance(said, Said):
             self._on_their_way.append(id)
         self._forget_texts()
         if len(self._said) > self._limits.remember_ids:
             del self._said[next(iter(self._said))]
+
+    def claim(self, room: Room) -> None:
+        """What it has said in this room is its client's own, wherever the room had it from."""
+        for id, known in self._said.items():  # noqa: A001
+            if known.room == room.key:
+                room.claim(self.client, id, known.said.seq, known.said.ts)
 
     def forget(self, said: Said) -> None:
         """This was refused: under its ids nothing was said."""
@@ -69,7 +78,7 @@ class Ticket:
             if known is not None and isinstance(known.said, Said):
                 if not known.said.seq:
                     return
-                self._said[self._on_their_way[0]] = Known(Kept(known.said.seq, known.said.ts), known.when)
+                self._said[self._on_their_way[0]] = known._replace(said=Kept(known.said.seq, known.said.ts))
             del self._on_their_way[0]
 
     def recall(self, id: str, now: float) -> Known | None:  # noqa: A002
@@ -106,11 +115,9 @@ class Tickets:
         sent = self._before.pop(key, None)
         if sent is None or key in self._tickets:
             return None
-        ticket, now, room = Ticket(key, client, self._limits), self._clock.monotonic(), client.room
+        ticket, now = Ticket(key, client, self._limits), self._clock.monotonic()
         for id, place in sent.items():  # noqa: A001
-            ticket.remember(id, Kept(place.seq, place.ts), now)
-            if room is not None and room.key == place.room:
-                room.claim(client, id, place.seq)
+            ticket.remember(id, Kept(place.seq, place.ts), now, place.room)
         return ticket
 
     def issue(self, client: Client, ticket: Ticket | None) -> Ticket:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Final, Literal, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -22,13 +23,15 @@ from ..clock import Clock, SystemClock
 from ..entries import AnyEntry, AnyKept, Deletion, KeptEntry, Said
 from ..errors import Refused, StoreError
 from .store import RoomInfo, Store
-from .writer import Committed, Log, Part, Place, Writer
+from .writer import Committed, Done, Log, Part, Place, Worker, Writer
 
 _logger = logging.getLogger("chatapi")
 _T = TypeVar("_T")
 
 _TRIM_EVERY: Final = 60.0
 """Seconds between two looks at what is too old or too much."""
+_ROOMS_AT_ONCE: Final = 100
+"""Rooms looked at for that in one go: more would hold up who wants to come in."""
 _PATIENCE: Final = 10.0
 """Seconds that the end waits for a disk that does not answer."""
 _ENDED: Final = "the chat does not run"
@@ -48,14 +51,6 @@ class Keep(BaseModel):
     """Messages of one room in the file at most; 0 for no bound."""
     bytes: int = Field(default=0, ge=0)
     """Bytes of one room's texts in the file at most, its newest run of lines aside; 0 for no bound."""
-
-
-class _Question(NamedTuple):
-    """Something to read."""
-
-    question: Callable[[], Any]
-    then: Callable[[Any], None]
-    failed: Callable[[Refused], None]
 
 
 class SQLiteBroker:
@@ -86,9 +81,10 @@ class SQLiteBroker:
         self._clock: Clock = clock or SystemClock()
         self._logs: dict[str, Log] = {}
         self._writer: Writer | None = None  # while it runs
+        self._reader: Worker | None = None
+        self._done: Done = deque()
         self._on_their_way: deque[Part] = deque()
-        self._questions: list[_Question] = []
-        self._asked = anyio.Event()  # something is among the questions
+        self._questions: deque[Callable[[Refused], None]] = deque()  # who is to be told if no answer comes
         self._failing = False
         self._rooms: Rooms | None = None
 
@@ -101,36 +97,49 @@ class SQLiteBroker:
 
         What was submitted before it is cancelled is committed and delivered.
         """
-        self._reading = anyio.CapacityLimiter(1)
-        self._asked = anyio.Event()
-        await anyio.to_thread.run_sync(self._store.open)
-        rooms = await self._read(self._store.rooms)
-        _logger.info("history is kept in %s: %d rooms", self._store.path, len(rooms))
+        await anyio.to_thread.run_sync(self._open)
         assert self._rooms is not None
-        self._writer = writer = Writer(self._store, self._clock, self._rooms.ring)
-        writer.start()
+        self._writer = Writer(self._store, self._clock, self._done, self._rooms.ring)
+        self._reader = Worker("chatapi store, reading", self._done, self._rooms.ring)
+        self._writer.start()
+        self._reader.start()
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._answer)
-                tasks.start_soon(self._look_after)
-                started()
-                await anyio.sleep_forever()
+            started()
+            await self._look_after()
         finally:
-            writer.stop()
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(writer.join, _PATIENCE)
-                if writer.is_alive():
-                    _logger.error("the last messages may not be stored: the disk does not answer")
-                else:
-                    await anyio.to_thread.run_sync(self._store.close)
-            self.collect()
-            self._writer = None
-            while self._on_their_way:  # what came last, or is with a disk that does not answer
-                part = self._on_their_way.popleft()
-                self._settle(part, part.unplaced(), _ENDED)
-            for asked in self._questions:
-                asked.failed(unavailable(_ENDED))
-            self._questions.clear()
+                await self._end(self._writer, self._reader)
+
+    def _open(self) -> None:
+        self._store.open()
+        try:
+            _logger.info("history is kept in %s: %d rooms", self._store.path, len(self._store.keys()))
+        except BaseException:
+            self._store.close()
+            raise
+
+    async def _end(self, writer: Writer, reader: Worker) -> None:
+        writer.stop()
+        reader.stop()
+
+        def close() -> None:
+            writer.join()
+            reader.join()
+            self._store.close()
+
+        closing = threading.Thread(target=close, name="chatapi store, closing", daemon=True)
+        closing.start()
+        await anyio.to_thread.run_sync(closing.join, _PATIENCE)
+        if writer.is_alive():
+            _logger.error("the last messages may not be stored: the disk does not answer")
+        self.collect()
+        self._writer = self._reader = None
+        self._done = deque()  # a disk that answers later than that tells nobody
+        while self._on_their_way:  # what came last, or is with a disk that does not answer
+            part = self._on_their_way.popleft()
+            self._settle(part, part.unplaced(), _ENDED)
+        while self._questions:
+            self._questions.popleft()(unavailable(_ENDED))
 
     # What rooms ask
 
@@ -176,8 +185,8 @@ class SQLiteBroker:
 
     def collect(self) -> None:
         """Deliver what was committed, refuse what could not be."""
-        while self._writer is not None and self._writer.done:
-            done = self._writer.done.popleft()
+        while self._done:
+            done = self._done.popleft()
             if not isinstance(done, Committed):
                 done()
                 continue
@@ -218,29 +227,21 @@ class SQLiteBroker:
 
     def _ask(self, question: Callable[[], _T], then: Callable[[_T], None], failed: Callable[[Refused], None]) -> None:
         """Have the reading thread answer a question."""
-        if self._writer is None:
+        if self._reader is None:
             failed(unavailable("the chat does not run; use `async with chat`, or serve it"))
             return
-        self._questions.append(_Question(question, then, failed))
-        self._asked.set()
 
-    async def _answer(self) -> None:
-        questions = self._questions
-        while True:
-            if not questions:
-                self._asked = anyio.Event()
-                await self._asked.wait()
-            while questions:
-                asked = questions[0]
-                try:
-                    answer = await self._read(asked.question)
-                except StoreError as error:
-                    _logger.error("history cannot be read: %s", error)
-                    del questions[0]
-                    asked.failed(unavailable(self._told(str(error))))
-                else:
-                    del questions[0]
-                    asked.then(answer)
+        def answered(answer: Any) -> None:
+            self._questions.popleft()  # this one: the thread answers in order
+            if not isinstance(answer, Exception):
+                then(answer)
+                return
+            expected = isinstance(answer, StoreError)
+            _logger.error("history cannot be read: %s", answer, exc_info=None if expected else answer)
+            failed(unavailable(self._told(str(answer) or repr(answer))))
+
+        self._questions.append(failed)
+        self._reader.call(question, answered)
 
     # Forgetting
 
@@ -253,20 +254,26 @@ class SQLiteBroker:
             raise StoreError(_ENDED)
         now = self._clock.micros()
         await self._write(self._store.wipe)
-        await self._write(self._store.forget_ids, now - int(self._rooms.limits.remember * 1_000_000))
+        forgotten = now - int(self._rooms.limits.remember * 1_000_000)
+        while await self._write(self._store.forget_ids, forgotten):
+            pass
         if self._keep == Keep():
             return
         before = now - int(self._keep.days * _DAY) if self._keep.days else 0
-        for room in await self._read(self._store.rooms):
-            await self._trim_room(room, before)
+        too_much = partial(
+            self._store.too_much, messages=self._keep.messages, max_bytes=self._keep.bytes, before=before
+        )
+        keys = await self._read(self._store.keys)
+        for i in range(0, len(keys), _ROOMS_AT_ONCE):
+            for room, through in await self._read(too_much, keys[i : i + _ROOMS_AT_ONCE]):
+                await self._trim_room(room, through)
 
-    async def _trim_room(self, room: RoomInfo, before: int) -> None:
+    async def _trim_room(self, room: RoomInfo, through: int) -> None:
         assert self._rooms is not None
-        excess = partial(self._store.excess, messages=self._keep.messages, max_bytes=self._keep.bytes, before=before)
-        through = await self._read(excess, room)
         first = room.first
         while first <= through:
-            first = await self._write(self._store.trim, room._replace(first=first), through)
+            first = await self._write(self._store.trim, room, through)
+            await self._read(_nothing)  # a room that was read before that is open by now, and will be told
             self._rooms.trimmed(room.key, first)
 
     async def _look_after(self) -> None:
@@ -278,21 +285,29 @@ class SQLiteBroker:
             await anyio.sleep(_TRIM_EVERY)
 
     async def _write(self, call: Callable[..., _T], *arguments: object) -> _T:
-        """Have the writing thread do something."""
-        answers: list[Any] = []
-        answered = anyio.Event()
-
-        def then(answer: object) -> None:
-            answers.append(answer)
-            answered.set()
-
-        if self._writer is None:
-            raise StoreError(_ENDED)
-        self._writer.call(partial(call, *arguments), then)
-        await answered.wait()
-        if isinstance(answers[0], Exception):
-            raise answers[0]
-        return cast("_T", answers[0])
+        return await _by(self._writer, partial(call, *arguments))
 
     async def _read(self, call: Callable[..., _T], *arguments: object) -> _T:
-        return await anyio.to_thread.run_sync(partial(call, *arguments), limiter=self._reading)
+        return await _by(self._reader, partial(call, *arguments))
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _by(worker: Worker | None, call: Callable[[], _T]) -> _T:
+    """Have a thread do something. Raises what that raises, and `StoreError` where there is no thread."""
+    if worker is None:
+        raise StoreError(_ENDED)
+    answers: list[Any] = []
+    answered = anyio.Event()
+
+    def then(answer: object) -> None:
+        answers.append(answer)
+        answered.set()
+
+    worker.call(call, then)
+    await answered.wait()
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return cast("_T", answers[0])

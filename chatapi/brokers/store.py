@@ -12,6 +12,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from ..broker import Past, Sent
@@ -109,6 +110,11 @@ class Store(Database):
             with contextlib.suppress(StoreError):
                 self._to_wipe = not self.empty_wal()
 
+    def too_much(self, keys: Sequence[str], **bounds: int) -> list[tuple[RoomInfo, int]]:
+        """Which of these rooms have more than that, and up to which seq: see `excess`."""
+        rooms = [room for key in keys if (room := self.room(key)) is not None]
+        return [(room, through) for room in rooms if (through := self.excess(room, **bounds)) >= room.first]
+
     def excess(self, room: RoomInfo, *, before: int, messages: int, max_bytes: int) -> int:
         """The seq up to which a room has what is older than `before`, too many or too much; 0 for no bound."""
         base = room.id << SEQ_BITS
@@ -149,23 +155,27 @@ class Store(Database):
             writer.execute(sql, (last, ts + last - seq, room.id))
         return last + 1
 
-    def forget_ids(self, before: int) -> None:
-        """Forget what sessions said under which ids before that time (microseconds since 1970)."""
+    def forget_ids(self, before: int) -> bool:
+        """Forget what sessions said under which ids before that time (microseconds since 1970), some of it; returns
+        whether there is more."""
         with self.transaction() as writer:
-            sql = "SELECT number FROM sent WHERE ts >= ? ORDER BY number LIMIT 1"
-            first = writer.execute(sql, (before,)).fetchone()
-            if first is None:
-                writer.execute("DELETE FROM sent")
-            else:
-                writer.execute("DELETE FROM sent WHERE number < ?", first)
+            sql = "SELECT number, ts FROM sent ORDER BY number LIMIT ?"
+            oldest = writer.execute(sql, (_AT_ONCE,)).fetchall()
+            past = [number for number, _ in takewhile(lambda row: row[1] < before, oldest)]
+            if past:
+                writer.execute("DELETE FROM sent WHERE number <= ?", (past[-1],))
+        return len(past) == _AT_ONCE
 
     # Reading
 
+    def keys(self) -> list[str]:
+        """The key of every room, sorted."""
+        with self.errors():
+            return [key for (key,) in self.reader.execute("SELECT key FROM rooms ORDER BY key")]
+
     def rooms(self) -> list[RoomInfo]:
         """Every room, sorted by name."""
-        with self.errors():
-            keys = self.reader.execute("SELECT key FROM rooms ORDER BY key").fetchall()
-        return [room for (key,) in keys if (room := self.room(key)) is not None]
+        return [room for key in self.keys() if (room := self.room(key)) is not None]
 
     def room(self, key: str) -> RoomInfo | None:
         """What is known of a room."""

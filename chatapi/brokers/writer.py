@@ -1,4 +1,4 @@
-"""The thread that writes to a store: it commits whatever waits, all rooms together, and says what came of it."""
+"""The threads of a store: one that reads, and one that writes, committing whatever waits, all rooms together."""
 
 from __future__ import annotations
 
@@ -67,20 +67,18 @@ class Committed(NamedTuple):
     reason: str = ""
 
 
-class Writer(threading.Thread):
-    """Takes its work in order; `ring` is called, in this thread, when something was added to `done`."""
+Done: TypeAlias = deque[Committed | Callable[[], None]]
+"""What came of the work: commits, and what is to be called on the event loop."""
 
-    def __init__(self, store: Store, clock: Clock, ring: Callable[[], None]) -> None:
-        super().__init__(name="chatapi store", daemon=True)  # a disk that hangs must not keep the program from ending
-        self._store, self._clock, self._ring = store, clock, ring
-        self._work: SimpleQueue[Part | Callable[[], None]] = SimpleQueue()
+
+class Worker(threading.Thread):
+    """Calls what it is given, in order; `ring` is called, in this thread, when something was added to `done`."""
+
+    def __init__(self, name: str, done: Done, ring: Callable[[], None]) -> None:
+        super().__init__(name=name, daemon=True)  # a disk that hangs must not keep the program from ending
+        self._done, self._ring = done, ring
+        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._stopped = False
-        self.done: deque[Committed | Callable[[], None]] = deque()
-        """What came of it, in order: commits, and what is to be called on the event loop."""
-
-    def commit(self, part: Part) -> None:
-        """Commit this with whatever else waits."""
-        self._work.put(part)
 
     def call(self, what: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Call something in this thread, behind what waits; then `then`, on the event loop, with what it returned or
@@ -99,26 +97,38 @@ class Writer(threading.Thread):
         """End once all that waits is done."""
         self._work.put(self._end)
 
+    def run(self) -> None:
+        """Work until stopped."""
+        while not self._stopped:
+            self._work.get()()
+
     def _end(self) -> None:
         self._stopped = True
 
-    def run(self) -> None:
-        """Work until stopped."""
-        work = self._work
-        while not self._stopped:
-            parts: list[Part] = []
-            call: Part | Callable[[], None] | None = work.get()
-            while isinstance(call, Part):
-                parts.append(call)
-                call = None if work.empty() else work.get()
-            if parts:
-                self._tell(self._commit(parts))
-            if call is not None:
-                call()
-
     def _tell(self, done: Committed | Callable[[], None]) -> None:
-        self.done.append(done)
+        self._done.append(done)
         self._ring()
+
+
+class Writer(Worker):
+    """The one that writes: what waits to be committed when it has time for it becomes one commit."""
+
+    def __init__(self, store: Store, clock: Clock, done: Done, ring: Callable[[], None]) -> None:
+        super().__init__("chatapi store", done, ring)
+        self._store, self._clock = store, clock
+        self._parts: SimpleQueue[Part] = SimpleQueue()
+
+    def commit(self, part: Part) -> None:
+        """Commit this with whatever else waits."""
+        self._parts.put(part)
+        self._work.put(self._commit_all)
+
+    def _commit_all(self) -> None:
+        parts: list[Part] = []
+        while not self._parts.empty():
+            parts.append(self._parts.get())
+        if parts:
+            self._tell(self._commit(parts))
 
     def _commit(self, parts: Sequence[Part]) -> Committed:
         now = self._clock.micros()

@@ -152,7 +152,7 @@ def _submit(client: Client, id_: str | None, block: bytes, now: float) -> None:
     assert client.ticket is not None
     said = Said(client.id, client.name, block, 1, None if id_ is None else (id_,), client.ticket.key)
     if id_ is not None:
-        client.ticket.remember(id_, said, now)
+        client.ticket.remember(id_, said, now, "" if client.room is None else client.room.key)
     client.submit(said)
 
 
