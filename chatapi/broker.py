@@ -56,8 +56,12 @@ class Rooms(Protocol):
         """These entries were not taken and never will be: their authors are told."""
         ...
 
+    def wake(self) -> None:
+        """Have `Broker.collect` called soon, if nothing is under way that ends with that."""
+        ...
+
     def ring(self) -> None:
-        """Have `Broker.collect` called soon. This one may be called in any thread."""
+        """The same, from another thread: the one call here that is allowed there."""
         ...
 
     def trimmed(self, room: str, first: int) -> None:
@@ -93,7 +97,10 @@ class Broker(Protocol):
         ...
 
     def collect(self) -> None:
-        """Tell what has come back meanwhile; called on the event loop, often, and soon after `Rooms.ring`."""
+        """Tell what has come back meanwhile, and begin with what was submitted, if that is better done together.
+
+        Called on the event loop, at the beginning and the end of every round, and soon after `Rooms.ring`.
+        """
         ...
 
     def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:

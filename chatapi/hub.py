@@ -438,6 +438,7 @@ class Hub:
             if done % 64 == 63:
                 yield
         yield
+        self.broker.collect()  # whatever was said in this round begins its way together
 
 
 def _marks(client: Client) -> tuple[str, ...]:

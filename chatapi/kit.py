@@ -219,6 +219,7 @@ class Bell:
     def __init__(self) -> None:
         self._bell, self._button = socket.socketpair()
         self._bell.setblocking(False)
+        self._button.setblocking(False)
 
     def ring(self) -> None:
         """Have the broker asked; nothing where it was closed."""
@@ -303,6 +304,10 @@ class _Watched:
         self.on_its_way -= len(entries)
         self._rooms.refuse(room, entries, reason)
         self._answered()
+
+    def wake(self) -> None:
+        assert self._rooms is not None
+        self._rooms.wake()
 
     def ring(self) -> None:
         assert self._rooms is not None
@@ -402,7 +407,7 @@ class ChatKit:
     async def running(self) -> AsyncIterator[ChatKit]:
         """Run a broker that takes its time, for as long as the block lasts; what is on its way then is cut off."""
         bell = Bell()
-        self.hub.ring = bell.ring
+        self.hub.wake = self.hub.ring = bell.ring
         async with run(self.broker, bell):
             yield self
 

@@ -84,6 +84,7 @@ class SQLiteBroker:
         self._reader: Worker | None = None
         self._done: Done = deque()
         self._on_their_way: deque[Part] = deque()
+        self._fresh: list[Part] = []  # those of them that the writing thread has not got yet
         self._questions: deque[Callable[[Refused], None]] = deque()  # who is to be told if no answer comes
         self._failing = False
         self._rooms: Rooms | None = None
@@ -119,6 +120,7 @@ class SQLiteBroker:
             raise
 
     async def _end(self, writer: Writer, reader: Worker) -> None:
+        self.collect()
         writer.stop()
         reader.stop()
 
@@ -135,6 +137,7 @@ class SQLiteBroker:
         self.collect()
         self._writer = self._reader = None
         self._done = deque()  # a disk that answers later than that tells nobody
+        self._fresh = []
         while self._on_their_way:  # what came last, or is with a disk that does not answer
             part = self._on_their_way.popleft()
             self._settle(part, part.unplaced(), _ENDED)
@@ -155,6 +158,7 @@ class SQLiteBroker:
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
         """Take entries: what is to be kept waits for the commit, and what follows it in its room waits with it."""
+        assert self._rooms is not None
         part = Part(self._logs[room], entries)
         is_first = not part.log.on_its_way
         part.log.on_its_way += len(entries)
@@ -165,7 +169,8 @@ class SQLiteBroker:
         else:
             self._on_their_way.append(part)
             if self._writer is not None:
-                self._writer.commit(part)
+                self._fresh.append(part)
+                self._rooms.wake()
 
     def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
         """Read back."""
@@ -184,7 +189,11 @@ class SQLiteBroker:
     # What comes back
 
     def collect(self) -> None:
-        """Deliver what was committed, refuse what could not be."""
+        """Deliver what was committed, refuse what could not be; hand over what was submitted since.
+
+        All that a round brings goes to the writing thread as one: else it would begin with the first line alone, and
+        every member of a room would be sent one line at a time.
+        """
         while self._done:
             done = self._done.popleft()
             if not isinstance(done, Committed):
@@ -199,6 +208,9 @@ class SQLiteBroker:
             for part, places in zip(done.parts, done.places, strict=True):
                 self._on_their_way.popleft()
                 self._settle(part, places, self._told(done.reason))
+        if self._fresh and self._writer is not None:
+            self._writer.commit(self._fresh)
+            self._fresh = []
 
     def _told(self, reason: str) -> str:
         """A reason as members are told it: where the file is is nobody's business."""

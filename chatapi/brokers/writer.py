@@ -116,17 +116,17 @@ class Writer(Worker):
     def __init__(self, store: Store, clock: Clock, done: Done, ring: Callable[[], None]) -> None:
         super().__init__("chatapi store", done, ring)
         self._store, self._clock = store, clock
-        self._parts: SimpleQueue[Part] = SimpleQueue()
+        self._parts: SimpleQueue[Sequence[Part]] = SimpleQueue()
 
-    def commit(self, part: Part) -> None:
-        """Commit this with whatever else waits."""
-        self._parts.put(part)
+    def commit(self, parts: Sequence[Part]) -> None:
+        """Commit these with whatever else waits."""
+        self._parts.put(parts)
         self._work.put(self._commit_all)
 
     def _commit_all(self) -> None:
         parts: list[Part] = []
         while not self._parts.empty():
-            parts.append(self._parts.get())
+            parts += self._parts.get()
         if parts:
             self._tell(self._commit(parts))
 

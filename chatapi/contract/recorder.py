@@ -256,6 +256,8 @@ class Recorder:
         if self._bell is not None:
             self._bell.ring()
 
+    wake = ring
+
     def trimmed(self, room: str, first: int) -> None:
         """Write down what is kept."""
         self._check_thread("trimmed")
