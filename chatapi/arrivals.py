@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING
 from .broker import Outcome, Sent
 from .entries import AnyKept
 from .errors import Refused
+from .hub import Hub
 
 if TYPE_CHECKING:
     from .handshake import Resume
-    from .hub import Hub
 
 
-class Arrival:
-    """Somebody on the way into a room. `then` is called, at once or later, when there is nothing left to wait for.
+def prepare(hub: Hub, room: str, then: Outcome, resume: Resume | None = None) -> None:
+    """Call `then`, at once or later, when a room can be entered, by one who resumes or not; or with why not.
 
-    It is called with the reason where the room cannot be had. What else cannot be fetched is done without: the member
-    is told ``trimmed``, or its session is a new one.
+    `room` is a checked name. A room that is loaded stays so for a while, also where nobody enters it. What else cannot
+    be fetched is done without: the member is told ``trimmed``, or its session is a new one.
     """
+    _Arrival(hub, room, resume, then).go()
+
+
+class _Arrival:
+    """Somebody on the way into a room."""
 
     def __init__(self, hub: Hub, room: str, resume: Resume | None, then: Outcome) -> None:
         self._hub, self._room, self._resume, self._then = hub, room, resume, then

@@ -14,6 +14,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from .addresses import Address, bind, parse_address
+from .arrivals import prepare
 from .bots import Bot, taken
 from .broker import Broker, InProcessBroker
 from .clock import Clock, SystemClock
@@ -191,7 +192,7 @@ class ChatAPI:
 
     async def _opened(self, name: str) -> Room:
         while (room := self._hub.room(name)) is None:
-            await _answer(lambda then: self._hub.prepare(name, then))
+            await _answer(lambda then: prepare(self._hub, name, then))
         return room
 
     @asynccontextmanager

@@ -14,7 +14,6 @@ from functools import partial
 from itertools import count
 from typing import Final, Protocol, TypeAlias
 
-from .arrivals import Arrival
 from .broker import Broker, Outcome, Past, Read, unavailable
 from .clients import Client, Outlet
 from .clock import Clock
@@ -22,7 +21,7 @@ from .entries import AnyEntry, AnyKept, Said
 from .errors import RefusalCode, Refused
 from .events import Joined, Left, Renamed
 from .fanout import fan_out
-from .handshake import Handshake, Resume
+from .handshake import Handshake
 from .hooks import Hooks, Spawn, checked, outcome
 from .limits import Limits
 from .log import Page, newest_of
@@ -127,13 +126,6 @@ class Hub:
         """The room of this name, if there is one."""
         return self.rooms.get(name_key(name))
 
-    def prepare(self, room: str, then: Outcome, resume: Resume | None = None) -> None:
-        """Call `then`, at once or later, when a room can be entered, by one who resumes or not; or with why not.
-
-        `room` is a checked name. A room that is loaded stays so for a while, also where nobody enters it.
-        """
-        Arrival(self, room, resume, then).go()
-
     def load(self, name: str, then: Outcome) -> None:
         """Have the broker tell what there is of a room that is not open, then call back."""
         key = name_key(name)
@@ -174,8 +166,8 @@ class Hub:
     ) -> Client:
         """A new client in a room, its cursor at the head, with the last `history` messages to be shown first.
 
-        `name` and `room` are checked names; `id` is that of who comes back. The room must be `prepare`d, where the
-        broker takes its time to open one. Raises `Refused` (``name_taken``, ``room_full``, ``server_full``,
+        `name` and `room` are checked names; `id` is that of who comes back. Where the broker takes its time to open a
+        room, it must be prepared (`arrivals`). Raises `Refused` (``name_taken``, ``room_full``, ``server_full``,
         ``draining``).
         """
         if self.draining:

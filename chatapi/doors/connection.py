@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
+from ..arrivals import prepare
 from ..clients import Client
 from ..entries import Said
 from ..errors import DISCONNECTS, Disconnect, RefusalCode, Refused
@@ -166,7 +167,7 @@ class Connection:
             refused(reason)
 
         self._held = step
-        self.wait_for(lambda then: self.hub.prepare(check_room(room), then), lambda _: None, give_up)
+        self.wait_for(lambda then: prepare(self.hub, check_room(room), then), lambda _: None, give_up)
         return False
 
     def _is_heard(self) -> bool:

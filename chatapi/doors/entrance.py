@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .. import arrivals
 from ..clients import Client
 from ..errors import RefusalCode, Refused
 from ..handshake import Handshake
@@ -29,7 +30,9 @@ def admit(connection: Connection, handshake: Handshake, let_in: Callable[[Handsh
         if resume is None and hub.room(handshake.room) is not None:
             let_in(handshake)
             return
-        connection.wait_for(lambda then: hub.prepare(handshake.room, then, resume), lambda _: let_in(handshake), refuse)
+        connection.wait_for(
+            lambda then: arrivals.prepare(hub, handshake.room, then, resume), lambda _: let_in(handshake), refuse
+        )
 
     if hook is None:
         prepare(handshake)
