@@ -114,7 +114,7 @@ class SQLiteBroker:
     def _open(self) -> None:
         self._store.open()
         try:
-            _logger.info("history is kept in %s: %d rooms", self._store.path, len(self._store.keys()))
+            _logger.info("history is kept in %s; rooms in it: %d", self._store.path, len(self._store.keys()))
         except BaseException:
             self._store.close()
             raise
