@@ -28,10 +28,12 @@ class Log:
     __slots__ = ("epoch", "key", "name", "on_its_way", "seq", "ts")
 
     def __init__(self, key: str, past: Past) -> None:
-        self.key = key
-        self.name, self.epoch = past.name, past.epoch
-        self.seq, self.ts = past.seq, past.ts
-        self.on_its_way = 0
+        self.key: str = key
+        self.name: str = past.name
+        self.epoch: str = past.epoch
+        self.seq: int = past.seq
+        self.ts: int = past.ts
+        self.on_its_way: int = 0
         """Entries that are neither delivered nor refused."""
 
     def place(self, entry: AnyEntry, now: int) -> Place:
