@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import anyio.lowlevel
 
+from .callbacks import answer
 from .entries import KeptEntry, NameChanged, Said
 from .errors import Disconnect, Disconnected, Refused
 from .events import Event, Message, Whisper
@@ -176,19 +177,12 @@ class Bot:
 
 async def taken(entry: KeptEntry, submit: Callable[[], None]) -> None:
     """Submit an entry and wait until it has its place; raises `Refused` where it gets none."""
-    done = anyio.Event()
-    reasons: list[Refused] = []
 
-    def settled(reason: Refused | None) -> None:
-        if reason is not None:
-            reasons.append(reason)
-        done.set()
+    def ask(then: Callable[[Refused | None], None]) -> None:
+        entry.settled = then
+        submit()
 
-    entry.settled = settled
-    submit()
-    await done.wait()
-    if reasons:
-        raise reasons[0]
+    await answer(ask)
 
 
 class _Signal:

@@ -17,13 +17,14 @@ from .addresses import Address, bind, parse_address
 from .arrivals import prepare
 from .bots import Bot, taken
 from .broker import Broker, InProcessBroker
+from .callbacks import answer
 from .clock import Clock, SystemClock
 from .doors.door import Door
 from .doors.listener import Listener
 from .doors.telnet import TelnetDoor
 from .doors.text import TextDoor
 from .entries import Deletion
-from .errors import NoSuchMessage, Refused
+from .errors import NoSuchMessage
 from .events import Deleted, History
 from .hooks import Admit, Hooks, OnMessage, OnPresence
 from .hub import Hub
@@ -165,10 +166,8 @@ class ChatAPI:
         """
         here = await self._opened(check_room(room))
         before = here.seq + 1 if before is None else min(before, here.seq + 1)
-        page = here.page(before, limit)
-        if here.lacks(before, limit):
-            page = await _answer(lambda then: self._hub.read(here, before, limit, then))
-        return History(tuple(page[0]), page[1])
+        messages, more = await answer(lambda then: self._hub.read(here, before, limit, then))
+        return History(tuple(messages), more)
 
     async def delete(self, room: str, seq: int, name: str) -> Deleted:
         """Delete a message: its text is emptied, on disk too, and a `Deleted` by `name` follows in the room's log.
@@ -192,7 +191,7 @@ class ChatAPI:
 
     async def _opened(self, name: str) -> Room:
         while (room := self._hub.room(name)) is None:
-            await _answer(lambda then: prepare(self._hub, name, then))
+            await answer(lambda then: prepare(self._hub, name, then))
         return room
 
     @asynccontextmanager
@@ -332,22 +331,6 @@ class ChatAPI:
         if self._poller is not None:
             self._poller.eager = []
         self._listening.clear()
-
-
-async def _answer(ask: Callable[[Callable[[Any], None]], None]) -> Any:
-    """Ask for something that calls back, and wait until it has; raises the `Refused` that it calls back with."""
-    answers: list[object] = []
-    answered = anyio.Event()
-
-    def then(answer: object) -> None:
-        answers.append(answer)
-        answered.set()
-
-    ask(then)
-    await answered.wait()
-    if isinstance(answers[0], Refused):
-        raise answers[0]
-    return answers[0]
 
 
 def _new_key() -> str:

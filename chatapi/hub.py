@@ -237,7 +237,11 @@ class Hub:
             _logger.info("%s left from %s: %s", client.name, client.address, "connection_lost")
 
     def read(self, room: Room, before: int, most: int, then: Callable[[Page | Refused], None]) -> None:
-        """Call `then`, at once or later, with a page of what the broker keeps of a room."""
+        """Call `then`, at once or later, with a page: from the room's own log or, where that is not all, the broker."""
+        page = room.page(before, most)
+        if not room.lacks(before, most - len(page[0])):
+            then(page)
+            return
 
         def found(entries: Sequence[AnyKept] | Refused) -> None:
             if isinstance(entries, Refused):

@@ -150,10 +150,9 @@ class Room:
         messages, more = newest_of(self.log.before(before), self.first, before, most)
         return messages, more or (bool(messages) and self._keeper.broker.keeps and self.first < self.oldest)
 
-    def lacks(self, before: int, most: int) -> bool:
-        """Whether the broker may have messages for this page that the room's own log does not hold any more."""
-        older = self._keeper.broker.keeps and self.first < min(before, self.oldest)
-        return older and len(self.page(before, most)[0]) < most
+    def lacks(self, before: int, messages: int) -> bool:
+        """Whether the broker may have some of so many messages below `before` that the log does not hold any more."""
+        return messages > 0 and self._keeper.broker.keeps and self.first < min(before, self.oldest)
 
     @property
     def oldest(self) -> int:

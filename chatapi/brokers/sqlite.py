@@ -19,6 +19,7 @@ import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..broker import Opened, Past, Read, Recalled, Rooms, unavailable
+from ..callbacks import answer
 from ..clock import Clock, SystemClock
 from ..entries import AnyEntry, AnyKept, Deletion, KeptEntry, Said
 from ..errors import Refused, StoreError
@@ -205,9 +206,10 @@ class SQLiteBroker:
                     _logger.error("messages cannot be stored: %s; senders are told, and each one is tried", done.reason)
                 else:
                     _logger.warning("messages are stored again")
+            reason = self._told(done.reason)
             for part, places in zip(done.parts, done.places, strict=True):
                 self._on_their_way.popleft()
-                self._settle(part, places, self._told(done.reason))
+                self._settle(part, places, reason)
         if self._fresh and self._writer is not None:
             self._writer.commit(self._fresh)
             self._fresh = []
@@ -311,15 +313,4 @@ async def _by(worker: Worker | None, call: Callable[[], _T]) -> _T:
     """Have a thread do something. Raises what that raises, and `StoreError` where there is no thread."""
     if worker is None:
         raise StoreError(_ENDED)
-    answers: list[Any] = []
-    answered = anyio.Event()
-
-    def then(answer: object) -> None:
-        answers.append(answer)
-        answered.set()
-
-    worker.call(call, then)
-    await answered.wait()
-    if isinstance(answers[0], Exception):
-        raise answers[0]
-    return cast("_T", answers[0])
+    return cast("_T", await answer(partial(worker.call, call)))

@@ -78,10 +78,11 @@ class Store(Database):
 
     def append(self, batch: Sequence[Append]) -> None:
         """Commit what was said in some rooms: all of it or, where this raises, nothing."""
+        deleted = 0
         with self.transaction() as writer:
             for part in batch:
-                _write(writer, _room_id(writer, part), part.entries)
-        if any(isinstance(placed.entry, Deletion) for part in batch for placed in part.entries):
+                deleted += _write(writer, _room_id(writer, part), part.entries)
+        if deleted:
             self._to_wipe = True  # the old text is in the write-ahead log, too
             self.wipe()
 
@@ -256,7 +257,8 @@ def _room_id(writer: sqlite3.Connection, part: Append) -> int:
     return int(writer.execute(sql, (part.key, part.name, part.epoch)).lastrowid or 0)
 
 
-def _write(writer: sqlite3.Connection, room: int, entries: Iterable[Placed]) -> None:
+def _write(writer: sqlite3.Connection, room: int, entries: Iterable[Placed]) -> int:
+    """Write entries of a room; returns how many messages were emptied by it."""
     base = room << SEQ_BITS
     rows: list[tuple[object, ...]] = []
     sent: list[tuple[object, ...]] = []
@@ -278,6 +280,7 @@ def _write(writer: sqlite3.Connection, room: int, entries: Iterable[Placed]) -> 
         writer.executemany("INSERT INTO sent (session, id, room, seq, ts) VALUES (?, ?, ?, ?, ?)", sent)
     for target in deleted:
         _empty(writer, base, target)
+    return len(deleted)
 
 
 def _empty(writer: sqlite3.Connection, base: int, seq: int) -> None:

@@ -220,10 +220,7 @@ def _history(connection: Connection, client: Client, asked: AskHistory) -> None:
     def refused(reason: Refused) -> None:
         _turn_down(client, asked, str(reason.code), reason.detail)
 
-    if room.lacks(before, most):
-        connection.wait_for(lambda then: connection.hub.read(room, before, most, then), answer, refused)
-    else:
-        answer(room.page(before, most))
+    connection.wait_for(lambda then: connection.hub.read(room, before, most, then), answer, refused)
 
 
 def _ping(connection: Connection, client: Client, asked: Ping) -> None:
