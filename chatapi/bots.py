@@ -150,8 +150,15 @@ class Bot:
 
     # The Outlet that its client expects
 
-    def offer(self, data: bytes) -> None:
+    def send(self, data: bytes) -> int:
         """Never called: no fan-out pass serves a bot."""
+        return len(data)
+
+    def keep(self, data: bytes | memoryview) -> None:
+        """Never called."""
+
+    def broken(self) -> None:
+        """Never called."""
 
     def wake(self) -> None:
         """There is something to read."""

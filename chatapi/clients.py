@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from .entries import AnyEntry, KeptEntry, NameChanged, Said
@@ -23,8 +23,17 @@ if TYPE_CHECKING:
 class Outlet(Protocol):
     """Where what a client gets to see goes: a connection, or a program's own member."""
 
-    def offer(self, data: bytes) -> None:
-        """Send these bytes, or keep what the socket refuses of them; only called on who is up to date."""
+    @property
+    def send(self) -> Callable[[bytes], int]:
+        """Its socket's own `send`, without a detour: a fan-out pass calls nothing else. Only for who is up to date."""
+        ...
+
+    def keep(self, data: bytes | memoryview) -> None:
+        """The socket refused this much of what it was to send: that comes first when it takes bytes again."""
+        ...
+
+    def broken(self) -> None:
+        """The socket is broken."""
         ...
 
     def wake(self) -> None:
@@ -44,7 +53,7 @@ class Outlet(Protocol):
         ...
 
     def crashed(self) -> None:
-        """An exception came out of `offer`: a fault of the program; it is being handled and can be logged."""
+        """An exception came out of one of these: a fault of the program; it is being handled and can be logged."""
         ...
 
 

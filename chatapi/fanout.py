@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
-from .clients import Client
+from .clients import Outlet
 from .entries import AnyEntry
 from .limits import CHUNK_BYTES
 from .render import Batch
@@ -15,8 +14,8 @@ SLICE = 256
 """Sends between two chances for the rest of the program: about a millisecond."""
 
 
-def fan_out(room: Room) -> Iterator[None]:
-    """One pass over a room; it yields now and then, so that nobody else is held up for long.
+def fan_out(room: Room) -> Iterator[int]:
+    """One pass over a room. It yields how many sends it made, now and then, so that nobody else is held up for long.
 
     Whoever is not exactly where the batch begins when its turn comes (it read on by itself meanwhile, or joined) is
     woken to read for itself; so nothing is sent twice and nothing is left out, whatever happens between two slices.
@@ -30,10 +29,11 @@ def fan_out(room: Room) -> Iterator[None]:
             if author is not None and author.position == start:
                 author.position = end
                 if data := batch.own(author.style, origin, author.echo):
-                    _offer(author, data)
-        members = iter(list(room.current.values()))
+                    _send(author.outlet, data)
+        members = list(room.current.values())
         style, data = None, b""
-        while part := list(islice(members, SLICE)):
+        for at in range(0, len(members), SLICE):
+            part = members[at : at + SLICE]
             for client in part:
                 if client.room is not room or client.away:  # meanwhile; what it is owed it reads by itself
                     continue
@@ -46,8 +46,8 @@ def fan_out(room: Room) -> Iterator[None]:
                     style = client.style
                     data = batch.shared(style)
                 if data:
-                    _offer(client, data)
-            yield
+                    _send(client.outlet, data)
+            yield len(part)
 
 
 def _take(room: Room) -> list[AnyEntry]:
@@ -63,8 +63,14 @@ def _take(room: Room) -> list[AnyEntry]:
     return fresh[:taken]
 
 
-def _offer(client: Client, data: bytes) -> None:
+def _send(outlet: Outlet, data: bytes) -> None:
     try:
-        client.outlet.offer(data)
+        sent = outlet.send(data)
+        if sent < len(data):
+            outlet.keep(memoryview(data)[sent:])
+    except BlockingIOError:
+        outlet.keep(data)
+    except OSError:
+        outlet.broken()
     except Exception:
-        client.outlet.crashed()
+        outlet.crashed()

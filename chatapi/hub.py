@@ -420,8 +420,8 @@ class Hub:
         """Whether anything is left for `settle`."""
         return bool(self._news or self._runnable)
 
-    def settle(self) -> Iterator[None]:
-        """Do everything that is to be done; it yields where others should get a chance."""
+    def settle(self) -> Iterator[int]:
+        """Do everything that is to be done; it yields what that cost so far, in sends, where others may have a turn."""
         self.broker.collect()
         news, self._news = self._news, {}
         for room in news:
@@ -429,11 +429,9 @@ class Hub:
             room.after_pass(self.clock.monotonic())
         runnable, self._runnable = self._runnable, {}
         now = self.clock.monotonic()
-        for done, one in enumerate(runnable):
+        for one in runnable:
             one.run(now)
-            if done % 64 == 63:
-                yield
-        yield
+            yield 1
         self.broker.collect()  # whatever was said in this round begins its way together
 
 

@@ -74,13 +74,15 @@ class MemoryWire:
         """Learn who is to be told."""
         self._owner = owner
 
-    def offer(self, data: bytes | memoryview) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         """Take what there is room for."""
         if self._broken or self.closed:
             raise ConnectionResetError("the connection is broken")
         if self.ended:
             raise BrokenPipeError("the stream was ended")
         room = max(0, self.capacity - len(self.sent))
+        if not room:
+            raise BlockingIOError("there is no room now")
         self.sent += data[:room]
         return min(room, len(data))
 

@@ -1,8 +1,8 @@
 """The poller: the one place that waits on sockets, and the rounds in which everything is done.
 
 A round reads what is readable, runs the fan-out over the rooms that got something, and sends what became possible.
-The selector's own descriptor can be waited on, so one `anyio.wait_readable` serves every connection, on asyncio,
-uvloop and trio alike. Where it has none (Windows), a worker thread waits in `select` instead.
+The selector's own descriptor can be waited on, so one waiting task serves every connection, on asyncio, uvloop and
+trio alike (`readiness`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from typing import Final, cast
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
 from .hub import Hub
 from .limits import TICK
+from .readiness import readiness
 from .wires import Pollable
 
+_TURN: Final = 256
+"""Sends, or what costs as much, before the rest of the program has a turn: about a millisecond."""
+_READ: Final = 4
+"""What it costs to read from a socket and understand that, in sends."""
 _SLICE: Final = 64
-"""Readable sockets served before the rest of the program has a turn."""
+"""Sockets read before a look at who connects, and at whether so much was said that it should go out."""
 
 
 class Poller:
@@ -31,8 +35,7 @@ class Poller:
     def __init__(self, hub: Hub, *, threaded: bool = False) -> None:
         self._hub = hub
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
-        fileno = None if threaded else getattr(self.selector, "fileno", None)
-        self._descriptor: int | None = fileno() if fileno is not None else None
+        self._threaded = threaded
         self._bell, self._button = socket.socketpair()
         self._bell.setblocking(False)
         self._button.setblocking(False)
@@ -59,17 +62,25 @@ class Poller:
 
     async def run(self) -> None:
         """Run rounds until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._tick)
-            while True:
-                for _ in self._round():
-                    await anyio.lowlevel.checkpoint()
-                self._asleep = not self._hub.busy
-                if self._asleep:
-                    await self._wait()
-                    self._asleep = False
-                else:
-                    await anyio.lowlevel.checkpoint()
+        ready = readiness(self.selector, self.ring, threaded=self._threaded)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._tick)
+                while True:
+                    done = 0
+                    for cost in self._round():
+                        done += cost
+                        if done >= _TURN:
+                            done = 0
+                            await anyio.lowlevel.checkpoint()
+                    self._asleep = not self._hub.busy
+                    if self._asleep:
+                        await ready.wait()
+                        self._asleep = False
+                    else:
+                        await anyio.lowlevel.checkpoint()
+        finally:
+            ready.close()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds at the end of a round."""
@@ -87,7 +98,8 @@ class Poller:
         self._bell.close()
         self._button.close()
 
-    def _round(self) -> Iterator[None]:
+    def _round(self) -> Iterator[int]:
+        """Do everything that can be done now; it yields what that cost so far, in sends."""
         hub = self._hub
         now = hub.clock.monotonic()
         hub.timers.run(now)
@@ -104,10 +116,10 @@ class Poller:
                     owner.writable(now)
             except Exception:
                 owner.crashed()
+            yield _READ
             if done % _SLICE == _SLICE - 1:
                 for listener in self.eager:
                     listener.readable(now)
-                yield
                 if hub.crowded:
                     yield from hub.settle()
         yield from hub.settle()
@@ -124,14 +136,3 @@ class Poller:
             await anyio.sleep(TICK)
             self._deadlines = anyio.Event()
             self.wake()
-
-    async def _wait(self) -> None:
-        if self._descriptor is not None:
-            await anyio.wait_readable(self._descriptor)
-            return
-        try:
-            await anyio.to_thread.run_sync(self.selector.select, abandon_on_cancel=True)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self._button.send(b"\0")  # the thread must not stay behind
-            raise

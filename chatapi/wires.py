@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
 from .limits import READ_BYTES
@@ -32,8 +33,12 @@ class Wire(Protocol):
         """Learn who is to be told; called once, before anything else."""
         ...
 
-    def offer(self, data: bytes | memoryview) -> int:
-        """Send what can be sent now; returns how many bytes were. Raises `OSError` where the connection is broken."""
+    @property
+    def send(self) -> Callable[[bytes | memoryview], int]:
+        """Sends what can be sent now, and returns how many bytes that were, as a non-blocking socket's method does.
+
+        Raises `BlockingIOError` where nothing can be sent, and another `OSError` where the connection is broken.
+        """
         ...
 
     def receive(self) -> bytes | None:
@@ -56,10 +61,11 @@ class Wire(Protocol):
 class SocketWire:
     """A non-blocking TCP socket, registered with a selector under whoever is to be told."""
 
-    __slots__ = ("_mask", "_owner", "_selector", "_socket")
+    __slots__ = ("_mask", "_owner", "_selector", "_socket", "send")
 
     def __init__(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
         self._socket = sock
+        self.send: Callable[[bytes | memoryview], int] = sock.send
         self._selector = selector
         self._mask = 0
         self._owner: Pollable | None = None
@@ -67,13 +73,6 @@ class SocketWire:
     def attach(self, owner: Pollable) -> None:
         """Learn who is to be told."""
         self._owner = owner
-
-    def offer(self, data: bytes | memoryview) -> int:
-        """Send what can be sent now."""
-        try:
-            return self._socket.send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
 
     def receive(self) -> bytes | None:
         """Bytes that are there now."""

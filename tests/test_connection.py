@@ -437,7 +437,8 @@ def test_a_fault_of_the_program_ends_one_connection_and_no_other(
     def broken(data: bytes) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(b.wire, "offer", broken)
+    monkeypatch.setattr(b.wire, "send", broken)
+    monkeypatch.setattr(b.connection, "send", broken)
     a.send("hello\n")
     assert c.lines() == ["a:hello"]
     assert "an error inside the server" in caplog.text

@@ -40,13 +40,14 @@ class Connection:
 
     __slots__ = (
         "_deciding", "_feed", "_heard", "_held", "_parked", "_peer_ended", "_stage", "_telnet", "_wire", "address",
-        "client", "door", "hub", "pace", "session", "style",
+        "client", "door", "hub", "pace", "send", "session", "style",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, door: Door, wire: Wire, address: str) -> None:
         self.hub: Hub = hub
         self._wire = wire
         self._feed = Feed(wire)
+        self.send: Callable[[bytes], int] = wire.send
         self.door: Door = door
         self.address: str = address
         """Where it comes from: ``host:port``, mapped addresses as IPv4."""
@@ -74,13 +75,14 @@ class Connection:
         """The wire has bytes, or its end."""
         if self._stage is Stage.CLOSED:  # earlier in this round
             return
-        if self._stage <= Stage.JOINED and not self._allowance(now):
+        allowed = self._allowance(now) if self._stage <= Stage.JOINED else NO_LIMIT
+        if not allowed:
             self._park()
             return
         try:
             data = self._wire.receive()
         except OSError:
-            self._broken()
+            self.broken()
             return
         if data is None:
             return
@@ -101,12 +103,11 @@ class Connection:
             text, answer = self._telnet.feed(data)
             self.session.feed(text)
             self.write(answer)
-        self._advance(now)
+        self._advance(now, allowed)
 
-    def _advance(self, now: float) -> None:
-        """Take steps for as long as nothing stands in the way."""
+    def _advance(self, now: float, allowed: int) -> None:
+        """Take steps for as long as nothing stands in the way; `allowed` lines of them at first."""
         for _ in range(_STEPS):
-            allowed = self._allowance(now)
             if not allowed:
                 self._park()
                 return
@@ -122,6 +123,9 @@ class Connection:
             if self._held is not None:
                 self._park()
                 return
+            if not self.session.waiting and not self._peer_ended:
+                break
+            allowed = self._allowance(now)
         else:
             self.hub.call(self)  # there is more, but others have their turn first
             return
@@ -130,7 +134,7 @@ class Connection:
                 self._stream_ended()
             else:
                 self._park()
-        else:
+        elif self._parked:
             self._parked = False
             self._watch()
 
@@ -359,10 +363,11 @@ class Connection:
         self.hub.break_off(client)
         self._finish(b"", self.hub.limits.grace)
 
-    def _broken(self) -> None:
+    def broken(self) -> None:
         """The connection broke. What was read of it is still processed: it may have been said and done by a script."""
         if self._stage is Stage.JOINED and (self.session.waiting or self._held) and not self._feed.deaf:
             self._feed.deaf = self._peer_ended = True
+            self.send = len  # all of it counts as sent
             self.hub.call(self)
             self._watch()
         else:
@@ -417,15 +422,10 @@ class Connection:
 
     # Bytes out
 
-    def offer(self, data: bytes) -> None:
-        """Send what the fan-out pass has rendered; what the socket refuses is kept, as a view of what all share."""
-        if self._stage is not Stage.JOINED:
-            return
-        try:
-            if not self._feed.offer(data):
-                self._stalled()
-        except OSError:
-            self._broken()
+    def keep(self, data: bytes | memoryview) -> None:
+        """The socket took no more than a part of what a fan-out pass has rendered."""
+        self._feed.keep(data)
+        self._stalled()
 
     def wake(self) -> None:
         """There is something for the client to read."""
@@ -454,7 +454,7 @@ class Connection:
             if self._stage is not Stage.CLOSED:
                 self._pump()
             if self._stage <= Stage.JOINED:
-                self._advance(now)
+                self._advance(now, self._allowance(now))
         except Exception:
             self.crashed()
 
@@ -472,7 +472,7 @@ class Connection:
                     self._stalled()
                     return
         except OSError:
-            self._broken()
+            self.broken()
             return
         if self._stage is Stage.FLUSHING:
             self._wire.shut()

@@ -35,15 +35,9 @@ class Feed:
         """Bytes that the socket has yet to take."""
         return len(self._unsent) if self._unsent else 0
 
-    def offer(self, data: bytes) -> bool:
-        """Send, where nothing waits; what the socket refuses is kept as a view of what all share. False if it did."""
-        if self.deaf:
-            return True
-        sent = self._wire.offer(data)
-        if sent == len(data):
-            return True
-        self._unsent = memoryview(data)[sent:]
-        return False
+    def keep(self, data: bytes | memoryview) -> None:
+        """Hold what the socket refused, as a view of what all share."""
+        self._unsent = data
 
     def add(self, data: bytes) -> None:
         """Put bytes behind what waits, for a connection that has no client yet."""
@@ -58,7 +52,10 @@ class Feed:
             return True
         while True:
             if self._unsent:
-                sent = self._wire.offer(self._unsent)
+                try:
+                    sent = self._wire.send(self._unsent)
+                except BlockingIOError:
+                    return False
                 if sent < len(self._unsent):
                     self._unsent = memoryview(self._unsent)[sent:]
                     return False

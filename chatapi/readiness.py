@@ -1,0 +1,92 @@
+"""Waiting until a selector has something, in the cheapest way that the event loop under it has."""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+import anyio.to_thread
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Readiness(Protocol):
+    """Tells when a selector has something."""
+
+    async def wait(self) -> None:
+        """Wait until it has; cancelling that leaves nothing behind."""
+        ...
+
+    def close(self) -> None:
+        """Watch no more."""
+        ...
+
+
+def readiness(selector: selectors.BaseSelector, interrupt: Callable[[], None], *, threaded: bool = False) -> Readiness:
+    """How to wait for this selector on the event loop that runs now; `interrupt` makes it have something."""
+    fileno = None if threaded else getattr(selector, "fileno", None)
+    if fileno is None:
+        return _InThread(selector, interrupt)
+    if anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
+        import asyncio
+
+        return _StandingReader(asyncio.get_running_loop(), fileno())
+    return _WaitReadable(fileno())
+
+
+class _WaitReadable:
+    """`anyio.wait_readable` on the selector's own descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    async def wait(self) -> None:
+        await anyio.wait_readable(self._descriptor)
+
+    def close(self) -> None:
+        pass
+
+
+class _StandingReader:
+    """The same for asyncio and uvloop, which are told once: `wait_readable` tells them anew each time.
+
+    That costs 5 µs on asyncio and 25 on uvloop, as much as five sends; with few lines a round it was half of all.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+        self._loop = loop
+        self._descriptor = descriptor
+        self._waiter: asyncio.Future[None] | None = None
+        loop.add_reader(descriptor, self._ready)
+
+    def _ready(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+
+
+class _InThread:
+    """A worker thread waits in `select`, where the selector has no descriptor (Windows)."""
+
+    def __init__(self, selector: selectors.BaseSelector, interrupt: Callable[[], None]) -> None:
+        self._selector = selector
+        self._interrupt = interrupt
+
+    async def wait(self) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._selector.select, abandon_on_cancel=True)
+        except BaseException:
+            self._interrupt()  # the thread must not stay behind
+            raise
+
+    def close(self) -> None:
+        pass
