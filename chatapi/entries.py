@@ -39,6 +39,11 @@ class Entry:
         """Given by the log: the bytes that came before it."""
 
     @property
+    def size(self) -> int:
+        """About how many bytes it comes to when it is rendered."""
+        return self.weight
+
+    @property
     def end(self) -> int:
         """The position right behind it."""
         return self.position + self.count
@@ -100,7 +105,12 @@ class Said(KeptEntry):
         self.block: bytes = block
         self.count: int = count
         self.weight: int = len(block) + count * len(name) + ENTRY_COST
-        """What it costs the log, and about what it comes to when it is rendered."""
+        """What it costs the log."""
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it comes to when it is rendered."""
+        return self.weight - ENTRY_COST
 
     def texts(self) -> list[str]:
         """The messages' texts."""

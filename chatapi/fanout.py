@@ -55,7 +55,7 @@ def _take(room: Room) -> list[AnyEntry]:
     fresh = room.fresh
     size = taken = 0
     for entry in fresh:
-        size += entry.weight
+        size += entry.size
         if size > CHUNK_BYTES and taken:
             break
         taken += 1

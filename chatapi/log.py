@@ -101,7 +101,7 @@ class Log:
             if entry.position < position and isinstance(entry, Said):
                 entry = entry.after(position)
             found.append(entry)
-            size += entry.weight
+            size += entry.size
             i += 1
         return found, found[-1].end
 

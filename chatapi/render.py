@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple, Protocol
 
 from pydantic_core import to_json
@@ -138,7 +139,7 @@ class JsonStyle:
                 named = {} if id_ is None else {"id": id_}
                 pieces.append(frame("message", seq=seq, ts=ts, name=entry.name, text=text, **named))
             else:
-                pieces.append(frame("ack", id=id_, seq=seq, ts=ts))
+                pieces.append(b'{"type":"ack","id":%b,"seq":%d,"ts":%d}\n' % (to_json(id_), seq, ts))
         return b"".join(pieces)
 
     def whisper(self, whisper: Whisper) -> bytes:
@@ -165,12 +166,12 @@ JSON: Final = JsonStyle()
 class Batch:
     """Some entries, rendered when first asked for in a style and shared from then on."""
 
-    __slots__ = ("_entries", "_pieces", "_shared", "end", "origins", "start")
+    __slots__ = ("_ends", "_entries", "_shared", "end", "origins", "start")
 
     def __init__(self, entries: Sequence[AnyEntry]) -> None:
         self._entries = entries
-        self._pieces: dict[Style, list[bytes]] = {}
         self._shared: dict[Style, bytes] = {}
+        self._ends: dict[Style, list[int]] = {}  # 0, and where in that each entry ends
         self.start: int = entries[0].position
         self.end: int = entries[-1].end
         self.origins: dict[int, list[int]] = {}
@@ -182,16 +183,21 @@ class Batch:
         """What everybody gets who caused none of it."""
         data = self._shared.get(style)
         if data is None:
-            pieces = self._pieces[style] = [style.entry(entry) for entry in self._entries]
+            pieces = [style.entry(entry) for entry in self._entries]
             data = self._shared[style] = b"".join(pieces)
+            self._ends[style] = [0, *accumulate(map(len, pieces))]
         return data
 
     def own(self, style: Style, origin: int, echo: bool) -> bytes:
         """What the member `origin` gets, its own entries filtered or put in its own words."""
-        self.shared(style)
-        pieces = self._pieces[style].copy()
+        shared = memoryview(self.shared(style))
+        ends = self._ends[style]
+        pieces: list[bytes | memoryview] = []
+        done = 0
         for i in self.origins[origin]:
-            pieces[i] = style.own(self._entries[i], echo)
+            pieces += shared[done : ends[i]], style.own(self._entries[i], echo)
+            done = ends[i + 1]
+        pieces.append(shared[done:])
         return b"".join(pieces)
 
     def for_reader(self, style: Style, reader: int, echo: bool) -> bytes:

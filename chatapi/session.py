@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeGuard
 
 from .commands import BadCommand, Command, parse_command
 from .errors import FrameError, RefusalCode, Refused
-from .frames import BadFrame, Frame, parse_frame
+from .frames import BadFrame, Frame, Say, parse_frame
 from .framing import ObjectScanner, clean, cut_lines, find_fault, too_long, without_controls
 from .handshake import EXAMPLE, Handshake, parse_handshake
 from .limits import LINES_AT_ONCE, RUN_SHARE, Limits
@@ -137,7 +137,7 @@ class Session:
         if self.state is State.NICKNAME:
             return self._nickname()
         if self.state is State.FRAMES:
-            return self._frame()
+            return self._frame(most)
         return self._lines(end, most)
 
     def _handshake(self) -> Handshake | None:
@@ -217,7 +217,7 @@ class Session:
             return BadFrame(FrameError.FRAME_TOO_LARGE, detail)
         return BadLine(too_long(size, self._limits.line_bytes))
 
-    def _frame(self) -> Step | None:
+    def _frame(self, most: int) -> Step | None:
         """The next line that is not blank; the limit counts it as it came, however the bytes were cut."""
         buffer = self._buffer
         while True:
@@ -231,7 +231,39 @@ class Session:
             if len(line) > self._limits.frame_bytes:
                 return self._too_long(len(line))
             if line := line.strip(_BLANKS):
-                return parse_frame(line)
+                frame = parse_frame(line)
+                return self._run_of_frames(frame.text, most) if self._is_plain(frame) else frame
+
+    def _is_plain(self, frame: Frame | BadFrame) -> TypeGuard[Say]:
+        """Whether this is a message in which nothing is to be cleaned, and of which nobody asks what became of it."""
+        return (
+            isinstance(frame, Say)
+            and frame.id is None
+            and 0 < len(frame.text) <= self._limits.line_bytes // 4  # bytes of UTF-8 in a character
+            and frame.text.isprintable()
+        )
+
+    def _run_of_frames(self, text: str, most: int) -> Lines:
+        """This message and the plain ones right behind it, handled as one run."""
+        buffer, texts, size = self._buffer, [text], len(text)
+        most, most_bytes = self._one_run(most)
+        while len(texts) < most and size < most_bytes:
+            end = buffer.find(b"\n", self._at)
+            if not 0 <= end - self._at <= self._limits.frame_bytes:
+                break
+            frame = parse_frame(buffer[self._at : end].strip(_BLANKS))
+            if not self._is_plain(frame):
+                break
+            texts.append(frame.text)
+            size += len(frame.text)
+            self._at = end + 1
+        return Lines("\n".join([*texts, ""]).encode(), len(texts), len(texts))
+
+    def _one_run(self, most: int) -> tuple[int, int]:
+        """How many lines and bytes one run may have, where `most` lines may be taken."""
+        limits = self._limits
+        lines = min(most, LINES_AT_ONCE, max(limits.log_entries // RUN_SHARE, 1))
+        return lines, max(limits.log_bytes // RUN_SHARE, 1)
 
     def _nickname(self) -> Nickname | BadLine:
         newline = self._buffer.index(b"\n", self._at)
@@ -243,7 +275,7 @@ class Session:
     def _lines(self, end: int, most: int) -> Step:
         """A run of plain lines, handled as one; or the one line that is not plain, where that comes first."""
         buffer, at = self._buffer, self._at
-        limits = self._limits
+        most, most_bytes = self._one_run(most)
         if self.commands:
             if buffer[at] in b"/@":
                 return self._command(buffer.index(b"\n", at) + 1)
@@ -253,14 +285,14 @@ class Session:
                 found = buffer.find(b"\n" + start, at, end)
                 if found >= 0:
                     end = found + 1
-        if end - at > (most_bytes := max(limits.log_bytes // RUN_SHARE, 1)):
+        if end - at > most_bytes:
             end = buffer.rfind(b"\n", at, at + most_bytes) + 1 or buffer.index(b"\n", at) + 1
         block = buffer[at:end]
         cost = block.count(b"\n")
-        if cost > (most := min(most, LINES_AT_ONCE, max(limits.log_entries // RUN_SHARE, 1))):
+        if cost > most:
             block = cut_lines(block, most)
             cost = most
-        fault = find_fault(block, limits.line_bytes)
+        fault = find_fault(block, self._limits.line_bytes)
         if fault is not None:
             if fault.start == 0:
                 self._at = at + fault.end

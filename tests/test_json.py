@@ -6,9 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from speakers import Frame, Speaker, chat, nothing_is_left, release
 
 from chatapi import DISCONNECTS, Limits
+from chatapi.broker import unavailable
 from chatapi.testing import ChatKit, LateBroker
 
 BROKERS = pytest.mark.parametrize("late", [False, True], ids=["in-process", "late"])
@@ -746,6 +749,49 @@ def test_frames_beyond_the_rate_wait_and_none_is_lost() -> None:
     assert len(stream(zoe.frames())) == 20
     kit.wait(5)
     assert [text for _, _, text in stream(zoe.frames())] == [str(n) for n in range(20, 50)]
+
+
+SENT = st.one_of(
+    st.builds(
+        lambda text, id: {"type": "message", "text": text, **({"id": id} if id else {})},  # noqa: A006
+        st.sampled_from(["a", "b c", "é𝄞", "x" * 20, "x" * 21, "é" * 40, "é" * 41, "x" * 80, "x" * 81, "", " ", "\n", "a\nb",
+                         "a\tb", "\x1b[31m", "a\u200db", "\ufeff"]),
+        st.sampled_from(["", "", "one", "two"]),
+    ),
+    st.sampled_from([
+        {"type": "ping", "ref": 1}, {"type": "rename", "to": "Min"}, {"type": "rename", "to": "Zoe"},
+        {"type": "whisper", "to": "Zoe", "text": "psst"}, {"type": "join", "room": "other"}, {"type": "message"},
+        {"type": "history", "limit": 2}, {"type": "nonsense"}, {"type": "message", "text": "x" * 2000},
+    ]),
+)  # fmt: skip
+
+
+@given(st.lists(SENT, max_size=30), st.booleans())
+def test_what_comes_in_one_go_means_what_it_means_frame_by_frame(sent: list[Frame], late: bool) -> None:
+    """Messages that come together are handled as one run, which nobody may notice."""
+
+    def told(*, together: bool) -> list[list[Frame]]:
+        kit = chat(late, Limits(rate=0, flood=1000, line_bytes=80, frame_bytes=1024))
+        mina, zoe = crowd(kit, "Mina", "Zoe")
+        lines = [json.dumps(frame) + "\n" for frame in sent]
+        for data in ["".join(lines)] if together else lines:
+            mina.peer.send(data)
+            kit.settle()
+        while isinstance(kit.broker, LateBroker) and kit.broker.pending:
+            release(kit)
+        return [mina.frames(), zoe.frames()]
+
+    assert told(together=True) == told(together=False)
+
+
+def test_each_message_that_was_not_kept_is_told_of() -> None:
+    kit = chat(late=True)
+    (mina,) = crowd(kit, "Mina")
+    assert isinstance(kit.broker, LateBroker)
+    kit.broker.failing = unavailable("the disk is full")
+    mina.peer.send("".join(json.dumps({"type": "message", "text": text}) + "\n" for text in "abc"))
+    release(kit)
+    assert [(frame["type"], frame["code"]) for frame in mina.frames()] == [("error", "unavailable")] * 3
 
 
 # Going

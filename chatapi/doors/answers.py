@@ -16,6 +16,7 @@ from ..hooks import retold
 from ..limits import LISTED
 from ..names import name_key
 from ..render import frame
+from ..session import Lines
 from ..tickets import Kept
 
 if TYPE_CHECKING:
@@ -44,10 +45,14 @@ def welcome(client: Client, recovered: bool | None = None, reason: str = "", **r
     )
 
 
-def take(connection: Connection, client: Client, asked: Frame | BadFrame) -> None:
-    """Take a frame: do what it asks for, and answer it."""
+def take(connection: Connection, client: Client, asked: Frame | BadFrame | Lines) -> None:
+    """Take a frame: do what it asks for, and answer it; or a run of messages that nobody asks about."""
     assert client.ticket is not None
     assert client.room is not None
+    if isinstance(asked, Lines):
+        connection.pace.spend(asked.cost)
+        client.submit(Said(client.id, client.name, asked.block, asked.messages, session=client.ticket.key))
+        return
     if isinstance(asked, Move | Bye) and client.waits:
         connection.hold(asked)  # the acks of what was said before it come first
         return
@@ -90,9 +95,10 @@ def _refuse(connection: Connection, client: Client, asked: Frame, refused: Refus
 
 def not_kept(connection: Connection, client: Client, said: Said, reason: Refused) -> None:
     """Tell a member that what it said was not kept."""
-    id_ = said.id_of(0)
-    about = {} if id_ is None else {"id": id_}
-    client.push(frame("error", code=reason.code, detail=f"not kept: {reason.detail}", **about))
+    for i in range(said.count):
+        id_ = said.id_of(i)
+        about = {} if id_ is None else {"id": id_}
+        client.push(frame("error", code=reason.code, detail=f"not kept: {reason.detail}", **about))
 
 
 def _turn_down(client: Client, asked: Frame | BadFrame, code: str, detail: str) -> None:

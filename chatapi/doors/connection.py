@@ -19,7 +19,7 @@ from ..hooks import checked, outcome
 from ..names import check_room, is_room
 from ..pace import NO_LIMIT, Pace
 from ..render import Style, TextStyle
-from ..session import BadLine, Nickname, Session, Step
+from ..session import BadLine, Lines, Nickname, Session, Step
 from ..wires import Wire
 from . import answers, entrance, replies
 from .door import Door
@@ -144,7 +144,7 @@ class Connection:
             assert isinstance(step, Handshake | Nickname | BadLine)
             self.door.admit(self, step)
         elif client.ticket is not None:
-            assert isinstance(step, BaseModel | BadFrame)
+            assert isinstance(step, BaseModel | BadFrame | Lines)
             assert not isinstance(step, Handshake)
             answers.take(self, client, step)
         else:
