@@ -298,16 +298,17 @@ def test_an_empty_text_is_an_error(how: str, text: str) -> None:
         ('"' * 8192, True),
     ],
 )
-def test_the_limit_counts_the_texts_bytes(how: str, text: str, taken: bool) -> None:
+@pytest.mark.parametrize("id_", [{"id": "i"}, {}], ids=["with-id", "without"])
+def test_the_limit_counts_the_texts_bytes(how: str, text: str, taken: bool, id_: dict[str, str]) -> None:
     kit = ChatKit()
     mina, zoe = crowd(kit, "Mina", "Zoe")
-    mina.send(how, text=text, id="i", **({"to": "Zoe"} if how == "whisper" else {}))
+    mina.send(how, text=text, **id_, **({"to": "Zoe"} if how == "whisper" else {}))
     answer = mina.frame()
     if taken:
-        assert (answer["type"], answer["id"]) == ("ack", "i")
+        assert (answer["type"], answer["id"]) == ("ack", id_.get("id"))
         assert zoe.frame()["text"] == text.replace("\x00", "").strip("\n")
     else:
-        assert (answer["type"], answer["code"], answer["id"]) == ("error", "text_too_long", "i")
+        assert (answer["type"], answer["code"], answer.get("id")) == ("error", "text_too_long", id_.get("id"))
         assert "8,192" in answer["detail"]
         assert zoe.frames() == []
 
