@@ -116,3 +116,18 @@ class Limits(BaseModel):
 
     announce: int = Field(default=200, ge=0)
     """Members above which a room no longer announces joins, leaves and renames."""
+
+
+class Keep(BaseModel):
+    """How much of a room's history stays in a store's file: immutable, checked; each field is a flag too."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    days: float = Field(default=0, ge=0)
+    """Days after which messages in the file are forgotten; 0 for never."""
+    messages: int = Field(default=0, ge=0)
+    """Messages of one room in the file at most; 0 for no bound."""
+    bytes: int = Field(default=0, ge=0)
+    """Bytes of one room's texts in the file at most, its newest run of lines aside; 0 for no bound."""

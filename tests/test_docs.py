@@ -214,6 +214,7 @@ def test_every_sub_command_is_in_the_table_with_its_arguments() -> None:
         ]
         for word in store.COMMANDS
     }
+    assert server.SUB_COMMANDS == tuple(store.COMMANDS)
 
 
 def section(page: Page, heading: str) -> list[Block]:
@@ -529,13 +530,7 @@ def test_every_public_name_is_in_the_page_about_the_library(module: Any) -> None
 
 
 def test_every_public_name_of_the_store_is_in_the_page_about_the_library() -> None:
-    public = {
-        name
-        for name, value in vars(sqlite).items()
-        if isinstance(value, type) and value.__module__ == sqlite.__name__ and not name.startswith("_")
-    }
-    assert public == {"SQLiteBroker", "Keep"}
-    for name in public:
+    for name in sqlite.__all__:
         assert name in re.findall(r"\w+", EMBEDDING.prose)
     arguments = [*inspect.signature(SQLiteBroker).parameters]
     assert arguments == ["path", "sync", "keep", "clock"]

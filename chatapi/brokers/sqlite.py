@@ -12,19 +12,21 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import anyio
 import anyio.to_thread
-from pydantic import BaseModel, ConfigDict, Field
 
 from ..broker import Opened, Past, Read, Recalled, Rooms, unavailable
 from ..callbacks import answer
 from ..clock import Clock, SystemClock
 from ..entries import AnyEntry, AnyKept, Deletion, KeptEntry, Said
 from ..errors import Refused, StoreError
+from ..limits import Keep
 from .store import RoomInfo, Store
 from .writer import Committed, Done, Log, Part, Place, Worker, Writer
+
+__all__ = ["Keep", "SQLiteBroker"]
 
 _logger = logging.getLogger("chatapi")
 _T = TypeVar("_T")
@@ -37,21 +39,6 @@ _PATIENCE: Final = 10.0
 """Seconds that the end waits for a disk that does not answer."""
 _ENDED: Final = "the chat does not run"
 _DAY: Final = 24 * 3600 * 1_000_000
-
-
-class Keep(BaseModel):
-    """How much of a room's history stays in the file: immutable, checked, every field also a flag of `chatserver`."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    days: float = Field(default=0, ge=0)
-    """Days after which messages in the file are forgotten; 0 for never."""
-    messages: int = Field(default=0, ge=0)
-    """Messages of one room in the file at most; 0 for no bound."""
-    bytes: int = Field(default=0, ge=0)
-    """Bytes of one room's texts in the file at most, its newest run of lines aside; 0 for no bound."""
 
 
 class SQLiteBroker:

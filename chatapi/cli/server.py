@@ -14,15 +14,15 @@ from pydantic import BaseModel, ValidationError
 
 import chatapi
 from chatapi import AddressError, Broker, ChatAPI, Limits, Listening, Refused, StoreError
-from chatapi.brokers.sqlite import Keep, SQLiteBroker
 from chatapi.chat import DEFAULT_ADDRESS
+from chatapi.limits import Keep
 
-from . import store
 from .flags import Parser, fail
 
 _logger = logging.getLogger("chatapi")
 
 PROG: Final = "chatserver"
+SUB_COMMANDS: Final = ("rooms", "export", "import", "check")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
@@ -96,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; returns its exit code."""
     _open_standard_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments and arguments[0] in store.COMMANDS:
+    if arguments and arguments[0] in SUB_COMMANDS:
+        from . import store  # what this imports, a server without a store has no use for
+
         return store.main(arguments)
     parser = build_parser()
     given = _Given(parser.parse(arguments), os.environ)
@@ -191,6 +193,8 @@ def _broker(given: _Given) -> Broker | None:
     if given.is_empty("store"):
         fail(PROG, "-store '': it takes the name of a file")
     if path:
+        from chatapi.brokers.sqlite import SQLiteBroker
+
         return SQLiteBroker(path, sync="full" if sync == "full" else "normal", keep=keep)
     for flag in ("store-sync", *(f"keep-{name}" for name in Keep.model_fields)):
         if given.text(flag):
