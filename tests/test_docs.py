@@ -214,7 +214,7 @@ def test_every_sub_command_is_in_the_table_with_its_arguments() -> None:
         ]
         for word in store.COMMANDS
     }
-    assert server.SUB_COMMANDS == tuple(store.COMMANDS)
+    assert tuple(store.COMMANDS) == server.SUB_COMMANDS
 
 
 def section(page: Page, heading: str) -> list[Block]:
