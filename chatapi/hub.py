@@ -116,6 +116,7 @@ class Hub:
         self._awaited: Room | None = None  # one that is not to be closed, though it is empty for a moment
         self._empty: dict[Room, None] = {}  # rooms that keep their history, the longest empty first
         self._news: dict[Room, None] = {}
+        self._crowd = 0  # entries that came since the last fan-out
         self._runnable: dict[Runnable, None] = {}
         self._evicted: dict[str, float] = {}  # names and addresses, with the time until which they are not waited for
         broker.attach(self)
@@ -301,8 +302,9 @@ class Hub:
 
     # What rooms tell (the Keeper that they expect)
 
-    def changed(self, room: Room) -> None:
+    def changed(self, room: Room, entries: int) -> None:
         """A room has news."""
+        self._crowd += entries
         self._news[room] = None
         self.wake()
 
@@ -413,17 +415,18 @@ class Hub:
     @property
     def crowded(self) -> bool:
         """Whether so much was said that it should go out before more is read."""
-        return sum(len(room.fresh) for room in self._news) > CROWD
+        return self._crowd > CROWD
 
     @property
     def busy(self) -> bool:
         """Whether anything is left for `settle`."""
         return bool(self._news or self._runnable)
 
-    def settle(self) -> Iterator[int]:
-        """Do everything that is to be done; it yields what that cost so far, in sends, where others may have a turn."""
+    def settle(self) -> Iterator[None]:
+        """Do everything that is to be done; it yields wherever others may have a turn."""
         self.broker.collect()
         news, self._news = self._news, {}
+        self._crowd = 0
         for room in news:
             yield from fan_out(room)
             room.after_pass(self.clock.monotonic())
@@ -431,7 +434,7 @@ class Hub:
         now = self.clock.monotonic()
         for one in runnable:
             one.run(now)
-            yield 1
+            yield
         self.broker.collect()  # whatever was said in this round begins its way together
 
 

@@ -21,11 +21,9 @@ from .limits import TICK
 from .readiness import readiness
 from .wires import Pollable
 
-_TURN: Final = 256
-"""Sends, or what costs as much, before the rest of the program has a turn: about a millisecond."""
-_READ: Final = 4
-"""What it costs to read from a socket and understand that, in sends."""
-_SLICE: Final = 64
+_TURN: Final = 0.001
+"""Seconds after which the rest of the program has a turn."""
+_SLICE: Final = 16
 """Sockets read before a look at who connects, and at whether so much was said that it should go out."""
 
 
@@ -62,17 +60,17 @@ class Poller:
 
     async def run(self) -> None:
         """Run rounds until cancelled."""
+        monotonic = self._hub.clock.monotonic
         ready = readiness(self.selector, self.ring, threaded=self._threaded)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._tick)
                 while True:
-                    done = 0
-                    for cost in self._round():
-                        done += cost
-                        if done >= _TURN:
-                            done = 0
+                    since = monotonic()
+                    for _ in self._round():
+                        if monotonic() - since >= _TURN:
                             await anyio.lowlevel.checkpoint()
+                            since = monotonic()
                     self._asleep = not self._hub.busy
                     if self._asleep:
                         await ready.wait()
@@ -98,8 +96,8 @@ class Poller:
         self._bell.close()
         self._button.close()
 
-    def _round(self) -> Iterator[int]:
-        """Do everything that can be done now; it yields what that cost so far, in sends."""
+    def _round(self) -> Iterator[None]:
+        """Do everything that can be done now; it yields wherever others may have a turn."""
         hub = self._hub
         now = hub.clock.monotonic()
         hub.timers.run(now)
@@ -116,7 +114,7 @@ class Poller:
                     owner.writable(now)
             except Exception:
                 owner.crashed()
-            yield _READ
+            yield
             if done % _SLICE == _SLICE - 1:
                 for listener in self.eager:
                     listener.readable(now)

@@ -28,8 +28,8 @@ class Keeper(Protocol):
     timers: Timers
     draining: bool
 
-    def changed(self, room: Room) -> None:
-        """There is something new in the room's log."""
+    def changed(self, room: Room, entries: int) -> None:
+        """There is something new in the room's log: so many entries."""
         ...
 
     def told(self, room: Room, event: Joined | Left | Renamed) -> None:
@@ -276,7 +276,7 @@ class Room:
         if self.current:
             self.fresh += entries
         if self.current or self.behind:
-            self._keeper.changed(self)
+            self._keeper.changed(self, len(entries))
         elif not self.congested:
             self._pressure.resume()
         for client in self.listeners.values():
@@ -379,7 +379,7 @@ class Room:
         """Call the sender's `resume` once the room may no longer be congested."""
         self._pressure.wait(sender)
         if self._overfull():  # said while there were no passes: one must come
-            self._keeper.changed(self)
+            self._keeper.changed(self, 0)
 
     def unattended(self) -> None:
         """Nobody looks at deadlines any more: nobody is waited for."""

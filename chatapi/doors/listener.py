@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("chatapi")
 
-_AT_ONCE: Final = 128
+_AT_ONCE: Final = 32
 """Connections accepted before somebody else has a turn."""
 _RETRY: Final = 0.5
 """Seconds between two tries where the system has no more descriptors or memory for sockets."""
