@@ -12,7 +12,7 @@ import anyio
 import anyio.abc
 
 from chatapi import ChatAPI, ChatError, Listening
-from chatapi.chat import DEFAULT_ADDRESS
+from chatapi.addresses import DEFAULT_ADDRESS
 
 __all__ = ["run_tcp", "run_tcp_with_existing_api"]
 

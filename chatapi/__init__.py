@@ -1,13 +1,14 @@
-"""MaChat for Python: rooms that people and programs talk in. See docs/embedding.md for how to use it."""
+"""MaChat for Python: rooms that people and programs talk in. See docs/embedding.md for how to use it.
+
+Only what is used is imported: a program that connects loads nothing of the server, and one that serves nothing of the
+client library.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .addresses import Address
-from .blocking import BlockingConnection, connect_sync
-from .bots import Bot
-from .broker import Broker
-from .chat import ChatAPI, Listening
-from .clients import Client
 from .clock import Clock
-from .connection import Connection, connect
 from .errors import (
     DISCONNECTS,
     AddressError,
@@ -23,8 +24,6 @@ from .errors import (
     TextTooLong,
 )
 from .events import Deleted, Event, History, Joined, Left, Message, Renamed, Whisper
-from .handshake import Handshake
-from .hooks import Admit, Hooks, OnMessage, OnPresence
 from .limits import Limits
 from .news import (
     EventsUnread,
@@ -38,7 +37,17 @@ from .news import (
     Unreachable,
     Welcome,
 )
-from .rooms import Room
+
+if TYPE_CHECKING:
+    from .blocking import BlockingConnection, connect_sync
+    from .bots import Bot
+    from .broker import Broker
+    from .chat import ChatAPI, Listening
+    from .clients import Client
+    from .connection import Connection, connect
+    from .handshake import Handshake
+    from .hooks import Admit, Hooks, OnMessage, OnPresence
+    from .rooms import Room
 
 __all__ = [
     "DISCONNECTS",
@@ -92,3 +101,32 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "Admit": "hooks",
+    "BlockingConnection": "blocking",
+    "Bot": "bots",
+    "Broker": "broker",
+    "ChatAPI": "chat",
+    "Client": "clients",
+    "Connection": "connection",
+    "Handshake": "handshake",
+    "Hooks": "hooks",
+    "Listening": "chat",
+    "OnMessage": "hooks",
+    "OnPresence": "hooks",
+    "Room": "rooms",
+    "connect": "connection",
+    "connect_sync": "blocking",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 from .errors import AddressError
 from .limits import Limits
 
+DEFAULT_ADDRESS: Final = "localhost:8989"
+
 _NO_SUCH_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 _FORM: Final = "an address is HOST:PORT, such as localhost:8989, :8989 or [::1]:8989"
 

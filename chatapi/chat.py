@@ -7,13 +7,13 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from .addresses import Address, bind, parse_address
+from .addresses import DEFAULT_ADDRESS, Address, bind, parse_address
 from .arrivals import prepare
 from .bots import Bot, taken
 from .broker import Broker, InProcessBroker
@@ -35,8 +35,6 @@ from .render import TEXT
 from .rooms import Room
 
 _logger = logging.getLogger("chatapi")
-
-DEFAULT_ADDRESS: Final = "localhost:8989"
 
 
 class Listening(NamedTuple):

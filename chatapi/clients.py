@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from .entries import AnyEntry, KeptEntry, NameChanged, Said
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 class Outlet(Protocol):
     """Where what a client gets to see goes: a connection, or a program's own member."""
 
-    @property
-    def send(self) -> Callable[[bytes], int]:
+    def send(self, data: bytes, /) -> int:
         """Its socket's own `send`, without a detour: a fan-out pass calls nothing else. Only for who is up to date."""
         ...
 

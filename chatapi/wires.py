@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import selectors
 import socket
-from collections.abc import Callable
 from typing import Protocol
 
 from .limits import READ_BYTES
@@ -26,6 +25,17 @@ class Pollable(Protocol):
         ...
 
 
+class Send(Protocol):
+    """What sends bytes: a non-blocking socket's own method."""
+
+    def __call__(self, data: bytes | memoryview, /) -> int:
+        """Send what can be sent now, and return how many bytes that were.
+
+        Raises `BlockingIOError` where nothing can be sent, and another `OSError` where the connection is broken.
+        """
+        ...
+
+
 class Wire(Protocol):
     """What a connection needs from its transport."""
 
@@ -33,12 +43,8 @@ class Wire(Protocol):
         """Learn who is to be told; called once, before anything else."""
         ...
 
-    @property
-    def send(self) -> Callable[[bytes | memoryview], int]:
-        """Sends what can be sent now, and returns how many bytes that were, as a non-blocking socket's method does.
-
-        Raises `BlockingIOError` where nothing can be sent, and another `OSError` where the connection is broken.
-        """
+    def send(self, data: bytes | memoryview, /) -> int:
+        """As `Send` says."""
         ...
 
     def receive(self) -> bytes | None:
@@ -65,7 +71,7 @@ class SocketWire:
 
     def __init__(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
         self._socket = sock
-        self.send: Callable[[bytes | memoryview], int] = sock.send
+        self.send: Send = sock.send
         self._selector = selector
         self._mask = 0
         self._owner: Pollable | None = None

@@ -755,7 +755,8 @@ def test_frames_beyond_the_rate_wait_and_none_is_lost() -> None:
 SENT = st.one_of(
     st.builds(
         lambda text, id: {"type": "message", "text": text, **({"id": id} if id else {})},  # noqa: A006
-        st.sampled_from(["a", "b c", "é𝄞", "x" * 20, "x" * 21, "é" * 40, "é" * 41, "x" * 80, "x" * 81, "", " ", "\n", "a\nb",
+        st.sampled_from(["a", "b c", "é𝄞", "x" * 20, "x" * 21, "é" * 40, "é" * 41, "x" * 80, "x" * 81, "", " ",
+                         "\n", "a\nb",
                          "a\tb", "\x1b[31m", "a\u200db", "\ufeff"]),
         st.sampled_from(["", "", "one", "two"]),
     ),

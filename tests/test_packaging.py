@@ -181,3 +181,36 @@ def test_compose_leaves_time_to_drain() -> None:
 def test_compose_gives_a_descriptor_to_every_connection() -> None:
     [descriptors] = re.findall(r"^ +nofile: (\d+)$", COMPOSE, re.MULTILINE)
     assert int(descriptors) > Limits().connections
+
+
+# What is imported
+
+
+@pytest.mark.parametrize("name", chatapi.__all__)
+def test_every_public_name_can_be_had_and_is_listed(name: str) -> None:
+    assert getattr(chatapi, name) is not None
+    assert name in dir(chatapi)
+
+
+def test_a_name_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="'chatapi' has no attribute 'conect'"):
+        chatapi.conect  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("statement", "not_used"),
+    [
+        ("import chatapi", "chatapi.hub chatapi.connection sqlite3 asyncio"),
+        ("from chatapi import ChatAPI", "chatapi.connection sqlite3 asyncio"),
+        ("from chatapi import connect, connect_sync", "chatapi.hub sqlite3 asyncio"),
+        ("import chatapi.cli.server", "chatapi.connection chatapi.cli.store sqlite3"),
+        ("import chatapi.cli.client", "chatapi.hub sqlite3"),
+        ("import chatapi.brokers.sqlite", "chatapi.connection"),
+    ],
+)
+def test_nothing_is_imported_that_is_not_used(statement: str, not_used: str) -> None:
+    code = f"{statement}; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    assert statement.split()[1] in modules
+    assert not modules & set(not_used.split())

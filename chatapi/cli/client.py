@@ -13,8 +13,7 @@ import anyio.abc
 
 import chatapi
 from chatapi import Address, AddressError, Deleted, Joined, Left, Message, News, Renamed, Welcome, Whisper
-from chatapi.addresses import parse_address
-from chatapi.chat import DEFAULT_ADDRESS
+from chatapi.addresses import DEFAULT_ADDRESS, parse_address
 from chatapi.render import TEXT
 
 from .flags import Parser, fail

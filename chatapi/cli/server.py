@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 import chatapi
 from chatapi import AddressError, Broker, ChatAPI, Limits, Listening, Refused, StoreError
-from chatapi.chat import DEFAULT_ADDRESS
+from chatapi.addresses import DEFAULT_ADDRESS
 from chatapi.limits import Keep
 
 from .flags import Parser, fail

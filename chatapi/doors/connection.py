@@ -20,7 +20,7 @@ from ..names import check_room, is_room
 from ..pace import NO_LIMIT, Pace
 from ..render import Style, TextStyle
 from ..session import BadLine, Lines, Nickname, Session, Step
-from ..wires import Wire
+from ..wires import Send, Wire
 from . import answers, entrance, replies
 from .door import Door
 from .feed import Feed
@@ -47,7 +47,7 @@ class Connection:
         self.hub: Hub = hub
         self._wire = wire
         self._feed = Feed(wire)
-        self.send: Callable[[bytes], int] = wire.send
+        self.send: Send = wire.send
         self.door: Door = door
         self.address: str = address
         """Where it comes from: ``host:port``, mapped addresses as IPv4."""
