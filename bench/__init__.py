@@ -1,0 +1,1 @@
+"""How fast the server is, on this machine: `python -m bench`."""
