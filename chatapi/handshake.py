@@ -41,9 +41,7 @@ class Resume(BaseModel):
 class Handshake(BaseModel):
     """What a client says first. Unknown keys are ignored, types are not converted (``"history": "3"`` is an error)."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True
-    )
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     name: Annotated[str, AfterValidator(_name)]
     """Who is speaking."""

@@ -105,6 +105,7 @@ class MemoryWire:
         self.discarded = sum(map(len, self._incoming))
         self.closed = self.ended = True
         self.reading = self.writing = False
+        self._owner = None
 
     # The other side's
 

@@ -164,6 +164,7 @@ class Tickets:
         """The session is over for good."""
         self._tickets.pop(ticket.key, None)
         self._timers.clear(ticket)
+        ticket.client.ticket = None
 
     def close_all(self) -> None:
         """All of them are."""

@@ -111,3 +111,4 @@ class SocketWire:
         """Unregister and close."""
         self.watch(read=False, write=False)
         self._socket.close()
+        self._owner = None  # in a circle they would stay until the garbage collector comes by

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+from collections.abc import Iterator
 
 import pytest
 
-from chatapi import DISCONNECTS, Limits
+from chatapi import DISCONNECTS, Client, Limits
+from chatapi.doors.connection import Connection
 from chatapi.testing import ChatKit, LateBroker, Peer
 
 
@@ -526,3 +529,37 @@ def test_joins_leaves_and_refusals_are_logged_and_what_is_said_is_not(caplog: py
         "Mina went from dev to lounge",
         "Mina left from 10.1.2.3:4: bye",
     ]
+
+
+# What is left
+
+
+@pytest.fixture
+def by_counting() -> Iterator[None]:
+    """No garbage collector: what goes, goes because nothing refers to it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("how", ["bye", "end", "reset", "kicked", "refused"])
+@pytest.mark.parametrize("fields", [{}, {"protocol": "json"}], ids=["text", "json"])
+def test_who_is_gone_is_no_work_for_the_garbage_collector(by_counting: None, how: str, fields: dict[str, str]) -> None:
+    kit = ChatKit()
+    peer = kit.member("@" if how == "refused" else "Mina", **fields)
+    if how == "bye":
+        peer.send('{"type":"bye"}\n' if fields else "/bye\n")
+    elif how == "end":
+        peer.end()
+    elif how == "reset":
+        peer.wire.reset()
+    elif how == "kicked":
+        peer.connection.disconnect("kicked")
+    kit.settle()
+    kit.wait(400)  # the memory of sessions
+    assert peer.wire.closed
+    kit.peers.remove(peer)
+    del peer
+    left = [type(found) for found in gc.get_objects() if isinstance(found, Connection | Client)]
+    assert left == []

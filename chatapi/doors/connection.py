@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..arrivals import prepare
 from ..clients import Client
 from ..entries import Said
 from ..errors import DISCONNECTS, Disconnect, RefusalCode, Refused
-from ..frames import BadFrame
+from ..frames import BadFrame, Frame
 from ..framing import TelnetFilter
 from ..handshake import Handshake
 from ..hooks import checked, outcome
@@ -87,8 +85,7 @@ class Connection:
         if data is None:
             return
         self._heard = now
-        if not data:
-            self._peer_ended = True
+        self._peer_ended = not data
         if self._stage >= Stage.FLUSHING:
             if self._stage is Stage.LINGERING and not data:
                 self._close()
@@ -144,9 +141,7 @@ class Connection:
             assert isinstance(step, Handshake | Nickname | BadLine)
             self.door.admit(self, step)
         elif client.ticket is not None:
-            assert isinstance(step, BaseModel | BadFrame | Lines)
-            assert not isinstance(step, Handshake)
-            answers.take(self, client, step)
+            answers.take(self, client, cast("Frame | BadFrame | Lines", step))  # the session is in FRAMES
         else:
             replies.take(self, client, step)
 
@@ -305,6 +300,7 @@ class Connection:
         if self.client is not None:
             self.hub.tickets.over(self.client, may_come_back=reason.reconnect)
         if self._stage is Stage.CLOSED:
+            self.hub.call(self)
             return  # the member was away
         seconds = self.hub.limits.grace
         if reason.code == "slow_consumer" and self.client is not None:
@@ -403,6 +399,7 @@ class Connection:
         self.hub.timers.clear(self)
         self.hub.connections.pop(self, None)
         self._wire.close()
+        self.hub.call(self)
 
     def _expect_something(self) -> None:
         if self.hub.limits.idle:
@@ -453,6 +450,8 @@ class Connection:
         try:
             if self._stage is not Stage.CLOSED:
                 self._pump()
+            elif self.client is not None and self.client.room is None:
+                self.client = None  # they hold each other, and would be left to the garbage collector
             if self._stage <= Stage.JOINED:
                 self._advance(now, self._allowance(now))
         except Exception:
