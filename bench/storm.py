@@ -302,5 +302,5 @@ def _draw(done: Mapping[str, Sequence[Storm]], path: Path) -> str:
         axis.set_xlabel("seconds since the first was dropped; dotted: the last was")
         axis.set_xlim(left=0)
         axis.set_ylim(bottom=0)
-        axis.legend(loc="upper left")
+        axis.legend(loc="lower right")
         return picture.save(figure, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .clients import Outlet
 from .entries import AnyEntry
 from .limits import CHUNK_BYTES
 from .render import Batch
@@ -23,18 +22,11 @@ def fan_out(room: Room) -> Iterator[None]:
     stop = room.log.head  # what comes while this pass yields has the next one
     while room.fresh and room.fresh[0].position < stop:
         batch = Batch(_take(room))
-        start, end = batch.start, batch.end
-        for origin in batch.origins:
-            author = room.current.get(origin)
-            if author is not None and author.position == start:
-                author.position = end
-                if data := batch.own(author.style, origin, author.echo):
-                    _send(author.outlet, data)
+        start, end, origins = batch.start, batch.end, batch.origins
         members = list(room.current.values())
-        style, data = None, b""
+        style, shared = None, b""
         for at in range(0, len(members), SLICE):
-            part = members[at : at + SLICE]
-            for client in part:
+            for client in members[at : at + SLICE]:
                 if client.room is not room or client.away:  # meanwhile; what it is owed it reads by itself
                     continue
                 if client.position != start:
@@ -44,9 +36,21 @@ def fan_out(room: Room) -> Iterator[None]:
                 client.position = end
                 if client.style is not style:
                     style = client.style
-                    data = batch.shared(style)
-                if data:
-                    _send(client.outlet, data)
+                    shared = batch.shared(style)
+                data = batch.own(style, client.id, client.echo) if client.id in origins else shared
+                if not data:
+                    continue
+                outlet = client.outlet
+                try:
+                    sent = outlet.send(data)
+                    if sent < len(data):
+                        outlet.keep(memoryview(data)[sent:])
+                except BlockingIOError:
+                    outlet.keep(data)
+                except OSError:
+                    outlet.broken()
+                except Exception:
+                    outlet.crashed()
             yield
 
 
@@ -61,16 +65,3 @@ def _take(room: Room) -> list[AnyEntry]:
         taken += 1
     room.fresh = fresh[taken:]
     return fresh[:taken]
-
-
-def _send(outlet: Outlet, data: bytes) -> None:
-    try:
-        sent = outlet.send(data)
-        if sent < len(data):
-            outlet.keep(memoryview(data)[sent:])
-    except BlockingIOError:
-        outlet.keep(data)
-    except OSError:
-        outlet.broken()
-    except Exception:
-        outlet.crashed()
