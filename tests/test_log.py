@@ -54,7 +54,7 @@ class Model:
         while position < self.log.head:
             entries, position = self.log.read(position, self.log.head, most)
             assert entries
-            assert sum(entry.size for entry in entries[:-1]) < most
+            assert sum(entry.weight for entry in entries[:-1]) < most
             events += [event for entry in entries for event in entry.events()]
         assert position == self.log.head
         return events
