@@ -1,7 +1,6 @@
 """Two who talk in a room of their own while others storm the server: `python -m bench.bystanders PORT`.
 
-One says a line every 100 ms, the other waits for it. When standard input ends, it writes one JSON array of pairs: when
-each line was due, by the monotonic clock, and how many seconds later it had arrived.
+One says a line every 100 ms, the other waits for it. When standard input ends, it writes `Delays` as JSON.
 """
 
 from __future__ import annotations
@@ -9,12 +8,37 @@ from __future__ import annotations
 import json
 import select
 import socket
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
+from . import machine
+
+Delays = list[tuple[float, float]]
+"""When each line was due, by the monotonic clock, and how many seconds later it had arrived."""
 _EVERY: Final = 0.1
 _ROOM: Final = "bystanders"
+
+
+@contextmanager
+def bystanders(port: int) -> Iterator[Delays]:
+    """Have them talk, in a process of their own; how late their lines were is known at the end."""
+    delays: Delays = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench.bystanders", str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=machine.ROOT,
+        start_new_session=True,  # Ctrl-C is for us alone
+    ) as process:
+        try:
+            yield delays
+            delays += map(tuple, json.loads(process.communicate()[0]))
+        finally:
+            process.kill()
 
 
 def main(port: str) -> None:

@@ -1,7 +1,8 @@
 """What slow members cost the others, the server and the machine.
 
 A room waits for a member that lags by more than half of its log: those who send are not read from, for the grace at
-most. Then the member is disconnected, and for a minute nobody waits for its name or its address again.
+most. Then the member is disconnected, and for a minute nobody waits for its name or its address again. A run lasts four
+times `-seconds`: something must come before the grace, and something after it.
 """
 
 from __future__ import annotations
@@ -30,14 +31,7 @@ HALF: Final = "half stall"
 ONE: Final = "one returns"
 ALL: Final = "all stall"
 _TIMES: Final = 4
-"""A run is so many times as long as others: something comes before the grace, and something after it."""
 _MIB: Final = 1 << 20
-_MARKS: Final[dict[str, Any]] = {
-    "color": picture.FLOOR_COLOUR,
-    "markersize": 14,
-    "clip_on": False,
-    "label": "disconnected",
-}
 
 Result = Lag | Cost | Failure
 
@@ -46,7 +40,7 @@ def run(options: Options) -> int:
     """Measure on each server; returns the program's exit code."""
     subjects = [SUBJECTS[name] for name in options.only or (OURS,)]
     seconds = _TIMES * options.seconds
-    thousand, hundred = (max(12, round(members * options.scale)) for members in (1000, 100))
+    thousand, hundred = (max(30, round(members * options.scale)) for members in (1000, 100))
     loads = {
         NOBODY: Load(members=thousand, talkers=10, window=16, seconds=seconds),
         HALF: Load(members=thousand, talkers=10, window=16, seconds=seconds, stalled=0.5),
@@ -95,7 +89,7 @@ did not read. The process's highest is that since its start. The kernel's is tha
 
 Bounds: a room's log takes {log} MiB at most. Of each member that does not read, the kernel holds a send buffer of
 {send:g} KiB (the limit, doubled by Linux), {sends:.0f} MiB for all of them; and what the member's own system takes in
-for it, which is on this machine too: {receive:.0f} KiB each at first, {receives:.0f} MiB.
+for it, which is on this machine too: {receive:.0f} KiB each at first, {receives:.0f} MiB. Each may go over by a packet.
 """
 _ONE: Final = """\
 
@@ -203,7 +197,7 @@ def _memory(lags: list[Lag]) -> list[str]:
     resident = [[look.resident / _MIB for look in lag.looks] for lag in lags]
     tcp = [[look.tcp / _MIB for look in lag.looks] for lag in lags]
     columns = [
-        [values[0] for values in resident],
+        [lag.figures.memory_ready / _MIB for lag in lags],
         [lag.highest / _MIB for lag in lags],
         [values[-1] for values in resident],
         [values[0] for values in tcp],
@@ -218,28 +212,30 @@ def _draw(results: _Results, path: Path) -> str:
     with picture.style() as pyplot:
         if pyplot is None:
             return picture.MISSING
-        subjects = results.subjects
+        subjects = [s for s in results.subjects if all(results.lags(what, s) for what in (NOBODY, HALF, ONE))]
+        if not subjects:
+            return "no picture: not everything was measured"
+        seconds = max(lag.figures.seconds for s in subjects for lag in results.lags(NOBODY, s))
         figure, grid = pyplot.subplots(
             3, len(subjects), figsize=(3 + 6 * len(subjects), 10), squeeze=False, sharey="row", layout="constrained"
         )
         for (top, middle, bottom), subject in zip(grid.T, subjects, strict=True):
-            for what, colour in ((NOBODY, picture.OTHERS_COLOUR), (HALF, picture.OURS_COLOUR)):
-                for lag in results.lags(what, subject)[:1]:
-                    _timeline(top, lag, colour, what)
-            for lag in results.lags(HALF, subject)[:1]:
-                times = [look.at for look in lag.looks]
-                process, kernel = zip(*((look.resident / _MIB, look.tcp / _MIB) for look in lag.looks), strict=True)
-                middle.plot(times, process, color=picture.OURS_COLOUR, label="the server's process")
-                middle.plot(times, kernel, color=picture.FLOOR_COLOUR, label="the kernel, for all TCP sockets")
-            for lag in results.lags(ONE, subject)[:1]:
-                _timeline(bottom, lag, picture.OURS_COLOUR, "deliveries")
-                bottom.plot(lag.evicted, [0] * len(lag.evicted), "|", **_MARKS)
+            nobody, half, one = (results.lags(what, subject)[0] for what in (NOBODY, HALF, ONE))
+            _timeline(top, nobody, picture.OTHERS_COLOUR, NOBODY)
+            _timeline(top, half, picture.OURS_COLOUR, HALF)
+            times = [look.at for look in half.looks]
+            process, kernel = zip(*((look.resident / _MIB, look.tcp / _MIB) for look in half.looks), strict=True)
+            middle.plot(times, process, color=picture.OURS_COLOUR, label="the server's process")
+            middle.plot(times, kernel, color=picture.FLOOR_COLOUR, label="the kernel, for all TCP sockets")
+            _timeline(bottom, one, picture.OURS_COLOUR, "deliveries")
+            at_the_foot, marks = bottom.get_xaxis_transform(), picture.FLOOR_COLOUR
+            bottom.vlines(one.evicted, 0, 0.05, transform=at_the_foot, color=marks, label="disconnected")
             top.set_title(f"{subject}: half of the members stop reading at 0 s")
             middle.set_title(f"{subject}: memory, where half stop reading")
             bottom.set_title(f"{subject}: one stalls, is disconnected, and comes back at once")
             bottom.set_xlabel("seconds")
             for axis in (top, middle, bottom):
-                axis.set_xlim(left=0)
+                axis.set_xlim(0, seconds)
                 axis.set_ylim(0, 1.2 * axis.get_ylim()[1])  # room for the legend
                 axis.legend(loc="upper right", ncols=2)
         for axis, label in zip(grid[:, 0], ("million deliveries/s", "MiB", "million deliveries/s"), strict=True):

@@ -25,18 +25,18 @@ from .study import Key, in_turns, markdown, publish
 from .subjects import OURS, SUBJECTS, Subject
 from .watch import attempt, resident
 
-CYCLES: Final = 26
+CYCLES: Final = 32
 ROOMS: Final = 50
 KINDS: Final = 10
 """Members of each room: one of each kind, see `_cycle`."""
 _LINES: Final = 10
 """That each of them says."""
 _HISTORY: Final = 20
-_KEPT: Final = 1.0
+KEPT: Final = 1.0
 """Seconds that the server keeps things for."""
 _SETTLE: Final = 2.5
 """Times as long until all is gone: what is kept for members, then what is kept for their rooms."""
-_WARM: Final = 5
+WARM: Final = 10
 """Cycles that are not counted: Python and its allocator find their size."""
 _MIB: Final = 1 << 20
 
@@ -67,7 +67,7 @@ class Memory:
     @property
     def counted(self) -> Sequence[Cycle]:
         """Those after the first few, or all where there are not more."""
-        return self.cycles[_WARM:] if len(self.cycles) > _WARM + 1 else self.cycles
+        return self.cycles[WARM:] if len(self.cycles) > WARM + 1 else self.cycles
 
     @property
     def slope(self) -> float:
@@ -81,7 +81,7 @@ class Memory:
         return self.slope * 1000 / self.cycles[0].joins
 
 
-def forgetful(subject: Subject, kept: float = _KEPT) -> Subject:
+def forgetful(subject: Subject, kept: float) -> Subject:
     """The same server, but one that keeps for a second what others keep for minutes."""
     command: tuple[str, ...]
     if "bench.embedded" in subject.command:
@@ -95,7 +95,7 @@ def forgetful(subject: Subject, kept: float = _KEPT) -> Subject:
     return dataclasses.replace(subject, command=command)
 
 
-def cycles(subject: Subject, count: int, rooms: int = ROOMS, kept: float = _KEPT) -> Memory | Failure:
+def cycles(subject: Subject, count: int, rooms: int, kept: float) -> Memory | Failure:
     """So many cycles on one server."""
 
     def lived(server: Server) -> Memory:
@@ -191,8 +191,10 @@ def _talk(crowd: Crowd, members: Sequence[Member]) -> None:
 def run(options: Options) -> int:
     """The cycles on each server; returns the program's exit code."""
     subjects = [SUBJECTS[name] for name in options.only or (OURS,)]
-    count = max(_WARM + 2, round(CYCLES * options.scale))
-    jobs: dict[Key, Callable[[], Memory | Failure]] = {(s.name,): partial(cycles, s, count) for s in subjects}
+    count = max(WARM + 2, round(CYCLES * options.scale))
+    jobs: dict[Key, Callable[[], Memory | Failure]] = {
+        (s.name,): partial(cycles, s, count, ROOMS, KEPT) for s in subjects
+    }
     found = in_turns(1, jobs, count * 3.5)
     results = {key[0]: turns[1] for key, turns in found.results.items()}
     done = {name: result for name, result in results.items() if isinstance(result, Memory)}
@@ -205,7 +207,7 @@ def run(options: Options) -> int:
         "runs": [{"subject": name, **dataclasses.asdict(memory), **_slopes(memory)} for name, memory in done.items()],
         "failed": failed,
     }
-    shown = [forgetful(subject) for subject in subjects]
+    shown = [forgetful(subject, KEPT) for subject in subjects]
     code = publish(options, "memory", shown, {title: _table(done, failed)}, content, interrupted=found.interrupted)
     if done:
         sys.stderr.write(f"{_draw(done, options.folder / 'memory.png')}\n")
@@ -218,9 +220,9 @@ def _slopes(memory: Memory) -> dict[str, float]:
 
 _TOLD: Final = f"""\
 
-Resident memory in MiB: before anybody came, and after the first, the {_WARM}th and the last cycle, when all had left
-and were forgotten. Slopes are in KiB, by least squares over the cycles behind the {_WARM}th. The servers run with
-`keep`, `reserve` and `remember` at {_KEPT:g} s, instead of an hour, 5 s and 5 minutes: what they keep for so long is no
+Resident memory in MiB: before anybody came, and after the first, the {WARM}th and the last cycle, when all had left
+and were forgotten. Slopes are in KiB, by least squares over the cycles behind the {WARM}th. The servers run with
+`keep`, `reserve` and `remember` at {KEPT:g} s, instead of an hour, 5 s and 5 minutes: what they keep for so long is no
 part of what they may never let go of. `-scale` changes the number of cycles; each server is measured once.
 """
 
@@ -230,7 +232,7 @@ def _table(done: Mapping[str, Memory], failed: Mapping[str, str]) -> str:
     rows = []
     for name, memory in done.items():
         ends = [cycle.resident for cycle in memory.cycles]
-        sizes = [memory.at_start, ends[0], ends[min(_WARM, len(ends)) - 1], ends[-1]]
+        sizes = [memory.at_start, ends[0], ends[min(WARM, len(ends)) - 1], ends[-1]]
         slopes = [memory.slope, memory.slope_per_thousand_joins]
         rows.append(
             [
@@ -241,7 +243,7 @@ def _table(done: Mapping[str, Memory], failed: Mapping[str, str]) -> str:
             ]
         )
     rows += [[name, reason] for name, reason in failed.items()]
-    titles = ["", "at start", "1st", f"{_WARM}th", "last", "slope a cycle", "slope per 1,000 joins", *sums]
+    titles = ["", "at start", "1st", f"{WARM}th", "last", "slope a cycle", "slope per 1,000 joins", *sums]
     return markdown(titles, rows) + _TOLD
 
 

@@ -47,7 +47,7 @@ class Lag:
 
     figures: Figures
     looks: Sequence[Look]
-    """From the beginning of the run until its end; their times are seconds from its beginning, within some 0.05 s."""
+    """From the last one before the run until its end; their times are seconds from its beginning, within some 0.05."""
     evicted: Sequence[float]
     """When members were seen to be gone, in seconds from the beginning."""
     highest: int
@@ -85,7 +85,7 @@ class Cost:
 
     members: int
     waited: float
-    """Seconds from when all was said until they were disconnected."""
+    """Seconds from when it was said until they were disconnected."""
     waiting_share: float
     """The part of a core that the server used meanwhile."""
     evicting: float
@@ -168,13 +168,14 @@ def all_stall(subject: Subject, members: int) -> Cost | Failure:
             for i in range(members):
                 crowd.connect(Member(f"slow{i}", _ROOM, json=False))
             crowd.until(lambda: crowd.present == members, "coming in")
+            _wait(lambda: watch.looks[-1].members == members + 1)
+            said = time.monotonic()
             with suppress(TimeoutError):
                 talker.sendall((b"x" * 999 + b"\n") * int(_TOO_MUCH * Limits().log_bytes / 1000))
-            said = time.monotonic()
             _wait(lambda: watch.looks[-1].members == 1 and _descriptors(server) <= before)
             enough = len(watch.looks) + _REST
             _wait(lambda: len(watch.looks) > enough)
-        return _cost(members, [look.since(said) for look in watch.looks if look.at >= said])
+        return _cost(members, [look.since(said) for look in watch.looks])
 
     return attempt(subject, silent)
 
@@ -200,8 +201,8 @@ def _wait(condition: Callable[[], bool]) -> None:
 def _cost(members: int, looks: Sequence[Look]) -> Cost:
     """The last looks were at a server at rest, which shows what being looked at costs."""
     closed, calm = looks[-1 - _REST], looks[-1]
-    still = [look for look in looks if look.members > members]
-    first, last = still[min(_REST, len(still) - 1)], still[-1]
+    *_, last = still = [look for look in looks if look.members > members]
+    first = next((look for look in still if look.at > _REST * LOOK), last)
     rest = (calm.cpu - closed.cpu) / (calm.at - closed.at)
     waited = last.at - first.at
     return Cost(

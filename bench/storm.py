@@ -6,19 +6,17 @@ come from one Python process on the load's core; half of them reset their connec
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from . import machine, picture
+from .bystanders import Delays, bystanders
 from .members import Crowd, Member
 from .options import Options
 from .servers import Failure, Server
@@ -31,12 +29,10 @@ MEMBERS: Final = 100
 """In each room."""
 _TALK: Final = 2.0
 """Lines a second in each room."""
-_CALM: Final = 2.0
+CALM: Final = 2.0
 """Seconds before each storm, in which all is as usual."""
 _AT_ONCE: Final = 64
 """Connections made between two looks at what the server answers."""
-
-_Delays = list[tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +101,7 @@ class _Rooms:
     def calm(self) -> None:
         """Talk, as usual."""
         self._due = time.monotonic()
-        end = self._due + _CALM
+        end = self._due + CALM
         self._crowd.until(lambda: time.monotonic() > end, "the calm", doing=self.talk)
 
     def talk(self) -> None:
@@ -152,7 +148,7 @@ def storms(subject: Subject, count: int, rooms: int = ROOMS, members: int = MEMB
         with machine.on_core(machine.load_core()), Crowd(server.port) as crowd:
             there = _Rooms(crowd, rooms, members)
             there.come_in()
-            with _bystanders(server.port) as delays:
+            with bystanders(server.port) as delays:
                 found = [_storm(server, crowd, there) for _ in range(count)]
         return [_with_delays(storm, delays) for storm in found]
 
@@ -185,30 +181,12 @@ def _storm(server: Server, crowd: Crowd, there: _Rooms) -> Storm:
     )
 
 
-@contextmanager
-def _bystanders(port: int) -> Iterator[_Delays]:
-    """Two in a room of their own; how late their lines were is known at the end."""
-    delays: _Delays = []
-    with subprocess.Popen(
-        [sys.executable, "-m", "bench.bystanders", str(port)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=machine.ROOT,
-        start_new_session=True,  # Ctrl-C is for us alone
-    ) as process:
-        try:
-            yield delays
-            delays += map(tuple, json.loads(process.communicate()[0]))
-        finally:
-            process.kill()
-
-
-def _with_delays(storm: Storm, delays: _Delays) -> Storm:
+def _with_delays(storm: Storm, delays: Delays) -> Storm:
     start, end = storm.began, storm.began + storm.back
     return replace(
         storm,
         delays=[delay for due, delay in delays if start <= due <= end],
-        delays_before=[delay for due, delay in delays if start - _CALM <= due < start],
+        delays_before=[delay for due, delay in delays if start - CALM <= due < start],
     )
 
 
