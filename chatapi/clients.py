@@ -328,8 +328,9 @@ class Client:
         self.outlet, self.style, self.echo, self.address = outlet, style, echo, address
         self.away = False
         self.end = self._leaves_at = None
-        self.skip()
         if self.room is not None:
+            self._log = self.room.log
+            self.skip()
             self.room.came_back(self)
 
     def skip(self) -> None:
@@ -337,6 +338,11 @@ class Client:
         self._lane = None
         self.lane_size = 0
         self.position = self._stop()
+
+    def closed(self) -> None:
+        """Its connection is closed: it reads nothing, and a ticket that keeps it does not keep the log of a room."""
+        self.skip()
+        self._log = _NOWHERE
 
     def _stop(self) -> int:
         return self._log.head if self.end is None else self.end

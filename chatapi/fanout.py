@@ -37,18 +37,20 @@ def fan_out(room: Room) -> Iterator[None]:
                 if client.style is not style:
                     style = client.style
                     shared = batch.shared(style)
-                data = batch.own(style, client.id, client.echo) if client.id in origins else shared
+                data = batch.own(client.style, client.id, client.echo) if client.id in origins else shared
                 if not data:
                     continue
                 outlet = client.outlet
                 try:
-                    sent = outlet.send(data)
-                    if sent < len(data):
-                        outlet.keep(memoryview(data)[sent:])
-                except BlockingIOError:
-                    outlet.keep(data)
-                except OSError:
-                    outlet.broken()
+                    try:
+                        sent = outlet.send(data)
+                    except BlockingIOError:
+                        outlet.keep(data)
+                    except OSError:
+                        outlet.broken()
+                    else:
+                        if sent < len(data):
+                            outlet.keep(memoryview(data)[sent:])
                 except Exception:
                     outlet.crashed()
             yield

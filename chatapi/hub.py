@@ -234,7 +234,7 @@ class Hub:
     def _given_up(self, client: Client) -> None:
         if client.away and client.room is not None:
             client.room.leave(client, "connection_lost")
-            client.outlet.wake()
+            client.outlet.wake()  # a connection that is closed lets go of who is gone
             self.disconnects["connection_lost"] += 1
             _logger.info("%s left from %s: %s", client.name, client.address, "connection_lost")
 

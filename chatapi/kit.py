@@ -60,6 +60,8 @@ class MemoryWire:
         self.writing: bool = False
         self.ended: bool = False
         """Whether the server ended its stream."""
+        self.given_up: bool = False
+        """Whether what the other side had not taken was destroyed."""
         self.closed: bool = False
         """Whether the server closed the connection."""
         self.discarded: int = 0
@@ -99,6 +101,10 @@ class MemoryWire:
     def shut(self) -> None:
         """End the stream."""
         self.ended = True
+
+    def give_up(self) -> None:
+        """Destroy what was not taken."""
+        self.given_up = True
 
     def close(self) -> None:
         """Close."""

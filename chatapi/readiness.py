@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -33,7 +34,8 @@ def readiness(selector: selectors.BaseSelector, interrupt: Callable[[], None], *
     if anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
         import asyncio
 
-        return _StandingReader(asyncio.get_running_loop(), fileno())
+        with contextlib.suppress(NotImplementedError):  # anyio knows a way around a loop that has no readers
+            return _StandingReader(asyncio.get_running_loop(), fileno())
     return _WaitReadable(fileno())
 
 

@@ -232,7 +232,7 @@ class Session:
                 return self._too_long(len(line))
             if line := line.strip(_BLANKS):
                 frame = parse_frame(line)
-                return self._run_of_frames(frame.text, most) if self._is_plain(frame) else frame
+                return self._run_of_frames(frame.text, most) if most > 1 and self._is_plain(frame) else frame
 
     def _is_plain(self, frame: Frame | BadFrame) -> TypeGuard[Say]:
         """Whether this is a message in which nothing is to be cleaned, and of which nobody asks what became of it."""
@@ -245,9 +245,10 @@ class Session:
 
     def _run_of_frames(self, text: str, most: int) -> Lines:
         """This message and the plain ones right behind it, handled as one run."""
-        buffer, texts, size = self._buffer, [text], len(text)
+        buffer, texts = self._buffer, [text]
         most, most_bytes = self._one_run(most)
-        while len(texts) < most and size < most_bytes:
+        stop = self._at + most_bytes
+        while len(texts) < most and self._at < stop:
             end = buffer.find(b"\n", self._at)
             if not 0 <= end - self._at <= self._limits.frame_bytes:
                 break
@@ -255,7 +256,6 @@ class Session:
             if not self._is_plain(frame):
                 break
             texts.append(frame.text)
-            size += len(frame.text)
             self._at = end + 1
         return Lines("\n".join([*texts, ""]).encode(), len(texts), len(texts))
 

@@ -1,9 +1,11 @@
-"""Wires: one connection's bytes as offer, receive and close. Nothing here waits; the poller says when to try again."""
+"""Wires: one connection's bytes as send, receive and close. Nothing here waits; the poller says when to try again."""
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
+import struct
 from typing import Protocol
 
 from .limits import READ_BYTES
@@ -11,6 +13,11 @@ from .limits import READ_BYTES
 
 class Pollable(Protocol):
     """Who is told what its wire can do now."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it is still on its way in: who is in goes first."""
+        ...
 
     def readable(self, now: float) -> None:
         """There are bytes to receive, or the end of the stream."""
@@ -57,6 +64,10 @@ class Wire(Protocol):
 
     def shut(self) -> None:
         """End the stream to the other side; receiving goes on. Never raises."""
+        ...
+
+    def give_up(self) -> None:
+        """Have `close` destroy what the other side has not taken, which would stay in the kernel. Never raises."""
         ...
 
     def close(self) -> None:
@@ -106,6 +117,11 @@ class SocketWire:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # the other side was faster
+
+    def give_up(self) -> None:
+        """Have `close` send a reset: else a full send buffer stays for `TCP_USER_TIMEOUT`, for nobody."""
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
         """Unregister and close."""

@@ -42,6 +42,16 @@ def test_who_does_not_recover_within_the_grace_is_disconnected_and_the_others_ge
     assert kit.hub.room("dev").member("slow") is None  # type: ignore[union-attr]
     kit.wait(3)
     assert slow.wire.closed
+    assert slow.wire.given_up, "the kernel keeps what nobody will read"
+
+
+def test_what_the_system_has_taken_is_not_destroyed_when_the_other_side_says_nothing() -> None:
+    kit = ChatKit(LIMITS)
+    peer = kit.member("Mina")
+    peer.connection.disconnect("kicked")
+    kit.wait(3)
+    assert peer.wire.closed
+    assert not peer.wire.given_up
 
 
 def test_a_slow_member_that_takes_bytes_again_is_told_why_after_a_whole_line() -> None:
@@ -104,6 +114,15 @@ def test_stalled_members_hold_no_more_than_one_chunk_each() -> None:
         unsent = peer.connection._feed._unsent
         assert unsent is not None
         assert len(unsent) <= 2 * CHUNK_BYTES
+
+
+def test_a_chunk_of_many_short_messages_is_no_larger() -> None:
+    kit = ChatKit(Limits(rate=0))
+    talker, slow = kit.member("t"), kit.member("slow", protocol="json", capacity=1000)
+    talk(kit, talker, 4000)
+    slow.wire.take()  # it is given more
+    kit.settle()
+    assert 0 < slow.connection._feed.waiting <= 2 * CHUNK_BYTES
 
 
 def test_a_broker_with_too_much_in_hand_pauses_those_who_send_but_nobody_else() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import logging
@@ -452,6 +453,21 @@ def test_a_fault_of_the_program_ends_one_connection_and_no_other(
     assert c.lines() == ["a:again"]
 
 
+def test_a_fault_while_a_failed_send_is_dealt_with_ends_no_round(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_memory(read: bool, write: bool) -> None:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    kit = ChatKit()
+    a, b, c = kit.member("a"), kit.member("b", capacity=0), kit.member("c")
+    monkeypatch.setattr(b.wire, "watch", no_memory)
+    a.send("hello\n")
+    assert c.lines() == ["a:hello"]
+    assert "an error inside the server" in caplog.text
+    assert kit.hub.disconnects == {"server_error": 1}
+
+
 # Telnet
 
 
@@ -559,6 +575,16 @@ def test_who_is_gone_is_no_work_for_the_garbage_collector(by_counting: None, how
     kit.settle()
     kit.wait(400)  # the memory of sessions
     assert peer.wire.closed
+    kit.peers.remove(peer)
+    del peer
+    left = [type(found) for found in gc.get_objects() if isinstance(found, Connection | Client)]
+    assert left == []
+
+
+def test_who_is_closed_with_the_server_is_not_kept_until_it_is_served_again(by_counting: None) -> None:
+    kit = ChatKit()
+    peer = kit.member("Mina")
+    peer.connection.abort()
     kit.peers.remove(peer)
     del peer
     left = [type(found) for found in gc.get_objects() if isinstance(found, Connection | Client)]

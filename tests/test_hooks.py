@@ -203,3 +203,46 @@ def test_a_name_that_a_hook_makes_up_is_checked(caplog: pytest.LogCaptureFixture
     kit = ChatKit(hooks=Hooks(admit=lambda handshake: handshake.model_copy(update={"name": "no name\n"})))
     assert frames(kit.member("Mina").received())[0]["code"] == "server_error"
     assert "the hook admit failed" in caplog.text
+
+
+def test_no_message_of_the_json_protocol_gets_past_the_hook() -> None:
+    kit = ChatKit(hooks=Hooks(on_message=shout))
+    a, b = kit.member("a", protocol="json"), kit.member("b")
+    a.received()
+    a.send("".join(f'{{"type":"message","text":"{text}"}}\n' for text in ("one", "bad", "!two", "three")))
+    assert b.lines() == ["a:one", "a:!TWO", "a:three"]
+    assert [frame.get("code") for frame in frames(a.received())] == [None, "forbidden", None, None]
+
+
+@pytest.mark.parametrize("fields", [{}, {"protocol": "json"}], ids=["text", "json"])
+def test_while_the_server_drains_the_hook_is_asked_about_each_message_too(fields: dict[str, str]) -> None:
+    kit = ChatKit(hooks=Hooks(on_message=shout))
+    a, b = kit.member("a", **fields), kit.member("b")
+    kit.hub.draining = True
+    texts = ("one", "bad", "!two", "three")
+    a.send("".join(f'{{"type":"message","text":"{text}"}}\n' if fields else f"{text}\n" for text in texts))
+    assert b.lines() == ["a:one", "a:!TWO", "a:three"]
+
+
+@pytest.mark.anyio
+async def test_draining_waits_for_what_a_hook_decides() -> None:
+    asked, go_on = anyio.Event(), {"one": anyio.Event(), "two": anyio.Event()}
+
+    async def on_message(client: Client, text: str) -> None:
+        asked.set()
+        await go_on[text].wait()
+
+    chat = ChatAPI(on_message=on_message)
+    async with talking(chat, "a", "b") as (a, _, a_lines, b_lines):
+        for lines in (a_lines, b_lines):
+            assert (await lines.receive_until(b"\n", 100)).startswith(b"* in dev")
+        await a.send(b"one\ntwo\n")
+        await asked.wait()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(chat.drain)
+            for text in go_on:
+                await anyio.wait_all_tasks_blocked()
+                go_on[text].set()
+                assert await b_lines.receive_until(b"\n", 100) == f"a:{text}".encode()
+            assert (await b_lines.receive_until(b"\n", 100)).startswith(b"* draining: ")
+            tasks.cancel_scope.cancel()

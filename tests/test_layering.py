@@ -23,7 +23,7 @@ LAYERS = [
     {"fanout"},
     {"hub"},
     {"arrivals"},
-    {"doors.replies", "doors.answers", "doors.door", "doors.feed", "doors.stages"},
+    {"doors.replies", "doors.answers", "doors.door", "doors.feed", "doors.stages", "doors.asking"},
     {"doors.entrance"},
     {"doors.connection", "doors.text", "doors.telnet"},
     {"readiness"},

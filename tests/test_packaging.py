@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -194,7 +195,12 @@ def test_every_public_name_can_be_had_and_is_listed(name: str) -> None:
 
 def test_a_name_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(AttributeError, match="'chatapi' has no attribute 'conect'"):
-        chatapi.conect  # noqa: B018
+        chatapi.conect  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_type_checker_sees_no_module_that_has_every_name() -> None:
+    module = ast.parse((ROOT / "chatapi" / "__init__.py").read_text())
+    assert "__getattr__" not in {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize(

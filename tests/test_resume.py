@@ -920,3 +920,17 @@ def test_a_whisper_that_is_sent_again_under_its_id_is_said_once() -> None:
         kit.settle()
     assert sorted(zoe.lines()) == ["* Mina whispers: psst", "Mina:hi"]
     assert mina.received().count('"duplicate":true') == 2
+
+
+def test_who_may_come_back_does_not_keep_the_log_of_a_room_that_is_gone() -> None:
+    """Its ticket lives longer than the room."""
+    kit = ChatKit(Limits(keep=1, reserve=1, remember=300))
+    mina = Speaker(kit).opened()
+    mina.send("message", text="x" * 5000, id="one")
+    kit.settle()
+    mina.cut("reset")
+    kit.wait(4)
+    assert kit.hub.rooms == {}
+    ticket = kit.hub.tickets.find(mina.session)
+    assert ticket is not None
+    assert ticket.client._log.held == 0

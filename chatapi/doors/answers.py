@@ -18,6 +18,7 @@ from ..names import name_key
 from ..render import frame
 from ..session import Lines
 from ..tickets import Kept
+from .asking import ask
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -149,7 +150,7 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
     def refused(error: Refused) -> None:
         _turn_down(client, asked, error.code, error.detail)
 
-    connection.ask(lambda: hook(client, text), "on_message", say, refused)
+    ask(connection, lambda: hook(client, text), "on_message", say, refused)
 
 
 def _submit(client: Client, id_: str | None, block: bytes, now: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..arrivals import prepare
@@ -13,7 +13,6 @@ from ..errors import DISCONNECTS, Disconnect, RefusalCode, Refused
 from ..frames import BadFrame, Frame
 from ..framing import TelnetFilter
 from ..handshake import Handshake
-from ..hooks import checked, outcome
 from ..names import check_room, is_room
 from ..pace import NO_LIMIT, Pace
 from ..render import Style, TextStyle
@@ -38,7 +37,7 @@ class Connection:
 
     __slots__ = (
         "_deciding", "_feed", "_heard", "_held", "_parked", "_peer_ended", "_stage", "_telnet", "_wire", "address",
-        "client", "door", "hub", "pace", "send", "session", "style",
+        "client", "door", "hub", "is_new", "pace", "send", "session", "style",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, door: Door, wire: Wire, address: str) -> None:
@@ -57,6 +56,8 @@ class Connection:
         self._deciding = False  # whether a hook of the program takes its time
         self._parked = False  # whether reading waits for something
         self._peer_ended = False
+        self.is_new: bool = True
+        """Whether it is still on its way in."""
         self._telnet = TelnetFilter() if door.telnet else None
         self._heard = now = hub.clock.monotonic()
         self.pace: Pace = Pace(hub.limits, now)
@@ -85,7 +86,8 @@ class Connection:
         if data is None:
             return
         self._heard = now
-        self._peer_ended = not data
+        if not data:
+            self._peer_ended = True
         if self._stage >= Stage.FLUSHING:
             if self._stage is Stage.LINGERING and not data:
                 self._close()
@@ -120,7 +122,7 @@ class Connection:
             if self._held is not None:
                 self._park()
                 return
-            if not self.session.waiting and not self._peer_ended:
+            if not (self.session.waiting or self._deciding or self._peer_ended):
                 break
             allowed = self._allowance(now)
         else:
@@ -186,30 +188,16 @@ class Connection:
             return 0 if self._feed.waiting >= self.hub.limits.lane_bytes else NO_LIMIT
         if client.lane_full:
             return 0
+        most = NO_LIMIT if self.hub.hooks.on_message is None else 1  # it is asked about each message
         if self.hub.draining:
-            return NO_LIMIT
+            return most
         if client.room.congested:
             client.room.wait(self)
             return 0
         allowed = self.pace.allowance(now)
         if not allowed:
             self.hub.timers.set(self, self.pace.ready_at, self._deadline)
-        return min(allowed, 1) if self.hub.hooks.on_message is not None else allowed
-
-    def ask(
-        self, hook: Callable[[], object], what: str, then: Callable[[Any], None], refused: Callable[[Refused], None]
-    ) -> None:
-        """Ask a hook and go on with its answer: at once, or with this session parked until it has one."""
-        result = outcome(hook)
-        if isinstance(result, Awaitable):
-            self.wait_for(
-                lambda decided: self.hub.spawn(result, decided), lambda result: then(checked(result, what)), refused
-            )
-            return
-        try:
-            then(checked(result, what))
-        except Refused as error:
-            refused(error)
+        return min(allowed, most)
 
     def wait_for(
         self,
@@ -256,6 +244,7 @@ class Connection:
         self.client = client
         self.style = style
         self._stage = Stage.JOINED
+        self.is_new = False
         self.hub.timers.clear(self)
         self._expect_something()
         self.hub.call(self)
@@ -300,7 +289,7 @@ class Connection:
         if self.client is not None:
             self.hub.tickets.over(self.client, may_come_back=reason.reconnect)
         if self._stage is Stage.CLOSED:
-            self.hub.call(self)
+            self._let_go()
             return  # the member was away
         seconds = self.hub.limits.grace
         if reason.code == "slow_consumer" and self.client is not None:
@@ -352,12 +341,11 @@ class Connection:
         client = self.client
         if self._feed.deaf:
             self._lost()
-            return
-        if client is None or client.ticket is None or client.room is None:
+        elif client is None or client.ticket is None or client.room is None:
             self._leave("bye", b"")
-            return
-        self.hub.break_off(client)
-        self._finish(b"", self.hub.limits.grace)
+        else:
+            self.hub.break_off(client)
+            self._finish(b"", self.hub.limits.grace)
 
     def broken(self) -> None:
         """The connection broke. What was read of it is still processed: it may have been said and done by a script."""
@@ -398,8 +386,15 @@ class Connection:
         self._feed.clear()
         self.hub.timers.clear(self)
         self.hub.connections.pop(self, None)
+        if self.client is not None and self.client.outlet is self:
+            self.client.closed()
         self._wire.close()
-        self.hub.call(self)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget a client that has left: they hold each other, and would be left to the garbage collector."""
+        if self.client is not None and self.client.room is None:
+            self.client = None
 
     def _expect_something(self) -> None:
         if self.hub.limits.idle:
@@ -410,6 +405,8 @@ class Connection:
         if self._stage is Stage.OPENING:
             self.door.refuse(self, entrance.too_late(self, self._deciding))
         elif self._stage is not Stage.JOINED:
+            if self._stage is Stage.FLUSHING:
+                self._wire.give_up()
             self._close()
         elif self.hub.limits.idle and not self._parked and now - self._heard >= self.hub.limits.idle:
             self.disconnect("idle_timeout")
@@ -448,18 +445,16 @@ class Connection:
     def run(self, now: float) -> None:
         """Send what can be sent, then go on with what was read."""
         try:
-            if self._stage is not Stage.CLOSED:
+            if self._stage is Stage.CLOSED:
+                self._let_go()
+            else:
                 self._pump()
-            elif self.client is not None and self.client.room is None:
-                self.client = None  # they hold each other, and would be left to the garbage collector
             if self._stage <= Stage.JOINED:
                 self._advance(now, self._allowance(now))
         except Exception:
             self.crashed()
 
-    def writable(self, now: float) -> None:
-        """The wire takes bytes again."""
-        self.run(now)
+    writable = run  # the wire takes bytes again
 
     def _pump(self) -> None:
         """Send until nothing is left or the socket takes no more."""

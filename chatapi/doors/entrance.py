@@ -12,6 +12,7 @@ from ..handshake import Handshake
 from ..hooks import rechecked
 from ..render import JSON, Style
 from . import answers
+from .asking import ask
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -37,7 +38,8 @@ def admit(connection: Connection, handshake: Handshake, let_in: Callable[[Handsh
     if hook is None:
         prepare(handshake)
         return
-    connection.ask(
+    ask(
+        connection,
         lambda: hook(handshake),
         "admit",
         lambda changed: prepare(handshake if changed is None else rechecked(changed)),

@@ -32,6 +32,8 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Listener:
     """Accepts connections for a door; where the system has run out of descriptors it pauses, and heals by itself."""
 
+    is_new = False
+
     def __init__(self, sock: socket.socket, door: Door, hub: Hub, selector: selectors.BaseSelector) -> None:
         self._socket = sock
         self._door = door

@@ -16,6 +16,7 @@ from ..hooks import OnMessage, retold
 from ..limits import LISTED
 from ..rooms import Room
 from ..session import BadLine, Lines, Step
+from .asking import ask
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -64,7 +65,7 @@ def _ask_to_say(connection: Connection, client: Client, hook: OnMessage, block: 
             except TextTooLong as error:
                 connection.tell(str(error))
 
-    connection.ask(lambda: hook(client, text), "on_message", say, lambda refused: connection.tell(refused.detail))
+    ask(connection, lambda: hook(client, text), "on_message", say, lambda refused: connection.tell(refused.detail))
 
 
 def _can_go(connection: Connection, step: Command) -> bool:
