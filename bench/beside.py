@@ -14,11 +14,13 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
 from chatapi import ChatAPI, Limits
+
+from .embedded import on_loop
 
 _ASLEEP: Final = 0.001
 _QUIET: Final = 0.1
@@ -86,6 +88,5 @@ async def main(arguments: list[str]) -> dict[str, list[float]]:
 
 if __name__ == "__main__":
     loop, file, *arguments = sys.argv[1:]
-    options: dict[str, Any] = {"use_uvloop": True} if loop == "uvloop" else {}
-    late = anyio.run(main, arguments, backend="trio" if loop == "trio" else "asyncio", backend_options=options)
+    late = anyio.run(main, arguments, **on_loop(loop))
     Path(file).write_text(json.dumps(late))

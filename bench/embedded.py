@@ -1,4 +1,4 @@
-"""The chat inside a program: `python -m bench.embedded asyncio|uvloop|trio PORT [FILE full|normal]`."""
+"""The chat inside a program: `python -m bench.embedded asyncio|uvloop|trio PORT [LIMIT=VALUE …]`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Any
 import anyio
 
 from chatapi import ChatAPI, Limits
-from chatapi.brokers.sqlite import SQLiteBroker
 
 
-async def main(arguments: list[str]) -> None:
+def on_loop(name: str) -> dict[str, Any]:
+    """What `anyio.run` is told for asyncio, uvloop or trio."""
+    if name == "trio":
+        return {"backend": "trio"}
+    return {"backend": "asyncio", "backend_options": {"use_uvloop": name == "uvloop"}}
+
+
+async def main(port: str, limits: list[str]) -> None:
     """Serve until the process ends."""
-    port, *store = arguments
-    broker = SQLiteBroker(store[0], sync="normal" if store[1] == "normal" else "full") if store else None
-    await ChatAPI(Limits(rate=0), broker=broker).serve(f"127.0.0.1:{port}")
+    given: dict[str, Any] = dict(limit.split("=") for limit in limits)
+    await ChatAPI(Limits(**{"rate": 0, **given})).serve(f"127.0.0.1:{port}")
 
 
 if __name__ == "__main__":
-    backend, *arguments = sys.argv[1:]
-    options: dict[str, Any] = {"use_uvloop": True} if backend == "uvloop" else {}
-    anyio.run(main, arguments, backend="trio" if backend == "trio" else "asyncio", backend_options=options)
+    loop, port, *limits = sys.argv[1:]
+    anyio.run(main, port, limits, **on_loop(loop))

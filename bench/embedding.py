@@ -14,8 +14,9 @@ from typing import Final
 from . import machine
 from .load import Figures, Load, LoadFailed
 from .options import Options
+from .report import markdown, spread
 from .servers import Failure, ServerFailed, running
-from .study import STARTING_AND_ENDING, Found, Key, in_turns, markdown, publish, spread
+from .study import STARTING_AND_ENDING, Found, Key, in_turns, publish
 from .subjects import SUBJECTS, Subject
 
 LOOPS: Final = {"machat-asyncio": "asyncio", "machat-uvloop": "uvloop", "machat-trio": "trio"}

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 from . import machine, picture
 from .load import Figures, Load
 from .options import Options
-from .report import Column, table
+from .report import Column, markdown, spread, table
 from .servers import Failure, measure
-from .study import STARTING_AND_ENDING, Found, Key, in_turns, markdown, publish, spread
+from .study import STARTING_AND_ENDING, Found, Key, in_turns, publish
 from .subjects import FLOOR, OURS, SUBJECTS, Subject, floor
 
 if TYPE_CHECKING:

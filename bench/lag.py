@@ -21,9 +21,10 @@ from chatapi import Limits
 from . import picture
 from .load import Load
 from .options import Options
+from .report import markdown, spread
 from .servers import Failure
 from .stalling import SLICE, Cost, Lag, all_stall, half_stalls, one_returns
-from .study import Found, Key, in_turns, markdown, publish, spread
+from .study import Found, Key, in_turns, publish
 from .subjects import OURS, SUBJECTS
 
 NOBODY: Final = "nobody stalls"

@@ -20,10 +20,11 @@ from typing import Any, Final
 from . import machine, picture
 from .members import Crowd, Member
 from .options import Options
-from .servers import Failure, Server
-from .study import Key, in_turns, markdown, publish
+from .report import markdown
+from .servers import Failure, Server, attempt
+from .study import Key, in_turns, publish
 from .subjects import OURS, SUBJECTS, Subject
-from .watch import attempt, resident
+from .watch import resident
 
 CYCLES: Final = 32
 ROOMS: Final = 50
@@ -83,16 +84,9 @@ class Memory:
 
 def forgetful(subject: Subject, kept: float) -> Subject:
     """The same server, but one that keeps for a second what others keep for minutes."""
-    command: tuple[str, ...]
-    if "bench.embedded" in subject.command:
-        backend = "trio" if "trio" in subject.command else "asyncio"
-        limits = f"rate=0, keep={kept}, reserve={kept}, remember={kept}"
-        serve = f"anyio.run(ChatAPI(Limits({limits})).serve, '127.0.0.1:{{port}}', backend='{backend}')"
-        command = ("python", "-c", f"import anyio; from chatapi import ChatAPI, Limits; {serve}")
-    else:
-        flags = (part for name in ("keep", "reserve", "remember") for part in (f"-{name}", str(kept)))
-        command = (*subject.command, *flags)
-    return dataclasses.replace(subject, command=command)
+    form = "{}={}" if "bench.embedded" in subject.command else "-{}={}"
+    flags = (form.format(name, kept) for name in ("keep", "reserve", "remember"))
+    return dataclasses.replace(subject, command=(*subject.command, *flags))
 
 
 def cycles(subject: Subject, count: int, rooms: int, kept: float) -> Memory | Failure:

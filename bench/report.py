@@ -86,7 +86,7 @@ def describe(subject: Subject) -> dict[str, str]:
 
 def page(results: Results) -> str:
     """Everything, for a person."""
-    parts = [_heading(results)]
+    parts = [heading("Benchmark", results.machine, results.subjects), _LEGEND]
     for name, part in results.parts.items():
         rows = {s: results.figures(name, s) or results.failure(name, s) for s in results.subjects}
         parts.append(f"## {name}: {part.what}\n\n{table(part.columns, rows)}")
@@ -100,20 +100,33 @@ def page(results: Results) -> str:
 def table(columns: Sequence[Column], rows: Mapping[str, Sequence[Figures] | str], floor: str = FLOOR) -> str:
     """A table of Markdown: for each row its figures, or in some words why there are none."""
     titles = ["", *(title for c in columns for title in ((c.title, "× floor") if c.ratio else (c.title,)))]
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)]]
     against = rows.get(floor)
     base = against if against and not isinstance(against, str) else ()
+    lines = []
     for name, figures in rows.items():
-        if isinstance(figures, str):
-            lines.append([name, figures or "not measured", *[""] * (len(titles) - 2)])
-            continue
         cells = [name]
-        for column in columns:
-            cells.append(_cell(column, figures))
-            if column.ratio:
-                cells.append(ratio(column.value, figures, base))
+        if isinstance(figures, str):
+            cells.append(figures or "not measured")
+        else:
+            for column in columns:
+                cells.append(_cell(column, figures))
+                if column.ratio:
+                    cells.append(ratio(column.value, figures, base))
         lines.append(cells)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return markdown(titles, lines)
+
+
+def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
+    """A table; its first columns are words, the others figures. A row that is too short is filled up."""
+    marks = ["---"] * words + ["---:"] * (len(titles) - words)
+    filled = [[*row, *[""] * (len(titles) - len(row))] for row in rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [titles, marks, *filled])
+
+
+def spread(values: Sequence[float], form: str = "{:,.0f}") -> str:
+    """Their median, with the lowest and the highest."""
+    low, mid, high = (form.format(value) for value in (min(values), statistics.median(values), max(values)))
+    return mid if low == high else f"{mid} ({low}–{high})"
 
 
 def middle(value: Callable[[Figures], float], figures: Sequence[Figures]) -> float:
@@ -129,10 +142,7 @@ def ratio(value: Callable[[Figures], float], figures: Sequence[Figures], floor: 
 
 def _cell(column: Column, figures: Sequence[Figures]) -> str:
     values = [column.value(f) for f in figures]
-    if column.worst:
-        return column.form.format(max(values))
-    low, mid, high = (column.form.format(v) for v in (min(values), statistics.median(values), max(values)))
-    return mid if low == high else f"{mid} ({low}–{high})"
+    return column.form.format(max(values)) if column.worst else spread(values, column.form)
 
 
 _LEGEND: Final = """\
@@ -140,17 +150,15 @@ Every figure is the median of its runs (with the lowest and the highest); of wha
 disconnected, it is the worst of them. Latency is from when a line was due. Each server has one core, and so has the
 load: where the load's is near 100 %, the load was the limit. The floor is a C program without checks, limits, names or
 history; servers that are saturated or at rest are compared with one send for each member and wake-up (`batch`), the
-others with one send for each member and line (`line`)."""
+others with one send for each member and line (`line`).
+"""
 
 
-def _heading(results: Results) -> str:
-    lines = ["# Benchmark", ""]
-    lines += [f"- {name}: {value}" for name, value in results.machine.items()]
-    lines += ["", "| server | what | version | command |", "|---|---|---|---|"]
-    for name, subject in results.subjects.items():
-        version = subject["missing"] or subject["version"]
-        lines.append(f"| {name} | {subject['what']} | {version} | `{subject['command']}` |")
-    return "\n".join([*lines, "", _LEGEND, ""])
+def heading(title: str, machine: Mapping[str, str], subjects: Mapping[str, Mapping[str, str]]) -> str:
+    """What was measured, on what, with which commands."""
+    lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in machine.items()), ""]
+    rows = [[name, s["what"], s["missing"] or s["version"], f"`{s['command']}`"] for name, s in subjects.items()]
+    return "\n".join([*lines, markdown(["server", "what", "version", "command"], rows, words=4)])
 
 
 def write_json(results: Results, path: Path) -> None:

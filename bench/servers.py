@@ -10,9 +10,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from . import machine
 from .load import Figures, Load, LoadFailed, Protocol, run_load
@@ -20,6 +21,7 @@ from .subjects import Subject
 
 _START_SECONDS = 20
 _END_SECONDS = 5
+_T = TypeVar("_T")
 
 
 class ServerFailed(Exception):
@@ -139,14 +141,22 @@ class Failure:
     reason: str
 
 
-def measure(subject: Subject, load: Load) -> Figures | Failure:
-    """Start a subject, put a load on it, end it. A server that fails is a result, not an error."""
+def attempt(subject: Subject, job: Callable[[Server], _T]) -> _T | Failure:
+    """Start a subject, do something with it, end it. A server that fails is a result, not an error."""
     if reason := subject.missing():
         return Failure(reason)
     try:
         with running(subject) as server:
-            return server.run(load)
+            try:
+                return job(server)
+            finally:
+                server.check()
     except (ServerFailed, LoadFailed) as problem:
         return Failure(str(problem))
     except OSError as problem:
-        return Failure(f"the server could not be started: {problem}")
+        return Failure(f"the server could not be started or reached: {problem}")
+
+
+def measure(subject: Subject, load: Load) -> Figures | Failure:
+    """Start a subject, put a load on it, end it."""
+    return attempt(subject, lambda server: server.run(load))

@@ -19,9 +19,9 @@ from chatapi import Limits
 from . import machine
 from .load import Figures, Load, LoadFailed
 from .members import Crowd, Member
-from .servers import Failure, Server
+from .servers import Failure, Server, attempt
 from .subjects import Subject
-from .watch import LOOK, Census, Look, Watch, attempt, highest
+from .watch import LOOK, Census, Look, Watch, highest
 
 SLICE: Final = 0.1
 """Seconds of each figure of a timeline."""

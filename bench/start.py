@@ -17,7 +17,8 @@ from typing import Final
 
 from . import machine
 from .options import Options
-from .study import Found, Key, in_turns, markdown, publish, spread
+from .report import markdown, spread
+from .study import Found, Key, in_turns, publish
 from .subjects import OURS, SUBJECTS
 
 RUNS: Final = 10

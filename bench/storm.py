@@ -19,10 +19,11 @@ from . import machine, picture
 from .bystanders import Delays, bystanders
 from .members import Crowd, Member
 from .options import Options
-from .servers import Failure, Server
-from .study import Key, in_turns, markdown, publish, spread
+from .report import markdown, spread
+from .servers import Failure, Server, attempt
+from .study import Key, in_turns, publish
 from .subjects import OURS, SUBJECTS, Subject
-from .watch import attempt, cpu_seconds
+from .watch import cpu_seconds
 
 ROOMS: Final = 50
 MEMBERS: Final = 100

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,19 +48,6 @@ def in_turns(runs: int, jobs: Mapping[Key, Callable[[], _T]], seconds: float) ->
     return found
 
 
-def spread(values: Sequence[float], form: str = "{:,.0f}") -> str:
-    """Their median, with the lowest and the highest."""
-    low, mid, high = (form.format(value) for value in (min(values), statistics.median(values), max(values)))
-    return mid if low == high else f"{mid} ({low}–{high})"
-
-
-def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
-    """A table; its first columns are words, the others figures. A row that is too short is filled up."""
-    marks = ["---"] * words + ["---:"] * (len(titles) - words)
-    filled = [[*row, *[""] * (len(titles) - len(row))] for row in rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [titles, marks, *filled])
-
-
 def publish(
     options: Options,
     name: str,
@@ -72,17 +58,16 @@ def publish(
     interrupted: bool = False,
 ) -> int:
     """Write the page, each section under its title, and NAME.json; returns the program's exit code."""
+    measured_on = {**machine.description(), "command": options.command}
     about = {subject.name: report.describe(subject) for subject in subjects}
-    whole = {"machine": {**machine.description(), "command": options.command}, "subjects": about, **content}
-    lines = [f"# Benchmark: {name}", "", *(f"- {what}: {value}" for what, value in whole["machine"].items()), ""]
-    rows = [[s, a["what"], a["missing"] or a["version"], f"`{a['command']}`"] for s, a in about.items()]
-    lines.append(markdown(["server", "what", "version", "command"], rows, words=4))
+    lines = [report.heading(f"Benchmark: {name}", measured_on, about)]
     lines += [f"## {title}\n\n{text}" for title, text in sections.items()]
     if interrupted:
         lines.append("Interrupted: this is what was measured until then.\n")
     sys.stdout.write("\n".join(lines))
     sys.stdout.flush()
     path = options.folder / f"{name}.json"
-    path.write_text(json.dumps({**whole, "interrupted": interrupted}, indent=1) + "\n")
+    whole = {"machine": measured_on, "subjects": about, **content, "interrupted": interrupted}
+    path.write_text(json.dumps(whole, indent=1) + "\n")
     sys.stderr.write(f"figures of every run: {path}\n")
     return 130 if interrupted else 0

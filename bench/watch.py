@@ -7,35 +7,16 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from . import machine
-from .load import LoadFailed
-from .servers import Failure, Server, ServerFailed, running
-from .subjects import Subject
+from .servers import Server
 
 LOOK: Final = 0.1
 """Seconds between two looks."""
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_T = TypeVar("_T")
-
-
-def attempt(subject: Subject, job: Callable[[Server], _T]) -> _T | Failure:
-    """Start a subject, do something with it, end it. A server that fails is a result, not an error."""
-    if reason := subject.missing():
-        return Failure(reason)
-    try:
-        with running(subject) as server:
-            try:
-                return job(server)
-            finally:
-                server.check()
-    except (ServerFailed, LoadFailed) as problem:
-        return Failure(str(problem))
-    except OSError as problem:
-        return Failure(f"the server could not be reached: {problem}")
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:

@@ -23,7 +23,8 @@ from bench.beside import Neighbour
 from bench.growth import Axis
 from bench.load import Load
 from bench.options import Options
-from bench.study import in_turns, markdown, publish, spread
+from bench.report import markdown, spread
+from bench.study import in_turns, publish
 from bench.subjects import SUBJECTS
 
 pytestmark = [

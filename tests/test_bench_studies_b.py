@@ -58,7 +58,7 @@ def is_picture(path: Path) -> bool:
 def test_lag_shows_who_was_disconnected_and_that_the_others_lost_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page, results = study("lag", tmp_path, capsys, monkeypatch, "-scale", "0.04", "-seconds", "0.5")
+    page, results = study("lag", tmp_path, capsys, monkeypatch, "-scale", "0.04", "-seconds", "1")
     runs = {run["what"]: run for run in results["runs"]}
     assert list(runs) == [lag.NOBODY, lag.HALF, lag.ONE, lag.ALL]
     for what in (lag.NOBODY, lag.HALF, lag.ONE):
@@ -112,7 +112,7 @@ def test_memory_goes_through_all_cycles_and_tells_a_leak(
     )
     page, results = study("memory", tmp_path, capsys, monkeypatch, "-only", "machat,floor")
     sound, leaky = results["runs"]
-    assert "-keep 0.1 -reserve 0.1 -remember 0.1" in results["subjects"]["machat"]["command"]
+    assert "-keep=0.1 -reserve=0.1 -remember=0.1" in results["subjects"]["machat"]["command"]
     for run in (sound, leaky):
         assert len(run["cycles"]) == 4
         for cycle in run["cycles"]:
