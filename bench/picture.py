@@ -151,7 +151,14 @@ def _draw(results: Results, panel: _Panel, axis: Axes) -> None:
     for row, (name, tail) in enumerate(zip(names, tails, strict=True)):
         text = panel.written(values[name]) + (f" – {panel.written(tail)}" if panel.tail else "")
         axis.annotate(
-            text, (tail, row), (7, 0), textcoords="offset points", va="center", fontsize=9, fontweight=_weight(name)
+            text,
+            (tail, row),
+            (7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            fontweight=_weight(name),
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # the limit's line ends at it
         )
     if FLOOR in values:
         axis.axvline(values[FLOOR], color=FLOOR_COLOUR, linewidth=1.3, linestyle=(0, (4, 2)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import sys
@@ -16,7 +17,7 @@ import pytest
 from executables import Program, environment, eventually
 
 from bench import subjects, workloads
-from bench.__main__ import main
+from bench.__main__ import STUDIES, build_parser, main
 from bench.options import Options
 from bench.subjects import SUBJECTS, Subject
 
@@ -25,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("cc") is None, reason="the load generator needs a C compiler"),
 ]
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("-n", "1", "-seconds", "0.1", "-scale", "0.02")
 
 
@@ -257,3 +259,19 @@ def test_ctrl_c_reports_what_there_is_and_leaves_no_process_behind(tmp_path: Pat
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["interrupted"]
     assert [run["subject"] for run in results["runs"]] == ["floor", "machat", "floor"]
+
+
+def test_the_page_names_everything_that_can_be_asked_for() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for study in STUDIES:
+        assert study == "workloads" or f"`python -m bench {study}`" in page
+    flags = {name for action in build_parser()._actions for name in action.option_strings if not name.startswith("--")}
+    assert {flag for flag in flags if flag not in ("-h", "-help")} == set(re.findall(r"`(-[a-z]+)", page))
+    named = set(re.findall(r"[\w-]+", page))
+    assert named >= {*SUBJECTS, *workloads.WORKLOADS}
+
+
+def test_what_the_page_leads_to_is_there() -> None:
+    page = ROOT / "docs" / "benchmarks.md"
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
