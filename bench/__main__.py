@@ -21,7 +21,9 @@ import importlib
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -30,7 +32,7 @@ from chatapi.cli.flags import Parser
 
 from . import machine, report, servers
 from .options import Options
-from .subjects import SUBJECTS
+from .subjects import OURS, SUBJECTS
 from .workloads import WORKLOADS
 
 STUDIES: Final = {
@@ -40,9 +42,11 @@ STUDIES: Final = {
     "start": "how long the server takes until it is there, and what it imports",
     "lag": "what members that stop reading cost the others, the server and the machine",
     "storm": "how fast thousands of dropped members are back, each where it was",
-    "memory": "whether memory ends where it began, after an hour of joins, leaves and lines in minutes",
+    "memory": "whether memory ends where it began, after thousands of joins, leaves and lines",
 }
 """Name of each study, which is also its module's, and what it shows."""
+_ABOUT_US: Final = ("embedding", "start", "lag", "storm", "memory")
+"""Those that have nothing to do with other servers."""
 
 _EXAMPLES: Final = """\
 examples:
@@ -88,12 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder=Path(given.o),
         command=shlex.join(["python", "-m", "bench", *(sys.argv[1:] if arguments is None else arguments)]),
     )
+    if options.workloads and given.study != "workloads":
+        parser.error(f"-w: {given.study} has no workloads")
+    if given.study in _ABOUT_US:
+        others = [name for name in options.only if name.partition("-")[0] != OURS]
+        if others and given.only != "all":
+            parser.error(f"-only: {given.study} is about this server, not {', '.join(others)}")
+        options = replace(options, only=tuple(name for name in options.only if name not in others))
     if given.list:
         sys.stdout.write(_listing())
         return 0
     signal.signal(signal.SIGTERM, _interrupt)  # what was started is ended, however we are told to
     try:
-        options.folder.mkdir(parents=True, exist_ok=True)
+        _check_folder(options.folder)
         machine.raise_descriptor_limit()
         machine.program("load")
         machine.program("floor")
@@ -107,6 +118,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         servers.end_what_is_left()
     return 1
+
+
+def _check_folder(folder: Path) -> None:
+    """Make it, and see that files can be written there: now, not after a quarter of an hour."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as problem:
+        raise machine.CannotMeasure(f"-o {folder}: cannot write there: {problem.strerror}") from problem
 
 
 def _listing() -> str:

@@ -102,7 +102,7 @@ def of_workloads(results: Results, path: Path) -> str:
     every = [*map(_deliveries, ("W1", "W2", "W3")), *map(_latency, ("W4", "W5")), memory]
     panels = [p for p in every if any(results.figures(p.part, s) for s in results.subjects if s != FLOOR)]
     if not panels:
-        return "no picture: nothing was measured"
+        return "no picture: no server was measured"
     with style() as pyplot:
         if pyplot is None:
             return MISSING
@@ -125,7 +125,7 @@ def _frame(results: Results, figure: Figure) -> None:
     figure.text(
         0,
         1 + 0.45 * inch,
-        "Dashed: the machine's limit, a C program that only passes lines on.",
+        "Dashed: the floor, a C program that only passes lines on.",
         color=_FAINT,
     )
     names = ("processor", "system", "python", "pinning", "commit", "date")
@@ -163,7 +163,7 @@ def _draw(results: Results, panel: _Panel, axis: Axes) -> None:
     if FLOOR in values:
         axis.axvline(values[FLOOR], color=FLOOR_COLOUR, linewidth=1.3, linestyle=(0, (4, 2)))
         place = (values[FLOOR], 1)
-        text = f"limit {panel.written(values[FLOOR])}"
+        text = f"floor {panel.written(values[FLOOR])}"
         axis.annotate(text, place, (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8)
     axis.set_ylim(-0.6, len(names) - 0.4)
     axis.grid(visible=False, axis="y")

@@ -126,7 +126,7 @@ def _sized(workload: Workload, options: Options) -> Workload:
         rooms=max(1, round(load.rooms * options.scale)),
         members=max(load.talkers + 1, round(load.members * options.scale)),
     )
-    what = f"{workload.what} (here: {load.rooms} × {load.members})"
+    what = f"{workload.what} (here: {load.rooms} of {load.members})"
     return dataclasses.replace(workload, what=what, load=load)
 
 
@@ -148,6 +148,8 @@ def run(options: Options) -> int:
         _measure_all(options.runs, workloads, subjects, results)
     except KeyboardInterrupt:
         results.interrupted = True
+        if not results.runs:
+            return 130  # what an earlier run left in the folder stays
     sys.stdout.write(report.page(results))
     sys.stdout.flush()
     report.write_json(results, options.folder / "results.json")

@@ -139,6 +139,8 @@ def test_what_there_is_is_listed() -> None:
         (("-scale", "2"), "-scale"),
         (("-onyl", "machat"), "-only"),
         (("weather",), "'weather'"),
+        (("lag", "-only", "machat,redis"), "redis"),
+        (("growth", "-w", "W1"), "-w"),
     ],
 )
 def test_a_wrong_flag_gets_one_line(flags: tuple[str, ...], word: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,6 +151,17 @@ def test_a_wrong_flag_gets_one_line(flags: tuple[str, ...], word: str, capsys: p
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
     assert word in said.err
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_of_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("")
+    assert main(["-o", str(tmp_path / "taken")]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("python -m bench: -o ")
+    assert said.err.count("\n") == 1
 
 
 def test_without_a_compiler_one_line_says_so(tmp_path: Path) -> None:

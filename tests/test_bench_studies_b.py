@@ -108,9 +108,11 @@ def test_memory_goes_through_all_cycles_and_tells_a_leak(
         "anyio.run(chat.serve, '127.0.0.1:' + sys.argv[1])"
     )
     monkeypatch.setitem(
-        SUBJECTS, "floor", replace(SUBJECTS["machat"], name="floor", command=("python", "-c", leaking, "{port}"))
+        SUBJECTS,
+        "machat-trio",
+        replace(SUBJECTS["machat"], name="machat-trio", command=("python", "-c", leaking, "{port}")),
     )
-    page, results = study("memory", tmp_path, capsys, monkeypatch, "-only", "machat,floor")
+    page, results = study("memory", tmp_path, capsys, monkeypatch, "-only", "machat,machat-trio")
     sound, leaky = results["runs"]
     assert "-keep=0.1 -reserve=0.1 -remember=0.1" in results["subjects"]["machat"]["command"]
     for run in (sound, leaky):
@@ -133,10 +135,10 @@ def test_a_server_that_fails_is_told_of(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fragile = replace(
-        SUBJECTS["machat"], name="floor", command=("python", "-c", "import sys; sys.exit('no such luck')")
+        SUBJECTS["machat"], name="machat-trio", command=("python", "-c", "import sys; sys.exit('no such luck')")
     )
-    monkeypatch.setitem(SUBJECTS, "floor", fragile)
-    page, results = study(name, tmp_path, capsys, monkeypatch, "-only", "floor")
+    monkeypatch.setitem(SUBJECTS, "machat-trio", fragile)
+    page, results = study(name, tmp_path, capsys, monkeypatch, "-only", "machat-trio")
     assert "no such luck" in page
     assert "no such luck" in json.dumps(results)
 
