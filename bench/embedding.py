@@ -12,10 +12,10 @@ from functools import partial
 from typing import Final
 
 from . import machine
-from .load import Figures, Load, LoadFailed
+from .load import Figures, Load
 from .options import Options
 from .report import markdown, spread
-from .servers import Failure, ServerFailed, running
+from .servers import Failure, attempt
 from .study import STARTING_AND_ENDING, Found, Key, in_turns, publish
 from .subjects import SUBJECTS, Subject
 
@@ -75,12 +75,8 @@ def run(options: Options) -> int:
         (what, s.name): partial(observe, s, load, options.seconds) for what, load in asked.items() for s in subjects
     }
     found = in_turns(options.runs, jobs, options.seconds + STARTING_AND_ENDING)
-    runs = [
-        {"situation": what, "subject": subject, "turn": turn, **_flat(result)}
-        for (what, subject), results in found.results.items()
-        for turn, result in results.items()
-    ]
-    content = {"loads": {what: load and dataclasses.asdict(load) for what, load in asked.items()}, "runs": runs}
+    loads = {what: load and dataclasses.asdict(load) for what, load in asked.items()}
+    content = {"loads": loads, "runs": found.runs("situation")}
     shown = [dataclasses.replace(s, command=_command(s.name, "FILE", "MEMBERS")) for s in subjects]
     crowd = list(asked)[-1:]
     sections = {
@@ -93,21 +89,17 @@ def run(options: Options) -> int:
 
 def observe(subject: Subject, load: Load | None, seconds: float) -> Observed | Failure:
     """Run the program with the chat under a load, or without a chat for so many seconds."""
-    if reason := subject.missing():
-        return Failure(reason)
     file = machine.scratch() / "late.json"
     file.unlink(missing_ok=True)
     arguments = (str(load.connections),) if load else ("0", "alone")
-    figures = None
+    program = dataclasses.replace(subject, command=_command(subject.name, str(file), *arguments))
+    figures = attempt(program, lambda server: server.run(load) if load else time.sleep(seconds))
+    if isinstance(figures, Failure):
+        return figures
     try:
-        with running(dataclasses.replace(subject, command=_command(subject.name, str(file), *arguments))) as server:
-            if load:
-                figures = server.run(load)
-            else:
-                time.sleep(seconds)
         late = json.loads(file.read_text())
-    except (ServerFailed, LoadFailed, OSError) as problem:
-        return Failure(str(problem))
+    except OSError as problem:
+        return Failure(f"the program did not end in good order: {problem}")
     return Observed({period: _lateness(values) for period, values in late.items() if values}, figures)
 
 
@@ -119,10 +111,6 @@ def _lateness(seconds: Sequence[float]) -> Lateness:
     ordered = sorted(1e6 * value for value in seconds)
     p50, p99, p999 = (ordered[int(part * len(ordered))] for part in (0.5, 0.99, 0.999))
     return Lateness(len(ordered), p50, p99, p999, ordered[-1])
-
-
-def _flat(result: Observed | Failure) -> dict[str, object]:
-    return {"failed": result.reason} if isinstance(result, Failure) else dataclasses.asdict(result)
 
 
 def _table(asked: Sequence[str], subjects: Sequence[Subject], found: Found[Observed | Failure], period: str) -> str:

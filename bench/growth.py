@@ -115,11 +115,7 @@ def study(options: Options, along: Sequence[Axis], crowd: Load) -> int:
     sections[title] = _everybody_table([*subjects, by_line], found)
     content = {
         "workloads": {part: dataclasses.asdict(load) for part, load in {**loads, EVERYBODY: crowd}.items()},
-        "runs": [
-            {"workload": part, "subject": subject, "turn": turn, **_flat(result)}
-            for (part, subject), results in found.results.items()
-            for turn, result in results.items()
-        ],
+        "runs": found.runs("workload"),
     }
     code = publish(options, "growth", [*subjects, by_line], sections, content, interrupted=found.interrupted)
     sys.stderr.write(f"{draw(along, subjects, found, options.folder / 'growth.png')}\n")
@@ -128,10 +124,6 @@ def study(options: Options, along: Sequence[Axis], crowd: Load) -> int:
 
 def _part(axis: Axis, size: int) -> str:
     return f"{axis.name} {size}"
-
-
-def _flat(result: Result) -> dict[str, object]:
-    return {"failed": result.reason} if isinstance(result, Failure) else dataclasses.asdict(result)
 
 
 # ---- tables ----

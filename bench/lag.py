@@ -21,7 +21,7 @@ from chatapi import Limits
 from . import picture
 from .load import Load
 from .options import Options
-from .report import markdown, spread
+from .report import flat, markdown, spread
 from .servers import Failure
 from .stalling import SLICE, Cost, Lag, all_stall, half_stalls, one_returns
 from .study import Found, Key, in_turns, publish
@@ -61,11 +61,7 @@ def run(options: Options) -> int:
     }
     content = {
         "loads": {what: asdict(load) for what, load in loads.items()},
-        "runs": [
-            {"what": what, "subject": subject, "turn": turn, **_flat(result)}
-            for (what, subject), turns in found.results.items()
-            for turn, result in turns.items()
-        ],
+        "runs": found.runs("what", _flat),
     }
     code = publish(options, "lag", subjects, sections, content, interrupted=found.interrupted)
     sys.stderr.write(f"{_draw(results, options.folder / 'lag.png')}\n")
@@ -73,12 +69,10 @@ def run(options: Options) -> int:
 
 
 def _flat(result: Result) -> dict[str, Any]:
-    if isinstance(result, Failure):
-        return {"failed": result.reason}
-    if isinstance(result, Cost):
-        return asdict(result)
+    if not isinstance(result, Lag):
+        return flat(result)
     looks = [look._asdict() for look in result.looks]
-    return {**asdict(result), "looks": looks, "pauses": [(a * SLICE, b * SLICE) for a, b in result.pauses]}
+    return {**flat(result), "looks": looks, "pauses": [(a * SLICE, b * SLICE) for a, b in result.pauses]}
 
 
 _HALF: Final = """\

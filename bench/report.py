@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from .load import Figures, Load
 from .servers import Failure
@@ -177,5 +177,9 @@ def write_json(results: Results, path: Path) -> None:
 
 
 def _flat(run: Run) -> dict[str, object]:
-    result = {"failed": run.result.reason} if isinstance(run.result, Failure) else dataclasses.asdict(run.result)
-    return {"workload": run.part, "subject": run.subject, "turn": run.turn, **result}
+    return {"workload": run.part, "subject": run.subject, "turn": run.turn, **flat(run.result)}
+
+
+def flat(result: Any) -> dict[str, Any]:
+    """A result for JSON: a dataclass, or why there is none."""
+    return {"failed": result.reason} if isinstance(result, Failure) else dataclasses.asdict(result)

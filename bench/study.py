@@ -31,6 +31,14 @@ class Found(Generic[_T]):
         """The results of one job, by turn."""
         return self.results.get(key, {})
 
+    def runs(self, what: str, flat: Callable[[_T], Mapping[str, Any]] = report.flat) -> list[dict[str, Any]]:
+        """Every run, for JSON: `what` it was about, the server, the turn, and the result made `flat`."""
+        return [
+            {what: about, "subject": subject, "turn": turn, **flat(result)}
+            for (about, subject), results in self.results.items()
+            for turn, result in results.items()
+        ]
+
 
 def in_turns(runs: int, jobs: Mapping[Key, Callable[[], _T]], seconds: float) -> Found[_T]:
     """Do all jobs, and all again, so that none has better weather; `seconds` is what one takes, about."""
