@@ -49,6 +49,15 @@ def _client(
     return Program(*argv, stdin=stdin, stdout=stdout, before=before)
 
 
+def _are_in(server: Server, room: str, *clients: Program) -> None:
+    """Wait until clients know that they are in their room: the server's log says so before they have heard it."""
+    eventually(lambda: server.err.count(f" joined {room} ") == len(clients), lambda: server.err)
+    with server.member("Ann", room) as ann:
+        ann.send("hello\n")
+        for client in clients:
+            client.prints(b"Ann:hello\n")
+
+
 def _one_line(err: str, *about: str) -> None:
     assert re.fullmatch(r"examplechatclient: [^\n]+\n", err), err
     for word in about:
@@ -410,7 +419,8 @@ def test_a_server_that_is_killed_while_piped_lines_wait_gets_the_others_when_it_
 
 def test_input_that_ends_while_the_server_is_away_waits_for_it_only_where_something_is_to_be_said() -> None:
     with Server() as server, _client(server, "hall") as waits, _client(server, "room") as leaves:
-        eventually(lambda: server.err.count(" joined ") == 2, lambda: server.err)
+        _are_in(server, "hall", waits)
+        _are_in(server, "room", leaves)
         server.signal(signal.SIGKILL)
         for client in (waits, leaves):
             client.says("connection lost: ")
@@ -575,7 +585,7 @@ def test_two_clients_go_on_when_their_server_is_back() -> None:
     with Server() as server:
         other = (PYTHON, CLIENT, "-client", "Zoe", "-room", "hall", "-address", server.address)
         with _client(server, "hall") as mina, Program(*other) as zoe:
-            eventually(lambda: server.err.count("joined hall") == 2, lambda: server.err)
+            _are_in(server, "hall", mina, zoe)
             server.signal(signal.SIGKILL)
             for client in (mina, zoe):
                 client.says("connection lost: ")
@@ -588,4 +598,4 @@ def test_two_clients_go_on_when_their_server_is_back() -> None:
                 for client in (mina, zoe):
                     client.end_input()
                     assert client.wait() == 0
-                assert (mina.out, zoe.out) == (b"Zoe:hello yourself\n", b"Mina:hello\n")
+                assert (mina.out, zoe.out) == (b"Ann:hello\nZoe:hello yourself\n", b"Ann:hello\nMina:hello\n")
