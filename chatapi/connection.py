@@ -8,7 +8,7 @@
             print(event)
 
 A connection that breaks is made again without a word from the program: what was missed follows, what was sent and not
-acknowledged is sent again, once. It runs on asyncio and on trio.
+acknowledged is sent again, once; so is what the server could not keep for a while. It runs on asyncio and on trio.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ async def connect(
     - `close_timeout`: seconds that leaving waits for what is unanswered, and for the server's end.
     - `ping_after`, `ping_timeout`: after so many seconds of silence the server is asked for a sign of life; where none
       comes for so many more, the connection counts as lost.
-    - `backoff`, `backoff_cap`: seconds before another attempt are drawn from 0 to `backoff`, doubled with every attempt
-      up to `backoff_cap`; a server that names a time is waited for that long first.
+    - `backoff`, `backoff_cap`: seconds before another attempt to connect, or to send what the server could not keep, go
+      from 0 to `backoff` by chance, doubled with every attempt up to `backoff_cap`; where a server names a time, that
+      comes first.
     - `max_events`: so many events may wait for the program; then the socket is not read until it takes some (and the
       server lets a member that lags too far go, as `slow_consumer`). While somebody waits for an answer, which may
       stand behind them, up to 65,536 more are taken in; beyond that, waiting raises `EventsUnread`.
@@ -81,16 +82,6 @@ async def connect(
     if max_events < 1 or not 1 <= max_in_flight <= MOST_IN_FLIGHT or history < 0:
         raise ValueError(f"max_events is at least 1, max_in_flight 1 to {MOST_IN_FLIGHT:,}, history at least 0")
     where = parse_address(address) if isinstance(address, str) else address
-    dialogue = Dialogue(
-        name,
-        room,
-        prefix=secrets.token_urlsafe(12),
-        echo=echo,
-        history=history,
-        token=token,
-        most_in_flight=max_in_flight,
-    )
-    inbox = Inbox(max_events, keep=events)
     pace = Pace(
         connect_timeout=connect_timeout,
         close_timeout=close_timeout,
@@ -99,6 +90,17 @@ async def connect(
         backoff=backoff,
         backoff_cap=backoff_cap,
     )
+    dialogue = Dialogue(
+        name,
+        room,
+        prefix=secrets.token_urlsafe(12),
+        pause=pace.delay,
+        echo=echo,
+        history=history,
+        token=token,
+        most_in_flight=max_in_flight,
+    )
+    inbox = Inbox(max_events, keep=events)
     lifeline = Lifeline(dialogue, inbox, where, reconnect=reconnect, pace=pace)
     failed: BaseException | None = None
     try:
@@ -124,9 +126,9 @@ class Connection:
 
     ``async for event in room`` yields a `Welcome` first, then `Message`, `Joined`, `Left`, `Renamed` and `Whisper` in
     the room's one order, each message once and none missing. Where the connection broke and was made again, it yields
-    `Lost`, then `Recovered` or `Gap`. Only a `Gap`, and the `Welcome` after a `join`, begin a new count of `seq`. It
-    ends after `close`, and raises `Disconnected` where the server ended it for good. Several tasks may iterate; each
-    event goes to one of them.
+    `Lost`, then `Recovered` or `Gap`. Only a `Gap`, and the `Welcome` after a `join`, begin a new count of `seq`. A
+    `Notice` tells that the server cannot keep messages for now, or can again. It ends after `close`, and raises
+    `Disconnected` where the server ended it for good. Several tasks may iterate; each event goes to one of them.
 
     Every call may be made from several tasks at once, and waits while the connection is being made again. All of them
     raise `Disconnected` once it has ended for good, and `EventsUnread` where too many events are not read. Cancelling a
@@ -165,7 +167,13 @@ class Connection:
         connection that stays away for five minutes makes that unsure: then it raises `Disconnected`, and the
         text may have been kept.
 
-        Raises `TextTooLong`, `SendRefused` (such as ``empty_text``), `Refused` (``unavailable``, or a hook's code),
+        What the server cannot keep for now (``unavailable``) waits here and is sent again, after growing pauses, and at
+        once where the server says that it is back. Texts of later calls, and a `join`, wait behind it. One thing is not
+        promised then: of texts that were on their way together when the server began to refuse, those that it took
+        come before those that it refused. A text that waits so for five minutes (290 seconds), or until the connection
+        has ended for good, raises `Refused` (``unavailable``).
+
+        Raises `TextTooLong`, `SendRefused` (such as ``empty_text``), `Refused` (a hook's code, or as above),
         `ValueError` for half a surrogate pair, and what every call does. Cancelling: see the class.
         """
         message: Message = await self._ask("message", text=text)
@@ -174,17 +182,23 @@ class Connection:
     async def whisper(self, to: str, text: str) -> None:
         """Say something to one member alone; returns once it is on its way there.
 
-        Raises `NotDelivered` where there is nobody of that name who takes it, otherwise as `send`. Where the connection
-        breaks in between, it is said again.
+        Raises `NotDelivered` where there is nobody of that name who takes it, `Refused` (``unavailable``) at once, and
+        otherwise what `send` does. Where the connection breaks in between, it is said again.
         """
         await self._ask("whisper", to=to, text=text)
 
     async def rename(self, to: str) -> None:
-        """Take another name. Raises `Refused` (``bad_name``, ``name_taken``), and what every call does."""
+        """Take another name.
+
+        Raises `Refused` (``bad_name``, ``name_taken``, ``unavailable``), and what every call does.
+        """
         await self._ask("rename", to=to)
 
     async def join(self, room: str) -> Welcome:
-        """Leave this room for another. Raises `Refused`, and one stays; and what every call does."""
+        """Leave this room for another, once what was sent before has its place or is refused.
+
+        Raises `Refused`, and one stays; and what every call does.
+        """
         welcome: Welcome = await self._ask("join", room=room)
         return welcome
 
@@ -193,7 +207,10 @@ class Connection:
         return [str(name) for name in await self._pages("members")]
 
     async def rooms(self) -> dict[str, int]:
-        """The rooms that are open, sorted, and how many are in each; a hundred at a time, as `members`."""
+        """The rooms that are open, sorted, and how many are in each; a hundred at a time, as `members`.
+
+        Raises `Refused` (``unavailable``), and what every call does.
+        """
         try:
             return {str(room["name"]): int(room["count"]) for room in await self._pages("rooms")}
         except (KeyError, TypeError, ValueError) as error:
@@ -202,7 +219,7 @@ class Connection:
     async def history(self, *, before: int | None = None, limit: int = 100) -> History:
         """At most `limit` messages (1 to 100) before the one with the number `before`, or the room's last ones.
 
-        Raises `SendRefused` for a limit out of range, and what every call does.
+        Raises `SendRefused` for a limit out of range, `Refused` (``unavailable``), and what every call does.
         """
         answer = await self._ask("history", before=before, limit=limit)
         try:

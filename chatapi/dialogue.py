@@ -20,7 +20,7 @@ from pydantic_core import from_json, to_json
 
 from .errors import DISCONNECTS, ChatError, Disconnect, Disconnected, NotDelivered, RefusalCode, Refused, TextTooLong
 from .events import Deleted, Joined, Left, Message, Renamed, Whisper
-from .news import Gap, News, ProtocolError, Recovered, SendRefused, Welcome
+from .news import Gap, News, Notice, ProtocolError, Recovered, SendRefused, Welcome
 from .outbox import FRAME_BYTES, Outbox, Request
 
 MAX_FRAME: Final = 16 * 1024 * 1024
@@ -32,7 +32,7 @@ _Frame: TypeAlias = dict[str, Any]
 class Dialogue:
     """One member's conversation with the server, over as many connections as it takes.
 
-    `prefix` and `most_in_flight` are its `Outbox`'s.
+    `prefix`, `pause` and `most_in_flight` are its `Outbox`'s.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Dialogue:
         room: str,
         *,
         prefix: str,
+        pause: Callable[[int], float],
         echo: bool = False,
         history: int = 0,
         token: str | None = None,
@@ -48,7 +49,7 @@ class Dialogue:
     ) -> None:
         self.name: str = name
         self.room: str = room
-        self.outbox: Outbox = Outbox(prefix, most_in_flight)
+        self.outbox: Outbox = Outbox(prefix, most_in_flight, pause)
         self.leaving: bool = False
         """Set it to say goodbye once everything is answered."""
         self.said_bye: bool = False
@@ -67,6 +68,8 @@ class Dialogue:
         self._welcomed = False
         self._echo, self._history, self._token = echo, history, token
         self._ping = False
+        self._state = ""  # what is known of the server on this connection: unavailable, refusing, available
+        self._notice: Notice | None = None  # one that is still to be given out
         self._lines: deque[bytes] = deque()
         self._rest = bytearray()
 
@@ -113,7 +116,8 @@ class Dialogue:
     def lost(self) -> None:
         """The connection has ended: what was not answered is to be sent again."""
         self.live = self.said_bye = self._ping = False
-        self.bye = None
+        self.bye = self._notice = None
+        self._state = ""
         self._lines.clear()
         self._rest.clear()
         self.outbox.lost()
@@ -137,6 +141,9 @@ class Dialogue:
             line = self._lines.popleft()
             if line.strip() and (news := self._hear(line)) is not None:
                 yield news
+            if self._notice is not None:
+                notice, self._notice = self._notice, None
+                yield notice
 
     def _hear(self, line: bytes) -> News | None:
         try:
@@ -217,6 +224,7 @@ class Dialogue:
         message = Message(_int(frame, "seq"), _int(frame, "ts"), _str(frame, "name"), _str(frame, "text"))
         self._advance(message.seq, message.ts)
         own = self.outbox.answered(frame.get("id"), message)
+        self._kept()
         return message if self._echo or own is None else None
 
     def _ack(self, frame: _Frame) -> None:
@@ -229,6 +237,7 @@ class Dialogue:
         request = self.outbox.find(frame.get("id"))
         if request is not None:
             self.outbox.answered(request.key, Message(seq, ts, self.name, request.fields.get("text", "")))
+            self._kept()
 
     def _advance(self, seq: int, ts: int) -> None:
         """The next kept event; right after a welcome with history, the first of the replay."""
@@ -250,9 +259,15 @@ class Dialogue:
             self.name = renamed.to
         return renamed
 
-    def _error(self, frame: _Frame) -> None:
+    def _error(self, frame: _Frame) -> Notice | None:
         code, detail = _str(frame, "code"), str(frame.get("detail", ""))
+        key = frame.get("id") or frame.get("ref")
         error: ChatError
+        if code == RefusalCode.UNAVAILABLE:
+            if not self.outbox.not_kept(key, _refused(frame, None)) or self._state in ("unavailable", "refusing"):
+                return None
+            self._state = "refusing"
+            return Notice("unavailable", detail)
         if code == "text_too_long":
             error = TextTooLong(detail)
         elif code == "not_delivered":
@@ -261,7 +276,23 @@ class Dialogue:
             error = _refused(frame, None)
         else:
             error = SendRefused(code, detail)
-        self.outbox.answered(frame.get("id") or frame.get("ref"), error=error)
+        self.outbox.answered(key, error=error)
+        return None
+
+    def _heard_notice(self, frame: _Frame) -> Notice | None:
+        notice = Notice(_str(frame, "code"), str(frame.get("detail", "")))
+        before = self._state
+        if notice.code in ("unavailable", "available"):
+            self._state = notice.code
+        if notice.code == "available":
+            self.outbox.try_again()
+        told = notice.code == before or (notice.code == "unavailable" and before == "refusing")
+        return None if told else notice
+
+    def _kept(self) -> None:
+        """A message was kept: news, where one of ours was refused and the server says nothing of itself."""
+        if self._state == "refusing" and not self.outbox.holds_back:
+            self._state, self._notice = "available", Notice("available", "messages are kept again")
 
     def _answer(self, frame: _Frame, value: Any = None) -> bool:
         """Whether this answers something of ours."""
@@ -316,5 +347,6 @@ _HANDLERS: Final[dict[str, Callable[[Dialogue, _Frame], News | None]]] = {
     "history": Dialogue._answered,
     "pong": Dialogue._answered,
     "error": Dialogue._error,
+    "notice": Dialogue._heard_notice,
     "bye": Dialogue._bye,
 }

@@ -206,10 +206,12 @@ class Lifeline:
     async def _write(self, stream: SocketStream) -> None:
         try:
             while not self._dialogue.said_bye:
-                if data := self._dialogue.outgoing(anyio.current_time()):
+                now = anyio.current_time()
+                if data := self._dialogue.outgoing(now):
                     await stream.send(data)
                 else:
-                    await self._work.wait()
+                    with anyio.CancelScope(deadline=self._dialogue.outbox.due(now)):
+                        await self._work.wait()
             await stream.send_eof()
         except _GONE:
             pass  # `_read` finds out why

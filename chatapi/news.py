@@ -89,7 +89,20 @@ class Gap:
     welcome: Welcome
 
 
-News: TypeAlias = Event | Welcome | Lost | Recovered | Gap
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The server cannot keep what is said for now, or can again: worth telling people; no program has to act on it.
+
+    The server has said so itself, or it has refused a message of one's own, and then kept it.
+    """
+
+    code: str
+    """``unavailable`` (what is sent waits) or ``available``."""
+    detail: str
+    """What happened, for a person."""
+
+
+News: TypeAlias = Event | Welcome | Lost | Recovered | Gap | Notice
 """Everything that ``async for event in room`` can yield."""
 
 

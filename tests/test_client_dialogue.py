@@ -6,63 +6,15 @@ import json
 from typing import Any
 
 import pytest
+from dialogues import again, dialogue, hear, line, live, message, outcome, said, texts, welcome
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatapi.dialogue import MAX_FRAME, Dialogue
+from chatapi.dialogue import MAX_FRAME
 from chatapi.errors import ChatError, Disconnected, NotDelivered, Refused, TextTooLong
 from chatapi.events import Joined, Left, Message, Renamed, Whisper
 from chatapi.news import Gap, News, ProtocolError, Recovered, SendRefused, Welcome
 from chatapi.outbox import RESEND_WITHIN, Request
-
-
-def line(kind: str, **fields: Any) -> bytes:
-    return json.dumps({"type": kind, **fields}).encode() + b"\n"
-
-
-def welcome(**fields: Any) -> bytes:
-    given: dict[str, Any] = {"name": "Mina", "room": "dev", "session": "key", "epoch": "e1", "seq": 0, "ts": 0}
-    given |= {"members": ["Mina"], "count": 1, "recovered": None, "limits": {"frame_bytes": 1000}}
-    return line("welcome", **given | fields)
-
-
-def message(seq: int, text: str = "hi", name: str = "Zoe", **fields: Any) -> bytes:
-    return line("message", seq=seq, ts=seq * 10, name=name, text=text, **fields)
-
-
-def dialogue(**arguments: Any) -> Dialogue:
-    return Dialogue("mina", "dev", prefix="p", **arguments)
-
-
-def live(**arguments: Any) -> Dialogue:
-    it = dialogue(**arguments)
-    it.handshake()
-    list(it.receive(welcome()))
-    return it
-
-
-def hear(it: Dialogue, *lines: bytes) -> list[News]:
-    return list(it.receive(b"".join(lines)))
-
-
-def said(it: Dialogue, now: float = 0) -> list[dict[str, Any]]:
-    return [json.loads(frame) for frame in it.outgoing(now).splitlines()]
-
-
-def texts(it: Dialogue, now: float = 0) -> list[str]:
-    return [frame.get("text", frame["type"]) for frame in said(it, now)]
-
-
-def again(it: Dialogue, **fields: Any) -> list[News]:
-    it.lost()
-    it.handshake()
-    return hear(it, welcome(**fields))
-
-
-def outcome(request: Request) -> Any:
-    assert request.done
-    return request.error or request.value
-
 
 # The handshake
 

@@ -474,6 +474,32 @@ def test_a_reserved_name_says_when_it_is_free() -> None:
         assert client.err == "examplechatclient: refused: it is reserved (name_taken); try again in 5 s\n"
 
 
+def test_what_cannot_be_kept_for_now_is_said_again_and_people_are_told() -> None:
+    with _listening() as (listener, argv), Program(*argv) as client:
+        client.type("deployed\n")
+        client.end_input()
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rwb", buffering=0) as server:
+            connection.settimeout(DEADLINE)
+            server.readline()
+            server.write(_line(_WELCOME))
+            said = json.loads(server.readline())
+            server.write(_line({"type": "notice", "code": "unavailable", "detail": "Redis is away"}))
+            server.write(_line({"type": "error", "code": "unavailable", "detail": "not kept", "id": said["id"]}))
+            client.says("unavailable: Redis is away\n")
+            assert not client.ended
+            server.write(_line({"type": "notice", "code": "available", "detail": "messages are kept again"}))
+            assert json.loads(server.readline()) == said
+            server.write(_line({"type": "ack", "id": said["id"], "seq": 1, "ts": 1}))
+            assert json.loads(server.readline()) == {"type": "bye"}
+        assert client.wait() == 0
+        assert client.out == b""
+        assert client.err.splitlines() == [
+            "examplechatclient: unavailable: Redis is away",
+            "examplechatclient: available: messages are kept again",
+        ]
+
+
 @contextmanager
 def _listening() -> Iterator[tuple[socket.socket, tuple[str | Path, ...]]]:
     """Something that is no server yet, and how to start a client of it."""
@@ -490,7 +516,11 @@ def _answer(listener: socket.socket, *frames: dict[str, object]) -> None:
         connection.settimeout(DEADLINE)
         with connection.makefile("rb") as lines:
             assert json.loads(lines.readline())["protocol"] == "json"
-        connection.sendall(b"".join(json.dumps(frame).encode() + b"\n" for frame in frames))
+        connection.sendall(b"".join(map(_line, frames)))
+
+
+def _line(frame: dict[str, object]) -> bytes:
+    return json.dumps(frame).encode() + b"\n"
 
 
 def test_a_flood_of_refused_lines_does_not_look_like_success(server: Server, room: str, zoe: Peer) -> None:

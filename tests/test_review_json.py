@@ -175,7 +175,7 @@ async def test_the_presence_hook_hears_of_bots_after_the_server_has_ended_too() 
 
 
 def test_of_two_joins_that_were_interrupted_the_last_one_decides() -> None:
-    outbox = Outbox("key", 10)
+    outbox = Outbox("key", 10, lambda tries: 0)
     there, back = outbox.ask("join", {"room": "B"}), outbox.ask("join", {"room": "A"})
     outbox.take(0)
     outbox.lost()

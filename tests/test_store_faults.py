@@ -631,10 +631,27 @@ def test_a_file_that_is_gone_while_the_server_runs(path: Path, how: str) -> None
         check_file(path, talk.taken)
 
 
-def test_a_line_that_was_not_kept_is_no_success(path: Path, disk: FaultyDisk) -> None:
+def test_a_line_that_cannot_be_kept_is_said_until_it_is(path: Path, disk: FaultyDisk) -> None:
     with serving(path, disk) as server:
         disk.fail()
         with Program(sys.executable, CLIENT, "-client", "ci", "-room", "dev", "-address", server.address) as client:
+            client.type("deployed\n")
+            client.end_input()
+            client.says("examplechatclient: unavailable: not kept: the server's file: ")
+            assert not client.ended
+            disk.heal()
+            assert client.wait() == 0
+            assert client.out == b""
+            client.says("examplechatclient: available: ")
+    assert [message.text for message in kept(path, "dev")] == ["deployed"]
+
+
+def test_a_line_that_was_not_kept_in_all_this_time_is_no_success(path: Path, disk: FaultyDisk) -> None:
+    impatient = "import sys; from chatapi import outbox; from chatapi.cli import client; outbox.RESEND_WITHIN = 0"
+    argv = (sys.executable, "-c", f"{impatient}; sys.exit(client.main())", "-client", "ci", "-room", "dev")
+    with serving(path, disk) as server:
+        disk.fail()
+        with Program(*argv, "-address", server.address) as client:
             client.type("deployed\n")
             client.end_input()
             assert client.wait() == 1

@@ -148,6 +148,8 @@ class _Talk:
         elif isinstance(news, chatapi.Gap):
             say(f"back; what was said in between is not known ({news.reason})")
             self._stand(news.welcome)
+        elif isinstance(news, chatapi.Notice):
+            say(f"{news.code}: {news.detail}")
         elif isinstance(news, Welcome):
             self._stand(news, "now" if news.room != self._room else "already")
         elif isinstance(news, Renamed) and news.name == self._name:

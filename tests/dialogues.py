@@ -1,0 +1,58 @@
+"""The client's side of the protocol without I/O, and what a server says to it, for the tests of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from chatapi.dialogue import Dialogue
+from chatapi.news import News
+from chatapi.outbox import Request
+
+
+def line(kind: str, **fields: Any) -> bytes:
+    return json.dumps({"type": kind, **fields}).encode() + b"\n"
+
+
+def welcome(**fields: Any) -> bytes:
+    given: dict[str, Any] = {"name": "Mina", "room": "dev", "session": "key", "epoch": "e1", "seq": 0, "ts": 0}
+    given |= {"members": ["Mina"], "count": 1, "recovered": None, "limits": {"frame_bytes": 1000}}
+    return line("welcome", **given | fields)
+
+
+def message(seq: int, text: str = "hi", name: str = "Zoe", **fields: Any) -> bytes:
+    return line("message", seq=seq, ts=seq * 10, name=name, text=text, **fields)
+
+
+def dialogue(**arguments: Any) -> Dialogue:
+    return Dialogue("mina", "dev", prefix="p", pause=lambda tries: 2.0**tries, **arguments)
+
+
+def live(**arguments: Any) -> Dialogue:
+    it = dialogue(**arguments)
+    it.handshake()
+    list(it.receive(welcome()))
+    return it
+
+
+def hear(it: Dialogue, *lines: bytes) -> list[News]:
+    return list(it.receive(b"".join(lines)))
+
+
+def said(it: Dialogue, now: float = 0) -> list[dict[str, Any]]:
+    return [json.loads(frame) for frame in it.outgoing(now).splitlines()]
+
+
+def texts(it: Dialogue, now: float = 0) -> list[str]:
+    return [frame.get("text", frame["type"]) for frame in said(it, now)]
+
+
+def again(it: Dialogue, **fields: Any) -> list[News]:
+    it.lost()
+    it.handshake()
+    return hear(it, welcome(**fields))
+
+
+def outcome(request: Request) -> Any:
+    assert request.done
+    return request.error or request.value
