@@ -1,36 +1,82 @@
-"""What must be fetched before somebody can come in: the room, what is missed of it, and what the session has said."""
+"""What must be had before somebody can come in: the room, what is missed of it, what the session has said, the name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from .broker import Outcome, Sent
+from .broker import Outcome, Sent, unavailable
 from .entries import AnyKept
 from .errors import Refused
-from .hub import Hub
+from .hub import LOADED, Hub
+from .names import name_key
+from .rooms import Room
 
 if TYPE_CHECKING:
     from .handshake import Resume
 
 
-def prepare(hub: Hub, room: str, then: Outcome, resume: Resume | None = None) -> None:
-    """Call `then`, at once or later, when a room can be entered, by one who resumes or not; or with why not.
+class Newcomer(NamedTuple):
+    """Who is about to come into a room."""
 
-    `room` is a checked name. A room that is loaded stays so for a while, also where nobody enters it. What else cannot
-    be fetched is done without: the member is told ``trimmed``, or its session is a new one.
+    name: str
+    session: str = ""
+    """The key that lets it come back; empty for who cannot."""
+    resume: Resume | None = None
+    """What it has seen, where it resumes."""
+
+
+def is_ready(hub: Hub, room: str, name: str) -> bool:
+    """Whether somebody who does not resume can come in at once, or is to be refused at once."""
+    place = hub.room(room)
+    return place is not None and (hub.broker.presence is None or place.roster.is_known(name))
+
+
+def prepare(hub: Hub, room: str, then: Outcome, who: Newcomer | None = None) -> None:
+    """Call `then`, at once or later, when a room can be entered, by `who` where somebody is; or with why not.
+
+    `room` is a checked name. A room that is loaded stays so for a while, also where nobody enters it; so does a name
+    that was claimed. What else cannot be fetched is done without: the member is told ``trimmed``, or its session is a
+    new one.
     """
-    _Arrival(hub, room, resume, then).go()
+    _Arrival(hub, room, who, then).go()
+
+
+def _claim(hub: Hub, room: Room, who: Newcomer, then: Outcome) -> None:
+    """Have the broker give a name to who is about to come into a room that several servers share."""
+    presence, key = hub.broker.presence, name_key(who.name)
+    assert presence is not None
+    hub.needed(room)
+
+    def claimed(reason: Refused | None) -> None:
+        here = hub.rooms.get(room.key) is room
+        if here and reason is None:
+            room.roster.grant(key, who.session)
+            hub.timers.set((room, key), hub.clock.monotonic() + LOADED, lambda now: give_back())
+        elif reason is None:
+            reason = unavailable(f"{room.name!r} was closed meanwhile; try again")
+        then(reason)
+        if here and not room.attended:
+            hub.emptied(room)
+
+    def give_back() -> None:
+        if room.roster.use_up(key):
+            presence.release(room.key, key, "bye", quiet=len(room) > hub.limits.announce)
+
+    presence.claim(room.key, who.name, who.session, len(room) > hub.limits.announce, claimed)
 
 
 class _Arrival:
     """Somebody on the way into a room."""
 
-    def __init__(self, hub: Hub, room: str, resume: Resume | None, then: Outcome) -> None:
-        self._hub, self._room, self._resume, self._then = hub, room, resume, then
+    def __init__(self, hub: Hub, room: str, who: Newcomer | None, then: Outcome) -> None:
+        self._hub, self._room, self._who, self._then = hub, room, who, then
+        resume = None if who is None else who.resume
+        self._resume = resume
         session = "" if resume is None else resume.session
         self._asked = not session or not hub.broker.keeps or hub.tickets.find(session) is not None
         self._read = resume is None
+        self._claimed = who is None or hub.broker.presence is None
 
     def go(self) -> None:
         """Fetch what is to be fetched next."""
@@ -40,7 +86,7 @@ class _Arrival:
             hub.load(self._room, self._loaded)
         elif resume is not None and not self._asked:
             self._asked = True
-            hub.broker.sent(resume.session, self._known)
+            hub.broker.sent(room.key, resume.session, self._known)
         elif resume is not None and not self._read:
             self._read = True
             room_left = room.log.max_bytes - room.log.held
@@ -49,6 +95,9 @@ class _Arrival:
                 hub.fetch(room, room.oldest, missing, room_left, self._recalled)
             else:
                 self.go()
+        elif self._who is not None and not (self._claimed or room.roster.is_known(self._who.name)):
+            self._claimed = True
+            _claim(hub, room, self._who, self._loaded)
         else:
             self._then(None)
 

@@ -94,13 +94,13 @@ class Bot:
         """Say something to one member alone. Raises `NotDelivered`, `TextTooLong` and `Disconnected`."""
         await anyio.lowlevel.checkpoint()
         self._check()
-        self._client.whisper(to, text)
+        await answer(lambda then: self._client.ask_whisper(to, text, then))
 
     async def rename(self, name: str) -> None:
         """Take another name. Raises `Refused` (``bad_name``, ``name_taken``) and `Disconnected`."""
         await anyio.lowlevel.checkpoint()
         self._check()
-        self._client.rename(name)
+        await answer(lambda then: self._client.ask_rename(name, None, then))
 
     def leave(self) -> None:
         """Leave the room; the iteration ends. No error where it has left already."""
@@ -168,6 +168,12 @@ class Bot:
         """What it said was not kept: `post` raises that, for `post_nowait` the log has to do."""
         if said.settled is None:
             _logger.warning("messages of %s were not kept: %s", said.name, reason.detail)
+
+    def known(self, said: Said) -> None:
+        """Never called: a bot has no ids."""
+
+    def notice(self, code: str, detail: str) -> None:
+        """The program's log has it."""
 
     def ended(self, reason: Disconnect, detail: str) -> None:
         """It was disconnected."""

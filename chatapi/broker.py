@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from .clock import Clock
-from .entries import AnyEntry, AnyKept, Deletion, Said
-from .errors import RefusalCode, Refused
+from .entries import AnyEntry, AnyKept, Deletion, NameChanged, Said
+from .errors import NotDelivered, RefusalCode, Refused
+from .events import Whisper
 from .limits import Limits
 
 
@@ -48,12 +49,19 @@ class Rooms(Protocol):
     limits: Limits
     """The numbers that bound the chat, such as how long ids are remembered."""
 
-    def deliver(self, room: str, entries: Sequence[AnyEntry]) -> None:
-        """Entries of a room in their final order, each with its place."""
+    def deliver(self, room: str, entries: Sequence[AnyEntry], ours: bool = True) -> None:
+        """Entries of a room in their final order, each with its place: `ours`, as submitted here, or from elsewhere.
+
+        Those from elsewhere have the hash of their session.
+        """
         ...
 
     def refuse(self, room: str, entries: Sequence[AnyKept], reason: Refused) -> None:
         """These entries were not taken and never will be: their authors are told."""
+        ...
+
+    def known(self, room: str, said: Said, seq: int, ts: int) -> None:
+        """This message was said before, under the same session and id: it has that place, and gets no other."""
         ...
 
     def wake(self) -> None:
@@ -69,10 +77,83 @@ class Rooms(Protocol):
         ...
 
 
+class SharedRooms(Rooms, Protocol):
+    """What a broker speaks to whose rooms are shared by several chats, each of which is a *node*."""
+
+    def elsewhere(self, room: str, key: str, name: str) -> None:
+        """Whoever has the name of this key is on another node; nobody there has it any more where `name` is empty."""
+        ...
+
+    def renamed(self, room: str, key: str, name: str) -> None:
+        """The member with this key, here or elsewhere, is called `name` from here on."""
+        ...
+
+    def lost(self, room: str, key: str, code: str) -> None:
+        """The name of a member here is another's now; `code` is that of `DISCONNECTS` which says how."""
+        ...
+
+    def whispered(self, room: str, key: str, whisper: Whisper) -> str:
+        """A whisper for a member here; returns why it could not be handed over, or nothing."""
+        ...
+
+    def cut(self, room: str) -> None:
+        """Something is missing here that cannot be had: the members here cannot go on, and the room is closed."""
+        ...
+
+    def away(self, rooms: Sequence[str], detail: str) -> None:
+        """What keeps these rooms does not answer, and `detail` says so to a person; empty, it answers again."""
+        ...
+
+
 Outcome: TypeAlias = Callable[[Refused | None], None]
 Opened: TypeAlias = Callable[[Past | Refused], None]
 Read: TypeAlias = Callable[[Sequence[AnyKept] | Refused], None]
 Recalled: TypeAlias = Callable[[Mapping[str, Sent] | Refused], None]
+
+
+Whispered: TypeAlias = Callable[[NotDelivered | None], None]
+
+
+class RoomCount(NamedTuple):
+    """A room that somebody is in."""
+
+    key: str
+    name: str
+    members: int
+
+
+Counted: TypeAlias = Callable[[Sequence[RoomCount] | Refused], None]
+
+
+class Presence(Protocol):
+    """What a broker has besides where its rooms are shared: names that are unique, and rosters that are true, on all
+    nodes. Joins, leaves and renames are told through `SharedRooms`, and come back as entries to be delivered.
+
+    As with `Broker`, nothing here waits.
+    """
+
+    def claim(self, room: str, name: str, session: str, quiet: bool, then: Outcome) -> None:
+        """Somebody is about to come into an open room: give them the name, if it is free or the session's own.
+
+        `session` is empty for who cannot come back; `quiet` says that others are not told of it.
+        """
+        ...
+
+    def release(self, room: str, key: str, reason: str, quiet: bool) -> None:
+        """Who had this name here has left."""
+        ...
+
+    def rename(self, room: str, key: str, entry: NameChanged, session: str, then: Outcome) -> None:
+        """Give a member here another name; `entry` says which, and is delivered where that took place."""
+        ...
+
+    def whisper(self, room: str, key: str, whisper: Whisper, about: str, then: Whispered) -> None:
+        """Hand a whisper to a member elsewhere; what has the same `about`, if any, is handed over once."""
+        ...
+
+    def rooms(self, then: Counted) -> None:
+        """Every room that somebody is in, on any node, in no order."""
+        ...
 
 
 class Broker(Protocol):
@@ -85,7 +166,12 @@ class Broker(Protocol):
     keeps: bool
     """Whether it keeps what a room's own log forgets, so that `read` and `sent` find something."""
 
-    def attach(self, rooms: Rooms) -> None:
+    @property
+    def presence(self) -> Presence | None:
+        """Who is there, where rooms are shared with other nodes; None where this chat has them to itself."""
+        ...
+
+    def attach(self, rooms: SharedRooms) -> None:
         """Learn whom to speak to; called once, before anything else."""
         ...
 
@@ -126,8 +212,11 @@ class Broker(Protocol):
         """
         ...
 
-    def sent(self, session: str, then: Recalled) -> None:
-        """What a session has said under which ids, within `Limits.remember` seconds."""
+    def sent(self, room: str, session: str, then: Recalled) -> None:
+        """What a session has said under which ids, within `Limits.remember` seconds: in this open room, at least.
+
+        An empty id stands for the session itself, where it is remembered though it has said nothing.
+        """
         ...
 
     def close(self, room: str) -> None:
@@ -162,6 +251,7 @@ class InProcessBroker:
     """The order of one process, kept in memory: what is submitted is delivered before `submit` returns."""
 
     keeps = False
+    presence = None
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -196,7 +286,7 @@ class InProcessBroker:
         """There is nothing but what the room holds itself."""
         then(())
 
-    def sent(self, session: str, then: Recalled) -> None:
+    def sent(self, room: str, session: str, then: Recalled) -> None:
         """Sessions live as long as the process."""
         then({})
 
@@ -205,6 +295,6 @@ class InProcessBroker:
         del self._logs[room]
 
 
-def unavailable(detail: str) -> Refused:
-    """The reason where a broker cannot take or give anything now."""
-    return Refused(RefusalCode.UNAVAILABLE, detail)
+def unavailable(detail: str, *, sure: bool = True) -> Refused:
+    """The reason where a broker cannot take or give anything now, or (not `sure`) does not say whether it has."""
+    return Refused(RefusalCode.UNAVAILABLE, detail, sure=sure)

@@ -14,7 +14,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from .addresses import DEFAULT_ADDRESS, Address, bind, parse_address
-from .arrivals import prepare
+from .arrivals import Newcomer, prepare
 from .bots import Bot, taken
 from .broker import Broker, InProcessBroker
 from .callbacks import answer
@@ -147,7 +147,7 @@ class ChatAPI:
         if self._poller is None:
             hub.timers.run(hub.clock.monotonic())  # nobody else does, where nothing is served
         shown, place = check_name(name), check_room(room)
-        await self._opened(place)
+        await answer(lambda then: prepare(hub, place, then, Newcomer(shown)))
         bot = Bot(lambda bot: hub.enter(shown, place, bot, TEXT, echo, "", history), hub)
         assert bot.room is not None
         bot.room.listen(bot.client, reads)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
+from .broker import Outcome, Whispered
 from .entries import AnyEntry, KeptEntry, NameChanged, Said
 from .errors import DISCONNECTS, Disconnect, Disconnected, NotDelivered, Refused, TextTooLong
 from .events import Whisper
@@ -43,8 +44,16 @@ class Outlet(Protocol):
         """The client has left its room, not of its own will."""
         ...
 
+    def notice(self, code: str, detail: str) -> None:
+        """Something about the server that members should know: whether it is ``unavailable`` or ``available`` now."""
+        ...
+
     def refused(self, said: Said, reason: Refused) -> None:
         """What the client said was not taken after all."""
+        ...
+
+    def known(self, said: Said) -> None:
+        """What the client said was said before, in the same session and under the same id; it has that place."""
         ...
 
     def replaced(self) -> None:
@@ -173,28 +182,59 @@ class Client:
     def whisper(self, to: str, text: str) -> None:
         """Say something to one member of the room alone, behind everything that was delivered to it before.
 
-        Raises `NotDelivered` where nobody has that name or its lane is full, `TextTooLong` and `Disconnected`.
+        Raises `NotDelivered` where nobody has that name or its lane is full, `TextTooLong` and `Disconnected`. A member
+        of another server that shares the room is only tried: `ask_whisper` tells what came of it.
+        """
+        _at_once(lambda then: self.ask_whisper(to, text, then))
+
+    def ask_whisper(self, to: str, text: str, then: Whispered, about: str = "") -> None:
+        """`whisper`, then call back with why it was not delivered, or None; at once, but for members of other servers.
+
+        What has the same `about`, unless that is empty, is handed over there only once. Raises `TextTooLong` and
+        `Disconnected`.
         """
         room = self._there()
-        target = room.member(to)
-        if target is None:
-            raise NotDelivered(f"nobody here is called {to[:40]!r}; nothing was sent")
-        said = self.prepare(text)[:-1].decode()
-        if not said:
-            return
-        if target.away:
-            raise NotDelivered(f"{target.name} is away; nothing was sent")
-        if target.lane_full:
-            raise NotDelivered(f"{target.name} does not read what it is sent; nothing was sent")
-        target.push(Whisper(room.micros(), self.name, said))
+        text = self.prepare(text)[:-1].decode()
+        whisper = Whisper(room.micros(), self.name, text)
+        presence = room.presence
+        if (target := room.member(to)) is not None:
+            why = target.hear(whisper) if text else ""
+            then(NotDelivered(why) if why else None)
+        elif presence is not None and room.roster.is_elsewhere(to):
+            presence.whisper(room.key, name_key(to), whisper, about, then)
+        else:
+            then(NotDelivered(f"nobody here is called {to[:40]!r}; nothing was sent"))
+
+    def hear(self, whisper: Whisper) -> str:
+        """Take a whisper into the lane, or return why it cannot be."""
+        if self.away:
+            return f"{self.name} is away; nothing was sent"
+        if self.lane_full:
+            return f"{self.name} does not read what it is sent; nothing was sent"
+        self.push(whisper)
+        return ""
 
     def rename(self, name: str, ref: str | int | None = None) -> None:
         """Take another name; everybody is told, and what it says from now on is said under it.
 
         `ref` comes back with the word that it took place. Raises `Refused` (``bad_name``, ``name_taken``) and
-        `Disconnected`.
+        `Disconnected`. Where several servers share the room it takes place a moment later, if it does: `ask_rename`
+        tells.
         """
-        renamed = self._there().rename(self, check_name(name), ref)
+        _at_once(lambda then: self.ask_rename(name, ref, then))
+
+    def ask_rename(self, name: str, ref: str | int | None, then: Outcome) -> None:
+        """`rename`, then call back with why it was refused, or None. Raises `Disconnected`."""
+        room = self._there()
+        try:
+            name = check_name(name)
+        except Refused as refused:
+            then(refused)
+        else:
+            room.rename(self, name, ref, then)
+
+    def awaits(self, renamed: NameChanged) -> None:
+        """It has another name, and the word of that is on its way."""
         self._latest = renamed if renamed.pending else None
 
     def disconnect(self, code: str, detail: str = "") -> None:
@@ -359,3 +399,11 @@ class Client:
         if self.room is not None:
             self.room.stalled(self)  # a pass would not stop at the item's place: it reads for itself
         self.outlet.wake()
+
+
+def _at_once(ask: Callable[[Callable[[Exception | None], None]], None]) -> None:
+    """Ask for something that calls back; raises what it calls back with at once, if it does."""
+    answers: list[Exception | None] = []
+    ask(answers.append)
+    if answers and answers[0] is not None:
+        raise answers[0]

@@ -99,12 +99,14 @@ class ChatError(Exception):
 class Refused(ChatError):
     """A handshake, join or rename was turned down; `code` says why, `detail` says it to a person.
 
-    `after` is in how many seconds it may work, where that is known.
+    `after` is in how many seconds it may work, where that is known. Where `sure` is False, it may have been taken all
+    the same: what was to say so did not answer.
     """
 
-    def __init__(self, code: RefusalCode, detail: str, after: float | None = None) -> None:
+    def __init__(self, code: RefusalCode, detail: str, after: float | None = None, *, sure: bool = True) -> None:
         super().__init__(f"{code}: {detail}")
         self.after: float | None = after
+        self.sure: bool = sure
         self.code = code
         self.detail = detail
 

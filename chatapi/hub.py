@@ -14,10 +14,11 @@ from functools import partial
 from itertools import count
 from typing import Final, Protocol, TypeAlias
 
-from .broker import Broker, Outcome, Past, Read, unavailable
+from .broker import Broker, Counted, Outcome, Past, Read, RoomCount, unavailable
 from .clients import Client, Outlet
 from .clock import Clock
-from .entries import AnyEntry, AnyKept, Said
+from .deliveries import Deliveries
+from .entries import AnyKept, Said
 from .errors import RefusalCode, Refused
 from .events import Joined, Left, Renamed
 from .fanout import fan_out
@@ -33,8 +34,8 @@ from .timers import Timers
 
 _logger = logging.getLogger("chatapi")
 
-_LOADED: Final = 1.0
-"""Seconds that a room which was loaded stays, though nobody has entered it yet."""
+LOADED: Final = 1.0
+"""Seconds that a room which was loaded stays, or a name that was claimed, though nobody has entered it yet."""
 CROWD = 256
 """Entries that may wait for the fan-out while more is read: each may be as large as one read."""
 
@@ -119,7 +120,7 @@ class Hub:
         self._crowd = 0  # entries that came since the last fan-out
         self._runnable: dict[Runnable, None] = {}
         self._evicted: dict[str, float] = {}  # names and addresses, with the time until which they are not waited for
-        broker.attach(self)
+        broker.attach(Deliveries(self))
 
     # Coming, going, moving
 
@@ -151,8 +152,8 @@ class Hub:
         for then in self._opening.pop(key):
             then(reason)
         opened = self.rooms.get(key)
-        if opened is not None and not len(opened) and opened not in self._empty:
-            self._let_be(opened, max(self.limits.keep if opened.seq else 0, _LOADED))
+        if opened is not None and not opened.attended and opened not in self._empty:
+            self._let_be(opened, max(self._keep(opened), LOADED))
 
     def enter(
         self,
@@ -186,7 +187,8 @@ class Hub:
         `welcome` makes what it is shown first, from whether what it missed follows (None where it asked for nothing)
         and the reason where it cannot. Raises `Refused` as `enter` does.
         """
-        resume = handshake.resume
+        resume, place = handshake.resume, self.room(handshake.room)
+        session = "" if place is None else place.roster.session(handshake.name)
         ticket = self.tickets.find(resume.session) if resume is not None else None
         client = self._come_back(ticket, handshake, outlet, echo, address) if ticket is not None else None
         if client is None:
@@ -194,9 +196,11 @@ class Hub:
             client = self.enter(handshake.name, handshake.room, outlet, JSON, echo, address, id=ident)
         if ticket is None and resume is not None:
             ticket = self.tickets.revive(resume.session, client)
-        ticket = self.tickets.issue(client, ticket)
+        ticket = self.tickets.issue(client, ticket, session)
         room = client.room
         assert room is not None
+        if session and resume is not None:
+            room.own(client, session)
         position = None if resume is None else room.recover(resume.epoch, resume.seq, resume.ts)
         if isinstance(position, int):
             ticket.claim(room)
@@ -299,7 +303,7 @@ class Hub:
         if len(self.rooms) >= self.limits.rooms:
             if not self._empty:
                 raise Refused(RefusalCode.SERVER_FULL, f"no room can be added; rooms allowed: {self.limits.rooms:,}")
-            self._close(next(iter(self._empty)))
+            self.close(next(iter(self._empty)))
 
     # What rooms tell (the Keeper that they expect)
 
@@ -326,19 +330,26 @@ class Hub:
 
     def emptied(self, room: Room) -> None:
         """Nobody is in a room: it is freed once its history is past its keep time."""
-        if room.settled and room is not self._awaited:
-            self._let_be(room, self.limits.keep if room.seq else 0)
+        if room.settled and room is not self._awaited and self.rooms.get(room.key) is room:
+            self._let_be(room, self._keep(room))
+
+    def _keep(self, room: Room) -> float:
+        """For how long a room stays open that nobody is in; where others share it, no longer than it is needed here."""
+        if self.broker.presence is not None:
+            return LOADED
+        return self.limits.keep if room.seq else 0
 
     def _let_be(self, room: Room, seconds: float) -> None:
         """Nobody is in a room: close it, now or so many seconds later."""
         if not seconds:
-            self._close(room)
+            self.close(room)
             return
         self._empty[room] = None
-        self.timers.set(room, self.clock.monotonic() + seconds, lambda now: self._close(room))
+        self.timers.set(room, self.clock.monotonic() + seconds, lambda now: self.close(room))
         self.wake()  # it may be the only deadline there is
 
-    def _close(self, room: Room) -> None:
+    def close(self, room: Room) -> None:
+        """A room ends here."""
         self._empty.pop(room, None)
         self._news.pop(room, None)
         self.timers.clear(room)
@@ -351,7 +362,7 @@ class Hub:
         self._log_bytes += by
         while self._log_bytes > self.limits.total_log_bytes:
             if self._empty:
-                self._close(next(iter(self._empty)))
+                self.close(next(iter(self._empty)))
                 continue
             largest = max(self.rooms.values(), key=lambda room: room.log.held)
             held = largest.log.held
@@ -387,22 +398,14 @@ class Hub:
         elif said.settled is None and not said.session:  # who has a session asks again when it comes back
             _logger.warning("messages of %s in %s were not kept: %s", said.name, room.name, reason.detail)
 
-    # What the broker tells (the Rooms that it expects)
-
-    def deliver(self, room: str, entries: Sequence[AnyEntry]) -> None:
-        """Entries of a room in their final order."""
-        self.rooms[room].deliver(entries)
-
-    def refuse(self, room: str, entries: Sequence[AnyKept], reason: Refused) -> None:
-        """Entries that were not taken."""
-        self.rooms[room].refuse(entries, reason)
-
-    def trimmed(self, room: str, first: int) -> None:
-        """What comes before `first` is not kept any more."""
-        if (found := self.rooms.get(room)) is not None:
-            found.first = max(found.first, first)
-
     # Work
+
+    def count_rooms(self, then: Counted) -> None:
+        """Call `then`, at once or later, with every room that somebody is in."""
+        if self.broker.presence is not None:
+            self.broker.presence.rooms(then)
+        else:
+            then([RoomCount(room.key, room.name, len(room)) for room in self.rooms.values() if room.attended])
 
     def unattended(self) -> None:
         """Nobody runs it any more."""

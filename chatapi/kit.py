@@ -14,16 +14,18 @@ from typing import Any, TypeVar
 import anyio
 import anyio.abc
 
-from .broker import Broker, InProcessBroker, Opened, Read, Recalled, Rooms
+from .broker import Broker, Counted, InProcessBroker, Opened, Outcome, Presence, Read, Recalled, SharedRooms, Whispered
 from .doors.connection import Connection
 from .doors.door import Door
 from .doors.telnet import TelnetDoor
 from .doors.text import TextDoor
-from .entries import AnyEntry, AnyKept, Deletion, Said
+from .entries import AnyEntry, AnyKept, Deletion, Departed, NameChanged, Said
 from .errors import Refused
+from .events import Whisper
 from .hooks import Hooks
 from .hub import Hub
 from .limits import TICK, Limits
+from .names import name_key
 from .wires import Pollable
 
 _T = TypeVar("_T")
@@ -277,41 +279,53 @@ class _Watched:
 
     def __init__(self, broker: Broker, answered: Callable[[], None]) -> None:
         self._broker, self._answered = broker, answered
-        self._rooms: Rooms | None = None
+        self._rooms: SharedRooms | None = None
         self.limits: Limits
         self.keeps: bool = broker.keeps
+        self.presence = None if broker.presence is None else _WatchedPresence(broker.presence, self)
         self.run = broker.run
         self.close = broker.close
         self.collect = broker.collect
         self.on_its_way = 0
 
-    def attach(self, rooms: Rooms) -> None:
+    def attach(self, rooms: SharedRooms) -> None:
         self._rooms, self.limits = rooms, rooms.limits
+        self.elsewhere, self.renamed, self.lost = rooms.elsewhere, rooms.renamed, rooms.lost
+        self.whispered, self.cut, self.away = rooms.whispered, rooms.cut, rooms.away
         self._broker.attach(self)
 
     def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
-        self._broker.open(room, name, epoch, messages, max_bytes, self._asked(then))
+        self._broker.open(room, name, epoch, messages, max_bytes, self.asked(then))
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
         self.on_its_way += len(entries)
         self._broker.submit(room, entries)
 
     def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
-        self._broker.read(room, before, messages, max_bytes, self._asked(then))
+        self._broker.read(room, before, messages, max_bytes, self.asked(then))
 
-    def sent(self, session: str, then: Recalled) -> None:
-        self._broker.sent(session, self._asked(then))
+    def sent(self, room: str, session: str, then: Recalled) -> None:
+        self._broker.sent(room, session, self.asked(then))
 
-    def deliver(self, room: str, entries: Sequence[AnyEntry]) -> None:
+    def deliver(self, room: str, entries: Sequence[AnyEntry], ours: bool = True) -> None:
         assert self._rooms is not None
-        self.on_its_way -= len(entries)
-        self._rooms.deliver(room, entries)
+        if ours:
+            self.on_its_way -= len(entries)
+        elif self.presence is not None:
+            self.presence.told(room, entries)
+        self._rooms.deliver(room, entries, ours)
         self._answered()
 
     def refuse(self, room: str, entries: Sequence[AnyKept], reason: Refused) -> None:
         assert self._rooms is not None
         self.on_its_way -= len(entries)
         self._rooms.refuse(room, entries, reason)
+        self._answered()
+
+    def known(self, room: str, said: Said, seq: int, ts: int) -> None:
+        assert self._rooms is not None
+        self.on_its_way -= 1
+        self._rooms.known(room, said, seq, ts)
         self._answered()
 
     def wake(self) -> None:
@@ -326,7 +340,7 @@ class _Watched:
         assert self._rooms is not None
         self._rooms.trimmed(room, first)
 
-    def _asked(self, then: Callable[[_T], None]) -> Callable[[_T], None]:
+    def asked(self, then: Callable[[_T], None]) -> Callable[[_T], None]:
         self.on_its_way += 1
 
         def answer(given: _T) -> None:
@@ -335,6 +349,38 @@ class _Watched:
             self._answered()
 
         return answer
+
+
+class _WatchedPresence:
+    """The same for who is there; somebody who leaves is on its way until that is told, unless nobody is to be told."""
+
+    def __init__(self, presence: Presence, watched: _Watched) -> None:
+        self._presence, self._watched = presence, watched
+        self._leaving: set[tuple[str, str]] = set()
+
+    def claim(self, room: str, name: str, session: str, quiet: bool, then: Outcome) -> None:
+        self._presence.claim(room, name, session, quiet, self._watched.asked(then))
+
+    def release(self, room: str, key: str, reason: str, quiet: bool) -> None:
+        if not quiet:
+            self._watched.on_its_way += 1
+            self._leaving.add((room, key))
+        self._presence.release(room, key, reason, quiet)
+
+    def rename(self, room: str, key: str, entry: NameChanged, session: str, then: Outcome) -> None:
+        self._presence.rename(room, key, entry, session, self._watched.asked(then))
+
+    def whisper(self, room: str, key: str, whisper: Whisper, about: str, then: Whispered) -> None:
+        self._presence.whisper(room, key, whisper, about, self._watched.asked(then))
+
+    def rooms(self, then: Counted) -> None:
+        self._presence.rooms(self._watched.asked(then))
+
+    def told(self, room: str, entries: Sequence[AnyEntry]) -> None:
+        for entry in entries:
+            if isinstance(entry, Departed) and (room, name_key(entry.name)) in self._leaving:
+                self._leaving.remove((room, name_key(entry.name)))
+                self._watched.on_its_way -= 1
 
 
 class ChatKit:

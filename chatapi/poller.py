@@ -18,7 +18,7 @@ import anyio.lowlevel
 
 from .hub import Hub
 from .limits import TICK
-from .readiness import readiness
+from .readiness import Readiness, readiness
 from .wires import Pollable
 
 _TURN: Final = 0.001
@@ -44,6 +44,7 @@ class Poller:
         """Listeners: tried between slices too, because the system's queue of connections is short (4,096 on Linux) and
         who finds it full waits for a second."""
         self._asleep = False
+        self._ready: Readiness | None = None
         self._first_newcomer = 0
         self._deadlines = anyio.Event()  # set while there are deadlines to look at
         self._until: list[tuple[Callable[[], bool], anyio.Event]] = []
@@ -53,6 +54,8 @@ class Poller:
         """Begin a round, if none is under way."""
         if self._asleep:
             self._asleep = False
+            if self._ready is not None and self._ready.poke():
+                return
             with contextlib.suppress(OSError):
                 self._button.send(b"\0")
 
@@ -64,7 +67,7 @@ class Poller:
     async def run(self) -> None:
         """Run rounds until cancelled."""
         monotonic = self._hub.clock.monotonic
-        ready = readiness(self.selector, self.ring, threaded=self._threaded)
+        self._ready = ready = readiness(self.selector, self.ring, threaded=self._threaded)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._tick)
@@ -81,6 +84,7 @@ class Poller:
                     else:
                         await anyio.lowlevel.checkpoint()
         finally:
+            self._ready = None
             ready.close()
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -77,6 +77,7 @@ class Proxy:
             except OSError:
                 return
             async with server:
+                sockets = [stream.extra(anyio.abc.SocketAttribute.raw_socket) for stream in (client, server)]
                 with anyio.CancelScope() as scope:
                     self._open.add(scope)
                     try:
@@ -86,9 +87,9 @@ class Proxy:
                     finally:
                         self._open.discard(scope)
                 if scope.cancel_called and plan.reset:
-                    for stream in (client, server):
-                        raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    for raw in sockets:
+                        with suppress(OSError):  # closed already, where it broke by itself
+                            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def _pass_on(
         self,

@@ -21,6 +21,10 @@ class Readiness(Protocol):
         """Wait until it has; cancelling that leaves nothing behind."""
         ...
 
+    def poke(self) -> bool:
+        """End the waiting, from the event loop's own thread; False where only the selector itself can do that."""
+        ...
+
     def close(self) -> None:
         """Watch no more."""
         ...
@@ -48,6 +52,9 @@ class _WaitReadable:
     async def wait(self) -> None:
         await anyio.wait_readable(self._descriptor)
 
+    def poke(self) -> bool:
+        return False
+
     def close(self) -> None:
         pass
 
@@ -72,6 +79,10 @@ class _StandingReader:
         self._waiter = self._loop.create_future()
         await self._waiter
 
+    def poke(self) -> bool:
+        self._ready()
+        return True
+
     def close(self) -> None:
         self._loop.remove_reader(self._descriptor)
 
@@ -89,6 +100,9 @@ class _InThread:
         except BaseException:
             self._interrupt()  # the thread must not stay behind
             raise
+
+    def poke(self) -> bool:
+        return False
 
     def close(self) -> None:
         pass

@@ -36,6 +36,10 @@ class Style(Protocol):
         """What somebody said to this member alone."""
         ...
 
+    def notice(self, code: str, detail: str) -> bytes:
+        """How the server is."""
+        ...
+
     def disconnect(self, reason: Disconnect, detail: str) -> bytes:
         """The last words."""
         ...
@@ -86,6 +90,10 @@ class TextStyle(NamedTuple):
     def whisper(self, whisper: Whisper) -> bytes:
         """A line that nobody else can have sent, for each line of the text."""
         return b"".join(self.line(f"{whisper.name} whispers: {line}") for line in whisper.text.split("\n"))
+
+    def notice(self, code: str, detail: str) -> bytes:
+        """The code and the detail."""
+        return self.line(f"{code}: {detail}")
 
     def disconnect(self, reason: Disconnect, detail: str) -> bytes:
         """The code and the detail; a goodbye is just that."""
@@ -145,6 +153,10 @@ class JsonStyle:
     def whisper(self, whisper: Whisper) -> bytes:
         """A `whisper`."""
         return frame("whisper", ts=whisper.ts, name=whisper.name, text=whisper.text)
+
+    def notice(self, code: str, detail: str) -> bytes:
+        """A `notice`."""
+        return frame("notice", code=code, detail=detail)
 
     def disconnect(self, reason: Disconnect, detail: str) -> bytes:
         """A `bye`."""

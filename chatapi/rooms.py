@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import nsmallest
 from typing import Protocol
 
-from .broker import Broker, Past
+from .broker import Broker, Outcome, Past, Presence, unavailable
 from .clients import Client
 from .clock import Clock
 from .entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
@@ -16,6 +15,8 @@ from .limits import ROUND_SHARE, TICK, Limits
 from .log import Log, Page, newest_of
 from .names import name_key
 from .pressure import Pressure, Sender
+from .roster import Roster
+from .sessions import hashed
 from .timers import Timers
 
 
@@ -85,7 +86,9 @@ class Room:
         "listeners",
         "log",
         "name",
+        "roster",
         "seq",
+        "trouble",
         "ts",
     )
 
@@ -105,7 +108,11 @@ class Room:
         for entry in past.tail:
             self.log.append(entry)
         self._keeper = keeper
-        self._members: dict[str, Client] = {}
+        self.trouble: str = ""
+        """Why nothing that is said is kept now; empty where it is."""
+        self.roster: Roster = Roster()
+        """Who is in it."""
+        self._members = self.roster.here
         self._pressure = Pressure()
         self._in_hand = 0  # bytes submitted and not yet delivered
         self._served_bytes, self._served_entries = self.log.written, self.log.head  # before the last fan-out
@@ -122,20 +129,29 @@ class Room:
         return f"<Room {self.name!r}, {len(self)} members>"
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.roster)
 
     @property
     def members(self) -> list[Client]:
-        """Who is in the room now, sorted by name."""
+        """Who is in the room now, sorted by name; where several servers share the room, through this one."""
         return [self._members[key] for key in sorted(self._members)]
 
+    @property
+    def presence(self) -> Presence | None:
+        """Who is there, where several servers share the room."""
+        return self._keeper.broker.presence
+
+    @property
+    def attended(self) -> bool:
+        """Whether anybody is in the room through this server."""
+        return bool(self._members)
+
     def first_members(self, most: int, after: str = "") -> list[str]:
-        """The first so many names, sorted, behind `after`."""
-        behind = name_key(after)
-        return [self._members[key].name for key in nsmallest(most, (key for key in self._members if key > behind))]
+        """The first so many names, sorted, behind `after`: of all who are in the room."""
+        return self.roster.first(most, after)
 
     def member(self, name: str) -> Client | None:
-        """Who has this name, in whichever spelling."""
+        """Who has this name, in whichever spelling; through this server, where several share the room."""
         return self._members.get(name_key(name))
 
     def history(self, messages: int) -> list[Message]:
@@ -196,10 +212,15 @@ class Room:
     # Who is in it
 
     def check_free(self, key: str) -> None:
-        """Raise `Refused` (``name_taken``, ``room_full``) unless one more member, of this name, can come in."""
+        """Raise `Refused` (``name_taken``, ``room_full``) unless one more member, of this name, can come in.
+
+        Where several servers share the room, the broker must have given it the name (else ``unavailable``).
+        """
         if (holder := self._members.get(key)) is not None:
             raise self._taken_by(holder)
-        if len(self._members) >= self.limits.room_members:
+        if self.presence is not None and not self.roster.is_granted(key):
+            raise unavailable("the name could not be claimed; try again")
+        if len(self) >= self.limits.room_members:
             raise Refused(
                 RefusalCode.ROOM_FULL, f"{self.name!r} is full; members allowed: {self.limits.room_members:,}"
             )
@@ -211,44 +232,75 @@ class Room:
     def join(self, client: Client) -> None:
         """Let a client in; raises `Refused` as `check_free` does."""
         self.check_free(client.key)
-        self._members[client.key] = client
+        self.roster.add(client)
         client.enter(self)
         self.behind[client.id] = client
         self._keeper.told(self, Joined(self.seq, client.name))
-        self._announce(Arrived(client.id, client.name), len(self))
+        if self.presence is None:
+            self._announce(Arrived(client.id, client.name), len(self))
 
     def leave(self, client: Client, reason: str) -> None:
         """Let a member go: its name is free at once, and others are told in the order of the log."""
         before = len(self)
+        self._remove(client)
+        self._keeper.told(self, Left(self.seq, client.name, reason))
+        if self.presence is not None:
+            self.presence.release(self.key, client.key, reason, quiet=before > self.limits.announce)
+        elif before > 1:
+            self._announce(Departed(client.id, client.name, reason), before)
+        if not self._members:
+            self._keeper.emptied(self)
+
+    def lose(self, client: Client) -> None:
+        """Let a member go whose name the broker has given to another: nobody is told that it left."""
+        self._remove(client)
+        if not self._members:
+            self._keeper.emptied(self)
+
+    def _remove(self, client: Client) -> None:
         del self._members[client.key]
         for place in (self.current, self.behind, self.listeners):
             place.pop(client.id, None)
         self._relieve(client)
         client.part()
-        self._keeper.told(self, Left(self.seq, client.name, reason))
-        if before > 1:
-            self._announce(Departed(client.id, client.name, reason), before)
-        if not self._members:
-            self._keeper.emptied(self)
 
-    def rename(self, client: Client, name: str, ref: str | int | None = None) -> NameChanged:
-        """Give a member another name; raises `Refused` (``name_taken``)."""
+    def rename(self, client: Client, name: str, ref: str | int | None, then: Outcome) -> None:
+        """Give a member another name, then call back; at once, but where several servers share the room.
+
+        Where that is refused it is told ``name_taken``, or ``unavailable``.
+        """
         key = name_key(name)
         if (holder := self._members.get(key)) is not None and holder is not client:
-            raise self._taken_by(holder)
-        old, client.name = client.name, name
-        del self._members[client.key]
-        client.key = key
-        self._members[key] = client
-        self._keeper.told(self, Renamed(self.seq, old, name))
-        renamed = NameChanged(client.id, old, name, quiet=len(self) > self.limits.announce, ref=ref)
+            then(self._taken_by(holder))
+            return
+        renamed = NameChanged(client.id, client.name, name, quiet=len(self) > self.limits.announce, ref=ref)
+        if self.presence is not None:
+            session = "" if client.ticket is None else client.ticket.key
+            self.presence.rename(self.key, client.key, renamed, session, then)
+            return
+        self._call(client, name)
+        client.awaits(renamed)
         self.submit(renamed)
-        return renamed
+        then(None)
+
+    def _call(self, client: Client, name: str) -> None:
+        """A member has another name from here on."""
+        old = client.name
+        self.roster.call(client, name)
+        self._keeper.told(self, Renamed(self.seq, old, name))
 
     def _announce(self, entry: AnyEntry, members: int) -> None:
         """Tell of a coming or going, unless the room has more members than that, or the server is shutting down."""
         if members <= self.limits.announce and not self._keeper.draining:
             self.submit(entry)
+
+    def renamed(self, key: str, name: str) -> None:
+        """The broker has given another name to somebody, here or elsewhere."""
+        if (client := self._members.get(key)) is not None:
+            self._call(client, name)
+        elif self.roster.is_elsewhere(key):
+            self.roster.elsewhere(key, "")
+            self.roster.elsewhere(name_key(name), name)
 
     # What is said in it
 
@@ -259,13 +311,14 @@ class Room:
         self._in_hand += entry.weight
         self._keeper.broker.submit(self.key, (entry,))
 
-    def deliver(self, entries: Sequence[AnyEntry]) -> None:
-        """Entries in their final order: they are part of the log from here on."""
+    def deliver(self, entries: Sequence[AnyEntry], ours: bool = True) -> None:
+        """Entries in their final order: they are part of the log from here on. `ours` were submitted."""
         log = self.log
         held = log.held
         for entry in entries:
             log.append(entry)
-            self._in_hand -= entry.weight
+            if ours:
+                self._in_hand -= entry.weight
             if isinstance(entry, KeptEntry):
                 self.seq, self.ts = entry.seq + entry.count - 1, entry.ts + entry.count - 1
                 if isinstance(entry, Deletion):
@@ -292,6 +345,21 @@ class Room:
             if isinstance(entry, Said):
                 author = self.current.get(entry.origin) or self.behind.get(entry.origin)
                 self._keeper.refused(self, entry, author, reason)
+        self._settled()
+
+    def known(self, said: Said, seq: int, ts: int) -> None:
+        """The broker has this message from before: its author is told where it stands."""
+        self._in_hand -= said.weight
+        author = self.current.get(said.origin) or self.behind.get(said.origin)
+        said.seq, said.ts = seq, ts
+        if author is not None:
+            author.outlet.known(said)
+        if said.settled is not None:
+            said.settled(None)
+        self._settled()
+
+    def _settled(self) -> None:
+        """Less is on its way than before."""
         if not self.congested:
             self._pressure.resume()
         if not self._members and not self._in_hand:
@@ -307,6 +375,13 @@ class Room:
         said = self.log.entry_of(seq)
         if isinstance(said, Said) and said.count == 1 and said.ts == ts:
             said.origin, said.ids = client.id, (id,)
+
+    def own(self, client: Client, session: str) -> None:
+        """Whatever was said in this session is the client's own, from whichever server it came."""
+        known = session, hashed(session)
+        for entry in self.log.before(self.seq + 1):
+            if isinstance(entry, Said) and entry.session in known:
+                entry.origin = client.id
 
     def erase(self, entries: Sequence[AnyKept], since: int) -> None:
         """Empty what was deleted behind the seq `since`, in entries that the broker has read meanwhile."""

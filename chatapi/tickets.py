@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .broker import Sent
 from .clients import Client
 from .clock import Clock
 from .entries import Said
 from .limits import Limits
+from .sessions import hashed
 
 if TYPE_CHECKING:
     from .rooms import Room
     from .timers import Timers
+
+
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 class Kept(NamedTuple):
@@ -96,6 +101,7 @@ class Tickets:
         self._timers = timers
         self._new_key = new_key
         self._tickets: dict[str, Ticket] = {}
+        self._by_hash: dict[str, Ticket] = {}
         self._before: dict[str, Mapping[str, Sent]] = {}  # what keys of another life of this server stand for
 
     def __len__(self) -> int:
@@ -104,6 +110,10 @@ class Tickets:
     def find(self, key: str) -> Ticket | None:
         """The ticket with this key, if there is one."""
         return self._tickets.get(key)
+
+    def find_hashed(self, session: str) -> Ticket | None:
+        """The ticket whose key has this hash, if there is one."""
+        return self._by_hash.get(session)
 
     def was(self, key: str, sent: Mapping[str, Sent]) -> None:
         """A key is about to be shown that another life of this server has given; this is what was said under it."""
@@ -120,12 +130,20 @@ class Tickets:
             ticket.remember(id, Kept(place.seq, place.ts), now, place.room)
         return ticket
 
-    def issue(self, client: Client, ticket: Ticket | None) -> Ticket:
-        """A ticket for a client that has come in; the one it has shown, if it has."""
-        ticket = ticket or Ticket(self._new_key(), client, self._limits)
+    def session(self, shown: str) -> str:
+        """The key for somebody who comes into a room that several servers share.
+
+        Any of them may have given the one that is shown: it is taken as it is, if it can be one of theirs. A key that
+        somebody has made up opens nothing.
+        """
+        return shown if _KEY.fullmatch(shown) else self._new_key()
+
+    def issue(self, client: Client, ticket: Ticket | None, key: str = "") -> Ticket:
+        """A ticket for a client that has come in; the one it has shown, if it has, or one with that key."""
+        ticket = ticket or Ticket(key or self._new_key(), client, self._limits)
         ticket.client = client
         client.ticket = ticket
-        self._tickets[ticket.key] = ticket
+        self._tickets[ticket.key] = self._by_hash[hashed(ticket.key)] = ticket
         self._timers.clear(ticket)
         return ticket
 
@@ -163,6 +181,7 @@ class Tickets:
     def close(self, ticket: Ticket) -> None:
         """The session is over for good."""
         self._tickets.pop(ticket.key, None)
+        self._by_hash.pop(hashed(ticket.key), None)
         self._timers.clear(ticket)
         ticket.client.ticket = None
 

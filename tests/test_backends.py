@@ -248,7 +248,7 @@ class TakesAnotherEpoch(SQLiteBroker):
 
 
 class KnowsNoIds(SQLiteBroker):
-    def sent(self, session: str, then: Recalled) -> None:
+    def sent(self, room: str, session: str, then: Recalled) -> None:
         then({})
 
 

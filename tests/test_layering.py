@@ -9,14 +9,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "chatapi"
 LAYERS = [
-    {"limits", "events", "clock", "callbacks"},
+    {"limits", "events", "clock", "callbacks", "sessions"},
     {"errors", "entries", "framing", "timers"},
     {"names", "commands", "log", "render", "broker", "pace", "addresses", "frames", "news", "outbox"},
     {"handshake", "clients", "dialogue", "inbox", "brokers.database"},
-    {"brokers.store"},
-    {"brokers.writer", "brokers.view"},
-    {"brokers.sqlite", "brokers.check"},
-    {"session", "pressure", "wires", "tickets", "hooks", "lifeline"},
+    {"brokers.store", "brokers.batches", "brokers.places"},
+    {"brokers.writer", "brokers.view", "brokers.turns", "brokers.attendance"},
+    {"brokers.sqlite", "brokers.check", "brokers.shared"},
+    {"brokers.shard"},
+    {"brokers.nodes"},
+    {"brokers.redis"},
+    {"roster", "deliveries", "session", "pressure", "wires", "tickets", "hooks", "lifeline"},
     {"connection"},
     {"blocking", "proxy"},
     {"rooms"},
@@ -31,8 +34,10 @@ LAYERS = [
     {"chat"},
     {"kit"},
     {"contract.recorder"},
+    {"contract.nodes"},
     {"contract.subject"},
-    {"contract.order", "contract.keeping", "contract.chats"},
+    {"contract.order", "contract.keeping", "contract.sharing", "contract.presence", "contract.chats"},
+    {"contract.shared_chats"},
     {"contract.suite"},
     {"__init__", "testing", "doors.__init__", "brokers.__init__", "contract.__init__", "cli.__init__"},
     {"cli.flags", "cli.screen", "cli.output", "cli.progress", "cli.records"},
@@ -43,7 +48,7 @@ LAYERS = [
 PURE = {
     "errors", "limits", "events", "entries", "framing", "names", "handshake", "commands", "session", "log", "render",
     "broker", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames", "tickets", "news", "outbox",
-    "dialogue", "arrivals",
+    "dialogue", "arrivals", "roster", "deliveries",
 }  # fmt: skip
 OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}
 

@@ -263,7 +263,9 @@ class Comebacks(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "kit") or sys.exc_info()[0]:
             return
-        for _ in range(3):
+        for round_ in range(50):  # one is said once what is before it, and was said again, has its place
+            if round_ >= 3 and not any(member.unacknowledged for member in self.members.values()):
+                break
             for member in self.members.values():
                 member.stalled = False
                 member.speaker.peer.wire.capacity = 1 << 30

@@ -51,6 +51,7 @@ class SQLiteBroker:
     """
 
     keeps = True
+    presence = None
 
     def __init__(
         self,
@@ -164,7 +165,7 @@ class SQLiteBroker:
         """Read back."""
         self._ask(partial(self._store.read, room, before, messages, max_bytes), then, then)
 
-    def sent(self, session: str, then: Recalled) -> None:
+    def sent(self, room: str, session: str, then: Recalled) -> None:
         """What a session has said under which ids."""
         assert self._rooms is not None
         since = self._clock.micros() - int(self._rooms.limits.remember * 1_000_000)

@@ -8,7 +8,6 @@ back needs no index, and appending touches the end of that range alone.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Final, NamedTuple
 from ..broker import Past, Sent
 from ..entries import AnyKept, Deletion, Said, without
 from ..errors import StoreError
+from ..sessions import hashed
 from .database import MIGRATIONS, Database
 
 SEQ_BITS: Final = 40
@@ -306,4 +306,4 @@ def _entry(seq: int, ts: int, count: int, name: str, block: bytes | None, target
 
 def _hash(session: str) -> bytes:
     """Sessions' keys are secrets: the file has no use for anybody who reads it."""
-    return hashlib.blake2b(session.encode(), digest_size=16).digest()
+    return bytes.fromhex(hashed(session))

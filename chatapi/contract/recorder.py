@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -12,9 +12,11 @@ from anyio.lowlevel import checkpoint
 
 from ..broker import Broker, Past, Sent
 from ..entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
-from ..errors import Refused
+from ..errors import ChatError, Refused
+from ..events import Whisper
 from ..kit import Bell, run
 from ..limits import Limits
+from ..names import name_key
 
 PATIENCE: Final = 30.0
 """Seconds after which a broker that has not answered never will: no test is any slower for it."""
@@ -76,6 +78,22 @@ class Recorder:
         """What came back, by room, in the order in which it came."""
         self.refused: dict[str, list[tuple[AnyKept, Refused]]] = {}
         """What was refused, with the reason."""
+        self.duplicates: dict[str, list[tuple[Said, int, int]]] = {}
+        """What had been said before, with its place."""
+        self.others: dict[str, dict[str, str]] = {}
+        """Who is in a room through other nodes: the name, by its key."""
+        self.renames: list[tuple[str, str, str]] = []
+        """Room, key and new name of who has another name."""
+        self.losses: list[tuple[str, str, str]] = []
+        """Room, key and code of who has lost a name."""
+        self.whispers: list[tuple[str, str, Whisper]] = []
+        """Room and key of whom a whisper from elsewhere was for."""
+        self.why_not: str = ""
+        """What such a whisper is answered by: nothing, or why it is not taken."""
+        self.cuts: list[str] = []
+        """Rooms that something is missing of."""
+        self.absences: list[tuple[tuple[str, ...], str]] = []
+        """When the broker said that it cannot keep anything for some rooms, and that it can again."""
         self.first: dict[str, int] = {}
         """The oldest number that is kept, by room, where the broker has told of that."""
         self.then: Callable[[str, Sequence[AnyEntry]], None] | None = None
@@ -89,6 +107,11 @@ class Recorder:
         self._news = anyio.Event()
         self._thread = threading.get_ident()
         broker.attach(self)
+
+    @property
+    def shares(self) -> bool:
+        """Whether the broker's rooms are shared by several chats, so that it is asked who may come in."""
+        return self.broker.presence is not None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Recorder]:
@@ -107,10 +130,16 @@ class Recorder:
         self, room: str = "dev", *, name: str = "", epoch: str = "e", messages: int = 1000, max_bytes: int = 1 << 22
     ) -> Past:
         """Open a room; raises `Refused`."""
-        past: Past = await self._answer(
-            lambda then: self.broker.open(room, name or room, epoch, messages, max_bytes, then)
-        )
-        self._pasts[room] = past.seq, past.ts
+
+        def ask(then: Callable[[Past | Refused], None]) -> None:
+            def opened(past: Past | Refused) -> None:
+                if isinstance(past, Past):  # what others say in it may follow at once
+                    self._pasts[room] = past.seq, past.ts
+                then(past)
+
+            self.broker.open(room, name or room, epoch, messages, max_bytes, opened)
+
+        past: Past = await self._answer(ask)
         return past
 
     def close(self, room: str = "dev") -> None:
@@ -121,9 +150,14 @@ class Recorder:
         self.broker.close(room)
 
     def submit(self, *entries: AnyEntry, room: str = "dev") -> None:
-        """Hand entries over."""
+        """Hand entries over; where rooms are shared, who comes and goes is nothing to be submitted, and left out."""
+        entries = self.submitted(entries)
         self._on_their_way.setdefault(room, []).extend(entries)
         self.broker.submit(room, entries)
+
+    def submitted(self, entries: Iterable[AnyEntry]) -> tuple[AnyEntry, ...]:
+        """What of these is handed over."""
+        return tuple(entry for entry in entries if not self.shares or isinstance(entry, KeptEntry))
 
     async def say(self, *entries: AnyEntry, room: str = "dev") -> None:
         """Hand entries over and wait until each is delivered or refused."""
@@ -151,9 +185,9 @@ class Recorder:
         )
         return found
 
-    async def sent(self, session: str) -> Mapping[str, Sent]:
+    async def sent(self, session: str, room: str = "dev") -> Mapping[str, Sent]:
         """What a session has said under which ids; raises `Refused`."""
-        sent: Mapping[str, Sent] = await self._answer(lambda then: self.broker.sent(session, then))
+        sent: Mapping[str, Sent] = await self._answer(lambda then: self.broker.sent(room, session, then))
         return sent
 
     def ask(self, ask: Callable[[Callable[[Any], None]], None]) -> list[Any]:
@@ -186,7 +220,7 @@ class Recorder:
             self._news = anyio.Event()
             await self._wait(self._news, "a question is not answered")
         self.check()
-        if isinstance(answers[0], Refused):
+        if isinstance(answers[0], ChatError):
             raise answers[0]
         return answers[0]
 
@@ -209,10 +243,10 @@ class Recorder:
 
     # The Rooms that a broker expects
 
-    def deliver(self, room: str, entries: Sequence[AnyEntry]) -> None:
-        """Write down what came back."""
+    def deliver(self, room: str, entries: Sequence[AnyEntry], ours: bool = True) -> None:
+        """Write down what came back, or came from elsewhere."""
         self._check_thread("deliver")
-        taken = [entry for entry in entries if self._take(room, entry, "delivered")]
+        taken = [entry for entry in entries if not ours or self._take(room, entry, "delivered")]
         self._check_unplaced()
         for entry in taken:
             self.delivered.setdefault(room, []).append(entry)
@@ -250,6 +284,54 @@ class Recorder:
         self._wake()
         if self.then is not None:
             self.then(room, entries)
+
+    def known(self, room: str, said: Said, seq: int, ts: int) -> None:
+        """Write down what was said before."""
+        self._check_thread("known")
+        if self._take(room, said, "known"):
+            self.duplicates.setdefault(room, []).append((said, seq, ts))
+        self._wake()
+
+    def elsewhere(self, room: str, key: str, name: str) -> None:
+        """Write down who is in a room through another node."""
+        names = self.others.setdefault(room, {})
+        if name:
+            names[key] = name
+        else:
+            names.pop(key, None)
+        self._wake()
+
+    def renamed(self, room: str, key: str, name: str) -> None:
+        """Write down that somebody has another name."""
+        names = self.others.setdefault(room, {})
+        if key in names:
+            del names[key]
+            names[name_key(name)] = name
+        self.renames.append((room, key, name))
+        self._wake()
+
+    def lost(self, room: str, key: str, code: str) -> None:
+        """Write down whose name another one has."""
+        self.losses.append((room, key, code))
+        self._wake()
+
+    def whispered(self, room: str, key: str, whisper: Whisper) -> str:
+        """Write down a whisper."""
+        self.whispers.append((room, key, whisper))
+        self._wake()
+        return self.why_not
+
+    def cut(self, room: str) -> None:
+        """Write down that a room cannot go on; as a chat does, look at it no longer."""
+        self.cuts.append(room)
+        del self._pasts[room]
+        self.broker.close(room)
+        self._wake()
+
+    def away(self, rooms: Sequence[str], detail: str) -> None:
+        """Write down whether the broker can keep anything."""
+        self.absences.append((tuple(rooms), detail))
+        self._wake()
 
     def ring(self) -> None:
         """Ask the broker soon; the one thing here that another thread may call."""

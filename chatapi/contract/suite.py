@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from .chats import ChatContract
 from .keeping import KeepingContract
 from .order import OrderContract
+from .presence import PresenceContract
+from .shared_chats import SharedChatContract
+from .sharing import SharingContract
 
 
-class BrokerContract(OrderContract, KeepingContract, ChatContract):
+class BrokerContract(OrderContract, KeepingContract, SharingContract, PresenceContract, SharedChatContract):
     """Tests that hold for every broker, for pytest and its plugin of anyio. A subclass says what is to be tested::
 
         class TestMine(BrokerContract):

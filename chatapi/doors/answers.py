@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import nsmallest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from ..broker import RoomCount
 from ..clients import Client
 from ..entries import Said
 from ..errors import FrameError, NotDelivered, RefusalCode, Refused, TextTooLong
@@ -18,7 +19,8 @@ from ..names import name_key
 from ..render import frame
 from ..session import Lines
 from ..tickets import Kept
-from .asking import ask
+from .asking import ask, is_open
+from .replies import not_kept_as
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -61,7 +63,9 @@ def take(connection: Connection, client: Client, asked: Frame | BadFrame | Lines
         if not client.ready_to_leave():
             connection.hold(asked)  # it would leave messages of this room behind
             return
-        if not connection.is_open(asked.room, asked, lambda refused: _refuse(connection, client, asked, refused)):
+        if not is_open(
+            connection, client, asked.room, asked, lambda refused: _refuse(connection, client, asked, refused)
+        ):
             return
     connection.pace.spend(1)
     if not _answer(connection, client, asked):
@@ -91,7 +95,8 @@ def _answer(connection: Connection, client: Client, asked: Frame | BadFrame) -> 
 
 def _refuse(connection: Connection, client: Client, asked: Frame, refused: Refused) -> None:
     _turn_down(client, asked, str(refused.code), refused.detail)
-    connection.fault()
+    if refused.code != RefusalCode.UNAVAILABLE:  # which is the server's fault, not the member's
+        connection.fault()
 
 
 def not_kept(connection: Connection, client: Client, said: Said, reason: Refused) -> None:
@@ -99,7 +104,16 @@ def not_kept(connection: Connection, client: Client, said: Said, reason: Refused
     for i in range(said.count):
         id_ = said.id_of(i)
         about = {} if id_ is None else {"id": id_}
-        client.push(frame("error", code=reason.code, detail=f"not kept: {reason.detail}", **about))
+        client.push(frame("error", code=reason.code, detail=f"{not_kept_as(reason)}: {reason.detail}", **about))
+
+
+def known(client: Client, said: Said) -> None:
+    """Tell a member that it has said this before."""
+    client.push(_duplicate(said.id_of(0), said.seq, said.ts))
+
+
+def _duplicate(id_: str | None, seq: int | None, ts: int) -> bytes:
+    return frame("ack", id=id_, seq=seq, ts=ts, duplicate=True)
 
 
 def _turn_down(client: Client, asked: Frame | BadFrame, code: str, detail: str) -> None:
@@ -124,7 +138,7 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
     if asked.id is not None and (known := ticket.recall(asked.id, now)) is not None:
         said = known.said
         if said.seq:
-            client.push(frame("ack", id=asked.id, seq=said.seq, ts=said.ts, duplicate=True))
+            client.push(_duplicate(asked.id, said.seq, said.ts))
         elif isinstance(said, Said):
             connection.hold_for(said, asked)
         return
@@ -170,13 +184,21 @@ def _whisper(connection: Connection, client: Client, asked: Tell) -> None:
     assert ticket is not None
     assert room is not None
     if asked.id is not None and (known := ticket.recall(_whispered(asked.id), now)) is not None:
-        client.push(frame("ack", id=asked.id, seq=None, ts=known.said.ts, duplicate=True))
+        client.push(_duplicate(asked.id, None, known.said.ts))
         return
-    client.whisper(asked.to, asked.text)
     ts = room.micros()
-    if asked.id is not None:
-        ticket.remember(_whispered(asked.id), Kept(0, ts), now)
-    client.push(frame("ack", id=asked.id, seq=None, ts=ts))
+
+    def told(why: NotDelivered | None) -> None:
+        if why is not None:
+            _turn_down(client, asked, FrameError.NOT_DELIVERED, str(why))
+            connection.fault()
+            return
+        if asked.id is not None:
+            ticket.remember(_whispered(asked.id), Kept(0, ts), now)
+        client.push(frame("ack", id=asked.id, seq=None, ts=ts))
+
+    about = "" if asked.id is None else f"{ticket.key} {asked.id}"
+    _wait(connection, client, asked, lambda then: client.ask_whisper(asked.to, asked.text, then, about), told)
 
 
 def _whispered(id_: str) -> str:
@@ -184,7 +206,7 @@ def _whispered(id_: str) -> str:
 
 
 def _rename(connection: Connection, client: Client, asked: Rename) -> None:
-    client.rename(asked.to, asked.ref)
+    _wait(connection, client, asked, lambda then: client.ask_rename(asked.to, asked.ref, then), lambda _: None)
 
 
 def _join(connection: Connection, client: Client, asked: Move) -> None:
@@ -200,11 +222,14 @@ def _members(connection: Connection, client: Client, asked: AskMembers) -> None:
 
 
 def _rooms(connection: Connection, client: Client, asked: AskRooms) -> None:
-    rooms = [room for room in connection.hub.rooms.values() if len(room)]
     after = name_key(asked.after)
-    found = nsmallest(asked.limit + 1, (room for room in rooms if room.key > after), key=lambda room: room.key)
-    listed = [{"name": room.name, "count": len(room)} for room in found]
-    client.push(_page("rooms", listed, asked.limit, len(rooms), asked.ref, lambda room: room["name"]))
+
+    def answer(rooms: Sequence[RoomCount]) -> None:
+        found = nsmallest(asked.limit + 1, (room for room in rooms if room.key > after))
+        listed = [{"name": room.name, "count": room.members} for room in found]
+        client.push(_page("rooms", listed, asked.limit, len(rooms), asked.ref, lambda room: room["name"]))
+
+    _wait(connection, client, asked, connection.hub.count_rooms, answer)
 
 
 def _page(
@@ -224,10 +249,18 @@ def _history(connection: Connection, client: Client, asked: AskHistory) -> None:
         listed = [{"seq": m.seq, "ts": m.ts, "name": m.name, "text": m.text} for m in page[0]]
         client.push(frame("history", messages=listed, more=page[1], **_ref(asked.ref)))
 
-    def refused(reason: Refused) -> None:
-        _turn_down(client, asked, str(reason.code), reason.detail)
+    _wait(connection, client, asked, lambda then: connection.hub.read(room, before, most, then), answer)
 
-    connection.wait_for(lambda then: connection.hub.read(room, before, most, then), answer, refused)
+
+def _wait(
+    connection: Connection,
+    client: Client,
+    asked: Frame,
+    begin: Callable[[Callable[[Any], None]], None],
+    then: Callable[[Any], None],
+) -> None:
+    """Go on with what calls back, at once or later; where that is a refusal, it is the answer."""
+    connection.wait_for(begin, then, lambda refused: _refuse(connection, client, asked, refused))
 
 
 def _ping(connection: Connection, client: Client, asked: Ping) -> None:

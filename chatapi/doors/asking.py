@@ -1,12 +1,16 @@
-"""Asking a hook of the program for one connection, which waits for the answer while everybody else goes on."""
+"""Asking for one connection, a hook or the broker: it waits for the answer while everybody else goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from ..arrivals import Newcomer, is_ready, prepare
+from ..clients import Client
 from ..errors import Refused
 from ..hooks import checked, outcome
+from ..names import check_room, is_room
+from ..session import Step
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -30,3 +34,19 @@ def ask(
         then(checked(result, what))
     except Refused as error:
         refused(error)
+
+
+def is_open(connection: Connection, client: Client, room: str, step: Step, refused: Callable[[Refused], None]) -> bool:
+    """Whether a room can be gone to. If not, it is made ready, and this step is taken again, or refused."""
+    hub = connection.hub
+    if not is_room(room) or is_ready(hub, room, client.name):  # `move` says no to what cannot be a room's name
+        return True
+
+    def give_up(reason: Refused) -> None:
+        connection.postpone(None)
+        refused(reason)
+
+    who = Newcomer(client.name, "" if client.ticket is None else client.ticket.key)
+    connection.postpone(step)
+    connection.wait_for(lambda then: prepare(hub, check_room(room), then, who), lambda _: None, give_up)
+    return False

@@ -6,14 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..arrivals import prepare
 from ..clients import Client
 from ..entries import Said
 from ..errors import DISCONNECTS, Disconnect, RefusalCode, Refused
 from ..frames import BadFrame, Frame
 from ..framing import TelnetFilter
 from ..handshake import Handshake
-from ..names import check_room, is_room
 from ..pace import NO_LIMIT, Pace
 from ..render import Style, TextStyle
 from ..session import BadLine, Lines, Nickname, Session, Step
@@ -158,18 +156,9 @@ class Connection:
         self._held = step
         said.settled = lambda _: self.resume()
 
-    def is_open(self, room: str, step: Step, refused: Callable[[Refused], None]) -> bool:
-        """Whether a room can be gone to. If not, it is being opened, and this step is taken again, or refused."""
-        if not is_room(room) or self.hub.room(room) is not None:  # `move` says no to what cannot be a room's name
-            return True
-
-        def give_up(reason: Refused) -> None:
-            self._held = None
-            refused(reason)
-
+    def postpone(self, step: Step | None) -> None:
+        """Take this step again after what is waited for, or none."""
         self._held = step
-        self.wait_for(lambda then: prepare(self.hub, check_room(room), then), lambda _: None, give_up)
-        return False
 
     def _is_heard(self) -> bool:
         """Whether all that this member said has its place; if not, it goes on once more has."""
@@ -226,7 +215,11 @@ class Connection:
             self.hub.call(self)
 
         self._deciding = True
-        begin(go_on)
+        try:
+            begin(go_on)
+        except BaseException:
+            self._deciding = False
+            raise
 
     def fault(self) -> None:
         """Something was refused; too much of that in too short a time is a flood."""
@@ -249,6 +242,8 @@ class Connection:
         self._expect_something()
         self.hub.call(self)
         _logger.info("%s joined %s from %s", client.name, room, self.address)
+        if client.room is not None and client.room.trouble:
+            self.notice("unavailable", client.room.trouble)
 
     def move(self, room: str) -> None:
         """Go to another room; where that is refused (`Refused`), stay."""
@@ -301,6 +296,15 @@ class Connection:
         """What the member said was not kept."""
         assert self.client is not None
         (replies if self.client.ticket is None else answers).not_kept(self, self.client, said, reason)
+
+    def known(self, said: Said) -> None:
+        """The member has said this before."""
+        assert self.client is not None
+        answers.known(self.client, said)
+
+    def notice(self, code: str, detail: str) -> None:
+        """Tell the member how the server is."""
+        self.write(self.style.notice(code, detail))
 
     def crashed(self) -> None:
         """An exception came out of something done for this connection: it alone ends, and the log says why."""

@@ -28,11 +28,13 @@ def admit(connection: Connection, handshake: Handshake, let_in: Callable[[Handsh
 
     def prepare(handshake: Handshake) -> None:
         resume = handshake.resume if handshake.protocol == "json" else None
-        if resume is None and hub.room(handshake.room) is not None:
+        if resume is None and arrivals.is_ready(hub, handshake.room, handshake.name):
             let_in(handshake)
             return
+        session = hub.tickets.session("" if resume is None else resume.session) if handshake.protocol == "json" else ""
+        who = arrivals.Newcomer(handshake.name, session, resume)
         connection.wait_for(
-            lambda then: arrivals.prepare(hub, handshake.room, then, resume), lambda _: let_in(handshake), refuse
+            lambda then: arrivals.prepare(hub, handshake.room, then, who), lambda _: let_in(handshake), refuse
         )
 
     if hook is None:

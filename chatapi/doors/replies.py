@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import nsmallest
-from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from ..broker import RoomCount
 from ..clients import Client
 from ..commands import BadCommand, Command, help_lines
 from ..entries import Said
-from ..errors import NotDelivered, Refused, TextTooLong
+from ..errors import NotDelivered, RefusalCode, Refused, TextTooLong
 from ..hooks import OnMessage, retold
 from ..limits import LISTED
 from ..rooms import Room
 from ..session import BadLine, Lines, Step
-from .asking import ask
+from .asking import ask, is_open
 
 if TYPE_CHECKING:
     from .connection import Connection
 
 _HISTORY: Final = 20
-_key = attrgetter("key")
 
 
 def take(connection: Connection, client: Client, step: Step) -> None:
@@ -39,7 +38,9 @@ def take(connection: Connection, client: Client, step: Step) -> None:
         if (leaves and client.waits) or (step.name == "join" and not client.ready_to_leave()):
             connection.hold(step)  # it would leave lines of this room behind
             return
-        if step.name == "join" and not _can_go(connection, step):
+        if step.name == "join" and not is_open(
+            connection, client, step.argument, step, lambda refused: _refuse(connection, refused)
+        ):
             return
         connection.pace.spend(1)
         if _carry_out(connection, client, step):
@@ -68,20 +69,21 @@ def _ask_to_say(connection: Connection, client: Client, hook: OnMessage, block: 
     ask(connection, lambda: hook(client, text), "on_message", say, lambda refused: connection.tell(refused.detail))
 
 
-def _can_go(connection: Connection, step: Command) -> bool:
-    """Whether the room is open; if not, it is being opened."""
-
-    def refused(reason: Refused) -> None:
-        connection.tell(reason.detail)
+def _refuse(connection: Connection, refused: Refused) -> None:
+    connection.tell(refused.detail)
+    if refused.code != RefusalCode.UNAVAILABLE:  # which is the server's fault, not the member's
         connection.fault()
-
-    return connection.is_open(step.argument, step, refused)
 
 
 def not_kept(connection: Connection, client: Client, said: Said, reason: Refused) -> None:
     """Tell a member that what it said was not kept."""
     lines = "your line was" if said.count == 1 else f"your last {said.count:,} lines were"
-    connection.tell(f"{reason.code}: {lines} not kept: {reason.detail}")
+    connection.tell(f"{reason.code}: {lines} {not_kept_as(reason)}: {reason.detail}")
+
+
+def not_kept_as(reason: Refused) -> str:
+    """What is known of a message that was refused."""
+    return "not kept" if reason.sure else "perhaps not kept"
 
 
 def _carry_out(connection: Connection, client: Client, command: Command) -> bool:
@@ -105,11 +107,24 @@ def who_is_here(room: Room, heading: str) -> str:
 
 
 def _rename(connection: Connection, client: Client, command: Command) -> None:
-    client.rename(command.argument)
+    connection.wait_for(
+        lambda then: client.ask_rename(command.argument, None, then),
+        lambda _: None,
+        lambda refused: _refuse(connection, refused),
+    )
 
 
 def _whisper(connection: Connection, client: Client, command: Command) -> None:
-    client.whisper(command.argument, command.text)
+    def told(why: NotDelivered | None) -> None:
+        if why is not None:
+            connection.tell(str(why))
+            connection.fault()
+
+    connection.wait_for(
+        lambda then: client.ask_whisper(command.argument, command.text, then),
+        told,
+        lambda refused: _refuse(connection, refused),
+    )
 
 
 def _list(connection: Connection, client: Client, command: Command) -> None:
@@ -118,10 +133,12 @@ def _list(connection: Connection, client: Client, command: Command) -> None:
 
 
 def _rooms(connection: Connection, client: Client, command: Command) -> None:
-    rooms = [room for room in connection.hub.rooms.values() if len(room)]
-    shown = ", ".join(f"{room.name} ({len(room):,})" for room in nsmallest(LISTED, rooms, key=_key))
-    more = f" and {len(rooms) - LISTED:,} more" if len(rooms) > LISTED else ""
-    connection.tell(f"rooms ({len(rooms):,}): {shown}{more}")
+    def told(rooms: Sequence[RoomCount]) -> None:
+        shown = ", ".join(f"{room.name} ({room.members:,})" for room in nsmallest(LISTED, rooms))
+        more = f" and {len(rooms) - LISTED:,} more" if len(rooms) > LISTED else ""
+        connection.tell(f"rooms ({len(rooms):,}): {shown}{more}")
+
+    connection.wait_for(connection.hub.count_rooms, told, lambda refused: _refuse(connection, refused))
 
 
 def _join(connection: Connection, client: Client, command: Command) -> None:

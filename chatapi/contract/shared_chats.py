@@ -1,0 +1,152 @@
+"""What chats that share their rooms promise to their members: it does not matter which of them one is connected to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from unittest import SkipTest
+
+import anyio
+
+from ..kit import ChatKit, Peer, VirtualClock
+from . import recorder
+from .chats import KEPT, ChatContract, Enough, Member, all_hear, others, positions, settled
+from .subject import same
+
+
+class SharedChatContract(ChatContract):
+    """Two whole chats over one place, for brokers with `presence`."""
+
+    @asynccontextmanager
+    async def chats(self) -> AsyncIterator[tuple[ChatKit, ChatKit]]:
+        """Two chats that share their rooms; skips the test where that cannot be."""
+        if self.broker(VirtualClock()).presence is None:
+            raise SkipTest("this broker has its rooms to itself")
+        async with self.chat() as one, self.chat() as other:
+            yield one, other
+
+    async def test_members_of_two_chats_see_one_order(self) -> None:
+        """Every one of them all messages, at the same places and times, its own as acks."""
+        async with self.chats() as chats:
+            members = [Member(chats[i % 2], f"m{i}") for i in range(4)]
+            await all_hear(*members)
+            for turn in range(15):
+                for i, member in enumerate(members):
+                    if (turn + i) % 3:
+                        member.send("message", text=f"m{i} {turn}", id=str(turn))
+                guest = chats[turn % 2].member("guest")
+                guest.send("one\ntwo\n/bye\n")
+                await settled(*chats)
+            for member in members:
+                member.send("message", text="last", id="last")
+            await settled(*chats)
+            streams = [[f for f in await member.hears_until(_lasts(4)) if f["type"] in KEPT] for member in members]
+            for stream in streams:
+                same([frame["seq"] for frame in stream], [*range(1, len(streams[0]) + 1)], "the numbers that one saw")
+                same([f["ts"] for f in stream], [f["ts"] for f in streams[0]], "the times that two members saw")
+                same(others(stream, streams[0]), others(streams[0], stream), "what two members saw of others")
+                acks = [frame["id"] for frame in stream if frame["type"] == "ack"]
+                same(acks, [*sorted(acks[:-1], key=int), "last"], "the order of one's own messages")
+
+    async def test_who_comes_back_through_the_other_chat_goes_on_at_every_position(self) -> None:
+        """With all that was missed, one's own as acks, and what comes live; nobody is told of a coming or going."""
+        async with self.chats() as chats:
+            mina, zoe = Member(chats[0], "Mina"), Member(chats[0], "Zoe")
+            story = await self.tell_a_story(chats[0], mina, zoe)
+            key, came = mina, []
+            for i, (seq, ts) in enumerate(positions(story)):
+                mina.cut()
+                mina = Member(chats[1 - i % 2], "Mina", resume=key.position(seq, ts))
+                await self.follows(mina, story[seq:], own=True)
+                zoe.send("message", text=f"after {seq}", id=str(seq))
+                heard = await zoe.hears_until(_kept(1))
+                [ack] = [frame for frame in heard if frame["type"] in KEPT]
+                came += [frame for frame in heard if frame["type"] in ("joined", "left")]
+                story.append({**ack, "type": "message", "name": "Zoe", "text": f"after {seq}"})
+                del story[-1]["id"]
+                live = [frame for frame in await mina.hears_until(_kept(1)) if frame["type"] in KEPT]
+                same(live, story[-1:], "what comes live")
+            same(came, [], "comings and goings that others were told of")
+
+    async def test_an_id_that_is_sent_again_through_the_other_chat_is_kept_once(self) -> None:
+        """By who comes back there, whether or not it has heard of the first; and so it is in another room."""
+        async with self.chats() as (one, other):
+            mina, zoe = Member(one, "Mina"), Member(other, "Zoe")
+            await all_hear(mina, zoe)
+            mina.send("message", text="a", id="1")
+            one.settle()
+            mina.cut()
+            back = Member(other, "Mina", resume=mina.position(0, 0))
+            back.send("message", text="a", id="1")
+            back.send("message", text="b", id="2")
+            acks = [f for f in await back.hears_until(_acks("2")) if f["type"] == "ack"]
+            same({(ack["id"], ack["seq"]) for ack in acks}, {("1", 1), ("2", 2)}, "the acks")
+            seen = [frame["text"] for frame in await zoe.hears_until(_kept(2)) if frame["type"] in KEPT]
+            same(seen, ["a", "b"], "what another member saw")
+
+    async def test_a_name_is_taken_back_through_the_other_chat(self) -> None:
+        """At once with the key, and the old connection is told; not at all with another one."""
+        async with self.chats() as (one, other):
+            mina, zoe = Member(one, "Mina"), Member(other, "Zoe")
+            await all_hear(mina, zoe)
+            thief = Member(other, "MINA", resume=mina.position(0, 0, session="wrong-key-of-somebody"))
+            same([frame.get("code") for frame in await thief.hears()], ["name_taken"], "what is said to a wrong key")
+            back = Member(other, "Mina", resume=mina.position(0, 0))
+            same((await back.hears())[0].get("recovered"), True, "whether it goes on")
+            told = await mina.hears_until(lambda frames: any(frame["type"] == "bye" for frame in frames))
+            same((told[-1]["code"], told[-1]["reconnect"]), ("replaced", False), "what the old connection is told last")
+            back.send("message", text="it is me")
+            heard = await zoe.hears_until(_kept(1))
+            same([frame["type"] for frame in heard], ["message"], "what others are told of all that")
+
+    async def test_lines_and_commands_reach_everybody(self) -> None:
+        """Said, whispered, listed, renamed and moved in one chat, seen in the other."""
+        async with self.chats() as (one, other):
+            mina = one.member("Mina", notices=True)
+            await settled(one)
+            zoe = other.member("Zoe", notices=True)
+            await settled(other)
+            same(await _hears(one, mina, 1), ["* Zoe joined"], "who has come")
+            zoe.send("hello\n")
+            await settled(other)
+            same(await _hears(one, mina, 1), ["Zoe:hello"], "what Mina sees")
+            zoe.send("@mina psst\n/list\n/nick MINA\n/nick Zo\n")
+            await settled(other)
+            same(await _hears(one, mina, 2), ["* Zoe whispers: psst", "* Zoe is now Zo"], "what Mina sees")
+            listed, refused, now = await _hears(other, zoe, 3)
+            same((listed, now), ("* in dev (2): Mina, Zoe", "* you are now Zo"), "what Zoe is told")
+            same("MINA" in refused, True, f"whether a name is refused that another has: {refused}")
+            mina.send("@nobody psst\n@zo psst\n/join lab\n")
+            same((await _hears(one, mina, 2))[1], "* you are now in lab (1): Mina", "what Mina is told")
+            await settled(one)
+            same(
+                await _hears(other, zoe, 2), ["* Mina whispers: psst", "* Mina left for another room"], "what Zoe sees"
+            )
+            zoe.send("/join LAB\n/list\nhere too\n")
+            same((await _hears(other, zoe, 2))[-1], "* in lab (2): Mina, Zo", "what Zoe is told")
+            same(await _hears(one, mina, 2), ["* Zo joined", "Zo:here too"], "what Mina sees")
+
+
+def _lasts(number: int) -> Enough:
+    return lambda frames: sum(f.get("text") == "last" or f.get("id") == "last" for f in frames) == number
+
+
+def _kept(number: int) -> Enough:
+    return lambda frames: sum(frame["type"] in KEPT for frame in frames) >= number
+
+
+def _acks(id_: str) -> Enough:
+    return lambda frames: any(frame["type"] == "ack" and frame["id"] == id_ for frame in frames)
+
+
+async def _hears(chat: ChatKit, peer: Peer, number: int) -> list[str]:
+    """The next lines that a member gets, once there are so many."""
+    lines: list[str] = []
+    with anyio.move_on_after(recorder.PATIENCE):
+        while True:
+            await settled(chat)
+            lines += peer.lines()
+            if len(lines) >= number:
+                return lines
+            await anyio.sleep(0.001)
+    raise AssertionError(f"nothing but {lines} came after {recorder.PATIENCE:g} seconds")

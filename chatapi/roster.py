@@ -1,0 +1,78 @@
+"""Who is in a room: its members here and, where several servers share it, the names of those elsewhere."""
+
+from __future__ import annotations
+
+from heapq import nsmallest
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from .names import name_key
+
+if TYPE_CHECKING:
+    from .clients import Client
+
+
+class Roster:
+    """Names, each of which is somebody's: a member's here, one's elsewhere, or granted to who is about to come in."""
+
+    __slots__ = ("_elsewhere", "_granted", "here")
+
+    def __init__(self) -> None:
+        self.here: dict[str, Client] = {}
+        """The members here, by the keys of their names."""
+        self._elsewhere: dict[str, str] = {}
+        self._granted: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.here) + len(self._elsewhere)
+
+    def first(self, most: int, after: str = "") -> list[str]:
+        """The first so many names, sorted, behind `after`."""
+        behind, here, elsewhere = name_key(after), self.here, self._elsewhere
+        keys = nsmallest(most, (key for key in chain(here, elsewhere) if key > behind))
+        return [elsewhere[key] if key in elsewhere else here[key].name for key in keys]
+
+    def add(self, client: Client) -> None:
+        """A member comes in here."""
+        self._granted.pop(client.key, None)
+        self._elsewhere.pop(client.key, None)
+        self.here[client.key] = client
+
+    def call(self, client: Client, name: str) -> None:
+        """A member here has another name from here on."""
+        del self.here[client.key]
+        client.name, client.key = name, name_key(name)
+        self.here[client.key] = client
+
+    # Where several servers share the room
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether whoever has this name is in the room through another server."""
+        return name_key(name) in self._elsewhere
+
+    def is_known(self, name: str) -> bool:
+        """Whether the broker need not be asked before it is known whether somebody of this name can come in."""
+        return name_key(name) in self.here or name_key(name) in self._granted
+
+    def grant(self, key: str, session: str) -> None:
+        """The broker has given this name to who is about to come in, in that session."""
+        self._granted[key] = session
+
+    def is_granted(self, key: str) -> bool:
+        """Whether the broker has given this name to who is about to come in."""
+        return key in self._granted
+
+    def session(self, name: str) -> str:
+        """The key of the session for which this name was granted; empty where it was not, or for none."""
+        return self._granted.get(name_key(name), "")
+
+    def use_up(self, key: str) -> bool:
+        """The time to come in is over; returns whether the name was not used."""
+        return self._granted.pop(key, None) is not None
+
+    def elsewhere(self, key: str, name: str) -> None:
+        """Somebody is called so on another server, or nobody is any more."""
+        if name:
+            self._elsewhere[key] = name
+        else:
+            self._elsewhere.pop(key, None)
