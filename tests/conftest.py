@@ -8,9 +8,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis_servers import shared_cluster, shared_redis
 
 if TYPE_CHECKING:
     from executables import Server
+
+__all__ = ["shared_cluster", "shared_redis"]  # fixtures, for every module
 
 BACKENDS: list[Any] = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),

@@ -80,6 +80,11 @@ def build_parser() -> Parser:
         metavar="HOW",
         help="full: what is acknowledged survives a power cut; normal: the end of the process alone (default full)",
     )
+    parser.flag("-redis", metavar="URL", help="share rooms with every server that uses this Redis, and keep them there")
+    parser.flag("-redis-prefix", metavar="TEXT", help="what its keys in Redis begin with: one chat (default machat)")
+    parser.flag(
+        "-redis-wait", metavar="N", help="acknowledge messages once so many replicas of Redis have them (default 0)"
+    )
     _add_fields(parser, parser, Keep, "-keep-")
     _add_fields(parser, parser.add_argument_group("limits"), Limits, "-")
     return parser
@@ -115,9 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         broker=_broker(given),
     )
     _raise_descriptor_limit()
-    return _run(
-        chat, given.text("address", DEFAULT_ADDRESS), given.text("telnet") or None, given.text("lobby", "lounge")
-    )
+    kept = "redis" if given.text("redis") else "store"
+    address, telnet, lobby = given.text("address", DEFAULT_ADDRESS), given.text("telnet"), given.text("lobby", "lounge")
+    return _run(chat, kept, address, telnet or None, lobby)
 
 
 class _Given:
@@ -150,7 +155,7 @@ class _Given:
         return f"-{flag}" if flag.replace("-", "_") in self._flags else environment_name(flag)
 
 
-def _run(chat: ChatAPI, address: str, telnet: str | None, lobby: str) -> int:
+def _run(chat: ChatAPI, kept: str, address: str, telnet: str | None, lobby: str) -> int:
     from gotcpchat import run_tcp
 
     try:
@@ -158,7 +163,7 @@ def _run(chat: ChatAPI, address: str, telnet: str | None, lobby: str) -> int:
     except AddressError as error:
         fail(PROG, str(error))
     except StoreError as error:
-        fail(PROG, f"-store {error}")
+        fail(PROG, f"-{kept} {error}")
     except Refused as refused:
         fail(PROG, f"-lobby {lobby!r}: {refused.detail}")
     except OSError as error:
@@ -185,7 +190,12 @@ def _say_where(listening: list[Listening]) -> None:
 
 
 def _broker(given: _Given) -> Broker | None:
-    """The durable one, where a file is given for it."""
+    """One that keeps rooms, where a file or a Redis is given for it."""
+    if given.text("redis") or given.is_empty("redis"):
+        return _redis(given)
+    for flag in ("redis-prefix", "redis-wait"):
+        if given.text(flag):
+            fail(PROG, f"{given.source(flag)} is about the Redis of -redis, and there is none")
     keep = _checked(given, Keep, "keep-")
     sync, path = given.text("store-sync", "full"), given.text("store")
     if sync not in ("full", "normal"):
@@ -200,6 +210,30 @@ def _broker(given: _Given) -> Broker | None:
         if given.text(flag):
             fail(PROG, f"{given.source(flag)} is about the file of -store, and there is none")
     return None
+
+
+def _redis(given: _Given) -> Broker:
+    """The one whose rooms several servers share."""
+    if given.is_empty("redis"):
+        fail(PROG, "-redis '': it takes a URL, such as redis://localhost:6379/0")
+    for flag in ("store", "store-sync"):
+        if given.text(flag):
+            fail(PROG, f"{given.source(flag)} and {given.source('redis')}: rooms are kept in one place")
+    replicas = given.text("redis-wait", "0")
+    if not (replicas.isascii() and replicas.isdigit() and len(replicas) < 4):
+        fail(PROG, f"{given.source('redis-wait')} {replicas!r}: it is a number of replicas")
+    try:
+        from chatapi.brokers.redis import KEEP, RedisBroker
+    except ImportError as error:
+        fail(PROG, f"{given.source('redis')}: {error}")
+    logging.getLogger("coredis").setLevel(logging.CRITICAL)  # the broker says what there is to say
+    keep, asked = _checked(given, Keep, "keep-"), [name for name in Keep.model_fields if given.text(f"keep-{name}")]
+    keep = KEEP.model_copy(update={name: getattr(keep, name) for name in asked})
+    prefix = given.text("redis-prefix", "machat")
+    try:
+        return RedisBroker(given.text("redis"), prefix=prefix, keep=keep, replicas=int(replicas))
+    except (ValueError, OSError) as error:  # also a file of certificates that cannot be read
+        fail(PROG, f"{given.source('redis')} {error}")
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -1,0 +1,364 @@
+"""Members that talk all the time through two servers over one Redis, what is done to these, and what must still hold.
+
+Every delay here is part of the load or of the schedule of faults; nothing is waited for by sleeping.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise, zip_longest
+from typing import TypeAlias
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+from executables import DEADLINE
+from nodes import Node, stopped
+from redis_servers import RedisServer
+from witnesses import IN_FLIGHT, Witness, history, until
+
+import chatapi
+from chatapi import Address, Connection, Gap, Joined, Left, Lost, Message, Notice, Recovered, Welcome
+
+ROOMS = ("harbour", "market")
+PAUSE = 0.04
+"""Seconds between what one task of a member says: what is said in minutes is to fit into memory."""
+
+
+class Member(Witness):
+    """A lasting member of a room; with `echo` its own words are among its events, so that these have no holes."""
+
+    def __init__(self, name: str, room: str, *, echo: bool = False) -> None:
+        super().__init__(name, room)
+        self.echo = echo
+        self.pause = PAUSE
+        self.losses: Counter[str] = Counter()
+        """Why its connection broke, by code."""
+        self.told: Counter[str] = Counter()
+        """What notices it got, by code."""
+        self.notice = "available"
+        """The last of them."""
+        self.left: Counter[str] = Counter()
+        """How often others have left."""
+        self.others: set[str] = set()
+        """Who is there besides, as its events say."""
+
+    @property
+    def connection(self) -> Connection:
+        """Its connection, once it has come."""
+        assert self._connection is not None
+        return self._connection
+
+    async def connect(self, address: str, stack: AsyncExitStack) -> None:
+        """Come in, for as long as the stack lasts; `listen` follows."""
+        room = chatapi.connect(
+            address, name=self.name, room=self.room, echo=self.echo, backoff=0.02, backoff_cap=0.1, ping_after=2
+        )
+        self._connection = await stack.enter_async_context(room)
+
+    def listen(self, tasks: TaskGroup) -> None:
+        """Listen, for as long as the task group lasts."""
+        self._tasks = tasks
+        tasks.start_soon(self._listen)
+
+    async def has(self, seq: int) -> None:
+        """Wait until it has heard what the room has said so far."""
+        have = lambda: len(self.events) + (0 if self.echo else len(self.acknowledged))  # noqa: E731
+        await until(lambda: have() >= seq, lambda: f"{self.name} has {have()} messages of {seq}")
+
+    async def sees(self, names: set[str]) -> None:
+        """Wait until these are in the room, itself included: so its server says, and so its events do."""
+        listed: list[str] = []
+        with anyio.move_on_after(DEADLINE):
+            while (listed := await self.connection.members()) != sorted(names):  # noqa: ASYNC110 - it is asked again
+                await anyio.sleep(0.01)
+        assert listed == sorted(names), f"what {self.name} sees"
+        await until(lambda: {self.name, *self.others} == names, lambda: f"{self.name} was told of {self.others}")
+
+    async def has_a_gap(self, reason: str, seq: int) -> None:
+        """It was disconnected once since messages are missing, and is back with a gap behind that one."""
+        await until(lambda: self.gaps, lambda: f"{self.name} was told of no gap")
+        assert [(gap.reason, gap.seq) for gap in self.gaps] == [(reason, seq)]
+        assert self.losses == Counter({"insufficient_state": 1})
+
+    @property
+    def heard(self) -> list[Message]:
+        """All that it knows of what was said, in order."""
+        if self.echo:
+            return self.events
+        return sorted([*self.events, *self.acknowledged.values()], key=lambda message: message.seq)
+
+    async def _talk(self) -> None:
+        while not self._stopping:
+            self.sent += 1
+            await self.say(f"{self.name} {self.sent}")
+            await anyio.sleep(self.pause)
+        self._senders -= 1
+
+    async def _listen(self) -> None:
+        async for event in self.connection:
+            match event:
+                case Message():
+                    self.events.append(event)
+                case Lost():
+                    self.losses[event.reason.code] += 1
+                case Recovered():
+                    self.recoveries += 1
+                    self._welcome(event.welcome)
+                case Welcome():
+                    self._welcome(event)
+                case Gap():
+                    self.gaps.append(event)
+                case Notice():
+                    self.notice = event.code
+                    self.told[event.code] += 1
+                case Joined():
+                    self.others.add(event.name)
+                case Left():
+                    self.others.discard(event.name)
+                    self.left[event.name] += 1
+
+    def _welcome(self, welcome: Welcome) -> None:
+        self.epochs.add(welcome.epoch)
+        self.others = {name for name in welcome.members if name != self.name}
+
+
+@dataclass
+class Chaos:
+    """Two servers, their Redis, and members of two rooms at both."""
+
+    redis: RedisServer
+    nodes: tuple[Node, Node]
+    members: dict[Node, list[Member]] = field(default_factory=dict)
+    faults: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def everybody(self) -> list[Member]:
+        """All members, wherever they are."""
+        return [member for members in self.members.values() for member in members]
+
+    @asynccontextmanager
+    async def talk(self) -> AsyncIterator[Chaos]:
+        """Have members talk, then see that all of it was heard by all of them, once, and in one order."""
+        async with AsyncExitStack() as stack:
+            for node, letter in zip(self.nodes, "ab", strict=True):
+                self.members[node] = [
+                    Member(f"{room}-{letter}{i}", room, echo=bool(i)) for room in ROOMS for i in range(2)
+                ]
+                for member in self.members[node]:
+                    await member.connect(str(node.door.address), stack)
+            async with anyio.create_task_group() as tasks:
+                for member in self.everybody:
+                    member.listen(tasks)
+                    member.talk()
+                yield self
+                await self.go_on()
+                await self.see_each_other()
+                for member in self.everybody:
+                    await member.stop()
+                logs = {room: await history(str(self.nodes[0].door.address), room) for room in ROOMS}
+                for member in self.everybody:
+                    await member.has(len(logs[member.room]))
+                tasks.cancel_scope.cancel()
+        for room in ROOMS:
+            agree([member for member in self.everybody if member.room == room], logs[room])
+
+    async def go_on(self, members: Sequence[Member] = ()) -> None:
+        """Wait until these members, all where none is given, have said one thing more, and heard each other."""
+        members = members or self.everybody
+        before = {member: len(member.acknowledged) for member in members}
+        await until(
+            lambda: all(len(member.acknowledged) > number for member, number in before.items()),
+            lambda: f"not everybody goes on: {[m.name for m, n in before.items() if len(m.acknowledged) <= n]}",
+        )
+        for room in {member.room for member in members}:
+            here = [member for member in members if member.room == room]
+            newest = max(message.seq for member in here for message in member.acknowledged.values())
+            for member in here:
+                await member.has(newest)
+
+    def check(self) -> None:
+        """See that all have heard the same so far, each all of it, once, and in order."""
+        for room in ROOMS:
+            here = [member for member in self.everybody if member.room == room]
+            log = min((member.heard for member in here), key=len)
+            for member in here:
+                assert difference(member.heard[: len(log)], log) == "", f"what {member.name} heard"
+                assert member.gaps == []
+
+    async def are_told(self, code: str, members: Sequence[Member] = ()) -> None:
+        """Wait until the last notice that these members, all where none is given, were told is this one."""
+        members = members or self.everybody
+        await until(
+            lambda: all(member.notice == code for member in members),
+            lambda: f"not everybody is told {code}: {[(member.name, member.notice) for member in members]}",
+        )
+
+    async def have_left(self, node: Node) -> None:
+        """Wait until the members of one node have left, as those of the other one see it."""
+        gone = self.members[node]
+        here = [member for member in self.everybody if member not in gone]
+        missing = lambda: [(a.name, b.name) for a in here for b in gone if a.room == b.room and b.name in a.others]  # noqa: E731
+        await until(lambda: not missing(), lambda: f"these still see these: {missing()}")
+
+    async def see_each_other(self) -> None:
+        """Wait until the lists of both nodes have everybody, once, and nobody else."""
+        for member in self.everybody:
+            await member.sees({one.name for one in self.everybody if one.room == member.room})
+
+    def figures(self) -> dict[str, int]:
+        """What it came to."""
+        members = self.everybody
+        losses: Counter[str] = sum((member.losses for member in members), Counter())
+        return {
+            "acknowledged": sum(len(member.acknowledged) for member in members),
+            "received": sum(len(member.events) for member in members),
+            "resumed": sum(member.recoveries for member in members),
+            "gaps": sum(len(member.gaps) for member in members),
+            "told that Redis is away": sum(member.told["unavailable"] for member in members),
+            **{f"disconnected ({code})": number for code, number in losses.items()},
+        }
+
+    # Faults
+
+    async def random_faults(self, schedule: random.Random, number: int) -> AsyncIterator[int]:
+        """Do so many faults, a fifth of them while another one lasts; yields how many there were, now and then."""
+        while (done := self.faults.total()) < number:
+            node = schedule.choice(self.nodes)
+            kinds = schedule.sample(list(KINDS), 2 if schedule.random() < 0.2 else 1)
+            async with AsyncExitStack() as stack:
+                for kind in sorted(kinds, key=list(KINDS).index):  # a server is started while Redis can be reached
+                    make, (least, most) = KINDS[kind]
+                    await stack.enter_async_context(make(self, node))
+                    self.faults[kind] += 1
+                await anyio.sleep(schedule.uniform(least, most))
+            if schedule.random() < 0.5:  # after the others the next one comes, whatever is still going on
+                await self.go_on()
+            if self.faults.total() // 10 > done // 10:
+                await self.go_on()
+                await self.see_each_other()
+                self.check()
+                yield self.faults.total()
+
+    @asynccontextmanager
+    async def redis_killed(self) -> AsyncIterator[None]:
+        """Redis is killed, and started again from what it has on disk."""
+        await anyio.to_thread.run_sync(self.redis.kill)
+        yield
+        await anyio.to_thread.run_sync(self.redis.start)
+
+    @asynccontextmanager
+    async def redis_paused(self) -> AsyncIterator[None]:
+        """Redis stands still."""
+        with stopped(self.redis.pid):
+            yield
+
+    @asynccontextmanager
+    async def killed(self, node: Node) -> AsyncIterator[None]:
+        """A node is killed, and started again."""
+        await node.kill()
+        yield
+        await node.start()
+
+    @asynccontextmanager
+    async def upgraded(self, node: Node) -> AsyncIterator[None]:
+        """A node is ended in good order, and started again."""
+        await node.stop()
+        yield
+        await node.start()
+
+    @asynccontextmanager
+    async def reset(self, node: Node) -> AsyncIterator[None]:
+        """The connections between a node and Redis break, and can be made again at once."""
+        node.line.cut_all()
+        yield
+
+    @asynccontextmanager
+    async def paused(self, node: Node) -> AsyncIterator[None]:
+        """A node stands still."""
+        with stopped(node.server.process.pid):
+            yield
+
+    @asynccontextmanager
+    async def moved(self, node: Node) -> AsyncIterator[None]:
+        """Who came through one node is sent to the other one."""
+        [other] = [one for one in self.nodes if one is not node]
+        home, node.door.target = node.door.target, other.door.target
+        node.door.cut_all()
+        yield
+        node.door.target = home
+        node.door.cut_all()
+
+
+PATIENCE, LEASE = 1.0, 3.0
+"""Of the servers that these faults are for, in seconds."""
+_SHORT, _BEYOND_PATIENCE, _BEYOND_LEASE = (0.0, 0.7), (1.2, 2.0), (3.2, 4.5)
+_Make: TypeAlias = Callable[[Chaos, Node], AbstractAsyncContextManager[None]]
+KINDS: dict[str, tuple[_Make, tuple[float, float]]] = {
+    "members sent to the other node": (lambda chaos, node: chaos.moved(node), _SHORT),
+    "node killed": (lambda chaos, node: chaos.killed(node), _SHORT),
+    "node killed and gone beyond its lease": (lambda chaos, node: chaos.killed(node), _BEYOND_LEASE),
+    "node upgraded": (lambda chaos, node: chaos.upgraded(node), _SHORT),
+    "node stopped": (lambda chaos, node: chaos.paused(node), _SHORT),
+    "node stopped beyond its lease": (lambda chaos, node: chaos.paused(node), _BEYOND_LEASE),
+    "connections reset": (lambda chaos, node: chaos.reset(node), _SHORT),
+    "network cut": (lambda chaos, node: node.line.cut(), _SHORT),
+    "network cut beyond patience": (lambda chaos, node: node.line.cut(), _BEYOND_PATIENCE),
+    "network cut beyond the lease": (lambda chaos, node: node.line.cut(), _BEYOND_LEASE),
+    "network frozen": (lambda chaos, node: node.line.frozen("up", "down"), _SHORT),
+    "network frozen beyond patience": (lambda chaos, node: node.line.frozen("up", "down"), _BEYOND_PATIENCE),
+    "network frozen beyond the lease": (lambda chaos, node: node.line.frozen("up", "down"), _BEYOND_LEASE),
+    "requests frozen": (lambda chaos, node: node.line.frozen("up"), _BEYOND_PATIENCE),
+    "answers frozen": (lambda chaos, node: node.line.frozen("down"), _BEYOND_PATIENCE),
+    "network slow": (lambda chaos, node: node.line.slow(0.05), _BEYOND_PATIENCE),
+    "Redis stopped": (lambda chaos, node: chaos.redis_paused(), _SHORT),
+    "Redis stopped beyond patience": (lambda chaos, node: chaos.redis_paused(), _BEYOND_PATIENCE),
+    "Redis stopped beyond the lease": (lambda chaos, node: chaos.redis_paused(), _BEYOND_LEASE),
+    "Redis killed": (lambda chaos, node: chaos.redis_killed(), _SHORT),
+    "Redis killed and gone beyond patience": (lambda chaos, node: chaos.redis_killed(), _BEYOND_PATIENCE),
+}
+"""What can happen, and how long it lasts. Of two at once the one further down begins later and ends earlier."""
+
+
+@asynccontextmanager
+async def present(room: str, **where: Address) -> AsyncIterator[list[Member]]:
+    """Members of a room, by name, who come in this order, each to an address, and listen."""
+    members = [Member(name, room) for name in where]
+    async with AsyncExitStack() as stack:
+        for member, address in zip(members, where.values(), strict=True):
+            await member.connect(str(address), stack)
+        async with anyio.create_task_group() as tasks:
+            for member in members:
+                member.listen(tasks)
+            yield members
+            tasks.cancel_scope.cancel()
+
+
+def agree(members: Sequence[Member], log: Sequence[Message]) -> None:
+    """What the members of a room were told is what the room has, for each of them all of it, once, and in order."""
+    assert [message.seq for message in log] == list(range(1, len(log) + 1))
+    assert [(a.seq, b.seq) for a, b in pairwise(log) if a.ts >= b.ts] == []
+    assert [text for text, times in Counter(message.text for message in log).items() if times > 1] == []
+    for member in members:
+        mine = [message for message in log if message.name == member.name]
+        own = sorted(member.acknowledged.values(), key=lambda message: message.seq)
+        assert member.gaps == []
+        assert difference(own, mine) == "", f"what {member.name} was told is kept"
+        heard = log if member.echo else [message for message in log if message.name != member.name]
+        assert difference(member.events, heard) == "", f"what {member.name} heard"
+        numbers = [int(message.text.split()[1]) for message in mine]
+        # what was on its way together may be kept in another order, where some of it was refused and said again
+        assert all(abs(a - b) < IN_FLIGHT for a, b in zip(numbers, sorted(numbers), strict=True)), numbers
+    assert len({epoch for member in members for epoch in member.epochs}) == 1
+
+
+def difference(these: Sequence[Message], those: Sequence[Message]) -> str:
+    """Where two lists of messages part; nothing where they do not."""
+    for number, (this, that) in enumerate(zip_longest(these, those)):
+        if this != that:
+            return f"at {number} of {len(these)} and {len(those)}: {this} and {that}"
+    return ""
