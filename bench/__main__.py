@@ -43,9 +43,10 @@ STUDIES: Final = {
     "lag": "what members that stop reading cost the others, the server and the machine",
     "storm": "how fast thousands of dropped members are back, each where it was",
     "memory": "whether memory ends where it began, after thousands of joins, leaves and lines",
+    "nodes": "what two servers and one Redis carry, and what each part takes for it",
 }
 """Name of each study, which is also its module's, and what it shows."""
-_ABOUT_US: Final = ("embedding", "start", "lag", "storm", "memory")
+_ABOUT_US: Final = ("embedding", "start", "lag", "storm", "memory", "nodes")
 """Those that have nothing to do with other servers."""
 
 _EXAMPLES: Final = """\

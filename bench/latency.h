@@ -1,5 +1,6 @@
 /* Time in nanoseconds, and latency: a histogram with 64 buckets for each power of two nanoseconds, so within 1.6 %. */
 #include <stdint.h>
+#include <stdio.h>
 #include <time.h>
 
 static const uint64_t SECOND = 1000000000;
@@ -35,4 +36,11 @@ static double percentile_us(double part)
     if (i < 64) return i / 1e3;
     uint64_t low = (uint64_t)(64 + i % 64) << (i / 64 - 1), middle = low + (1ull << (i / 64 - 1)) / 2;
     return (middle > latency_max ? latency_max : middle) / 1e3;
+}
+static void print_latency(void)
+{
+    if (!latency_count) return;
+    printf("\"latency_mean\":%.1f,\"latency_p50\":%.1f,\"latency_p90\":%.1f,\"latency_p99\":%.1f,"
+           "\"latency_p999\":%.1f,\"latency_max\":%.1f,", latency_sum / latency_count / 1e3, percentile_us(.5),
+           percentile_us(.9), percentile_us(.99), percentile_us(.999), latency_max / 1e3);
 }

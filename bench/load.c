@@ -6,7 +6,8 @@
  * It knows no protocol: what a member sends on coming in (-hello, and -wait for what must be answered before the next
  * step) and how a message is put (-publish) are templates. %n is the name (u000012), %r the room (r0003), %t the
  * payload, %l the payload's length, %% a percent sign; \n \r \t \xHH \\ are understood. Names, rooms and payloads have
- * a fixed length, so that a protocol's length prefixes can be written into the template.
+ * a fixed length, so that a protocol's length prefixes can be written into the template. Where -port comes several
+ * times, a room's members go through those ports in turns.
  *
  * Every payload begins with a mark (marks.h) that is found in whatever the server sends, whatever the framing. Every
  * delivery to every member is checked: talkers count 1, 2, 3 … each. Nothing but 127.0.0.0/8 is ever talked to. */
@@ -32,7 +33,7 @@
 #include "templates.h"
 #include "usage.h"
 
-enum { READ_BYTES = 256 * 1024, CARRY = 64, MAX_STEPS = 8 };
+enum { READ_BYTES = 256 * 1024, CARRY = 64, MAX_STEPS = 8, MAX_PORTS = 64 };
 static const uint64_t SLICE = 100000000; /* nanoseconds of the timeline */
 
 typedef struct { Text send, wait; } Step;
@@ -56,8 +57,8 @@ typedef struct {
 } Talker;
 
 /* what was asked for */
-static int port, rooms = 1, members = 10, talkers = 1, payload = 64, window, sources = 1, pending_at_once = 64;
-static int pause_us = 500, echo;
+static int ports[MAX_PORTS], port_count, rooms = 1, members = 10, talkers = 1, payload = 64, window, sources = 1;
+static int pending_at_once = 64, pause_us = 500, echo;
 static double rate, seconds = 3, drain_seconds = 10, settle_seconds = 10, probe_seconds = 10, connect_seconds = 60;
 static double stall;
 static Step steps[MAX_STEPS];
@@ -177,7 +178,7 @@ static void connect_member(Member *m)
         address.sin_addr.s_addr = htonl(0x7f000101 + m->number % sources);
         if (bind(m->fd, (void *)&address, sizeof address)) fail_errno("bind");
     }
-    address.sin_port = htons(port);
+    address.sin_port = htons(ports[m->number % members % port_count]);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     m->state = CONNECTING;
     started++;
@@ -393,7 +394,7 @@ static double drain(uint64_t expected)
 static void read_options(int argc, char **argv)
 {
     static struct { const char *name; char kind; void *to; } table[] = {
-        { "port", 'i', &port }, { "rooms", 'i', &rooms }, { "members", 'i', &members }, { "talkers", 'i', &talkers },
+        { "port", 'a', 0 }, { "rooms", 'i', &rooms }, { "members", 'i', &members }, { "talkers", 'i', &talkers },
         { "payload", 'i', &payload }, { "window", 'i', &window }, { "rate", 'd', &rate }, { "seconds", 'd', &seconds },
         { "sources", 'i', &sources }, { "pending", 'i', &pending_at_once }, { "pause", 'i', &pause_us },
         { "echo", 'i', &echo }, { "stall", 'd', &stall }, { "drain", 'd', &drain_seconds },
@@ -405,6 +406,7 @@ static void read_options(int argc, char **argv)
     struct option options[COUNT + 1] = { { 0 } };
     for (int i = 0; i < COUNT; i++) options[i] = (struct option){ table[i].name, required_argument, 0, 0 };
     for (int at; (getopt_long_only(argc, argv, "", options, &at)) == 0;) switch (table[at].kind) {
+    case 'a': if (port_count == MAX_PORTS) fail("too many -port"); ports[port_count++] = atoi(optarg); break;
     case 'i': *(int *)table[at].to = atoi(optarg); break;
     case 'd': *(double *)table[at].to = atof(optarg); break;
     case 't': *(Text *)table[at].to = unescaped(optarg); break;
@@ -413,7 +415,7 @@ static void read_options(int argc, char **argv)
     case 'p': measure_process(atoi(optarg)); break;
     }
     mark_length = rate > 0 ? TIMED_MARK : SHORT_MARK;
-    if (!port || !step_count) fail("-port and -hello are needed");
+    if (!port_count || !step_count) fail("-port and -hello are needed");
     if (rooms < 1 || rooms > 10000 || members < 1 || talkers < 0 || talkers > members) fail("no such rooms");
     if (talkers && (window > 0) == (rate > 0)) fail("talkers need either -window or -rate");
     if ((long)rooms * talkers > 65536) fail("65,536 talkers at most");
@@ -467,14 +469,15 @@ int main(int argc, char **argv)
     run_start = clock_ns();
     run_end = run_start + (uint64_t)(seconds * SECOND);
     for (int i = 0; i < talker_count; i++) talking[i].progress = run_start;
-    double server = cpu_of_server(), self = cpu_of_self();
+    double server, self = cpu_of_self();
+    begin_cpu_of_server();
     talk();
-    double took = (clock_ns() - run_start) / 1e9, server_share = (cpu_of_server() - server) / took;
+    double took = (clock_ns() - run_start) / 1e9, server_share = cpu_of_server() / took;
     double self_share = (cpu_of_self() - self) / took;
     uint64_t in_time = deliveries, expected = expected_deliveries(), sent = 0;
     double drained = drain(expected);
     for (int i = 0; i < talker_count; i++) sent += talking[i].built;
-    server = cpu_of_server() - server;
+    server = cpu_of_server();
 
     printf("{\"connections\":%d,\"ready\":%d,\"refused\":%lu,\"early_disconnects\":%lu,\"connect_seconds\":%.4f,"
            "\"connects_per_second\":%.1f,\"probes\":%lu,\"probes_expected\":%lu,", member_count, in, refused, early,
@@ -483,10 +486,7 @@ int main(int argc, char **argv)
            "\"lost\":%ld,\"disordered\":%lu,\"disconnects\":%lu,\"stuck\":%lu,\"stalled\":%d,\"stalled_gone\":%lu,",
            took, sent, deliveries, in_time / took, expected, (long)(expected - (deliveries - disordered)), disordered,
            disconnects, stuck, stalled, stalled_gone);
-    if (latency_count)
-        printf("\"latency_mean\":%.1f,\"latency_p50\":%.1f,\"latency_p90\":%.1f,\"latency_p99\":%.1f,"
-               "\"latency_p999\":%.1f,\"latency_max\":%.1f,", latency_sum / latency_count / 1e3, percentile_us(.5),
-               percentile_us(.9), percentile_us(.99), percentile_us(.999), latency_max / 1e3);
+    print_latency(), print_cpu_each();
     printf("\"server_cpu_seconds\":%.4f,\"server_cpu_per_million\":%.5f,\"server_cpu_share\":%.3f,"
            "\"generator_cpu_share\":%.3f,\"drain_seconds\":%.3f,\"deliveries_per_read\":%.1f,"
            "\"bytes_per_delivery\":%.1f,", server, server * 1e6 / (deliveries ? deliveries : 1), server_share, self_share, drained,

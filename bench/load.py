@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -135,6 +135,8 @@ class Figures:
     server_cpu_share: float
     generator_cpu_share: float
     """Near 1, the load was the bottleneck."""
+    server_cpu_each: Sequence[float] = ()
+    """The same for each of its processes, in their order."""
     drain_seconds: float
     deliveries_per_read: float
     bytes_per_delivery: float
@@ -147,8 +149,11 @@ class Figures:
     """Deliveries in every 100 ms of the run."""
 
 
-def run_load(load: Load, protocol: Protocol, port: int, pids: Iterable[int] = ()) -> Figures:
-    """Put a load on the server at a port of 127.0.0.1; `pids` are its processes. Raises `LoadFailed`."""
+def run_load(load: Load, protocol: Protocol, port: int | Sequence[int], pids: Iterable[int] = ()) -> Figures:
+    """Put a load on the server at a port of 127.0.0.1; `pids` are its processes. Raises `LoadFailed`.
+
+    With several ports, the members of a room go through them in turns.
+    """
     if load.payload > protocol.max_payload:
         raise LoadFailed(f"a message carries at most {protocol.max_payload:,} bytes of payload")
     longest = _CONNECT_SECONDS + 30 + load.seconds + load.drain_seconds
@@ -183,9 +188,8 @@ def _check(figures: Figures) -> None:
         raise LoadFailed(f"a first line reached {figures.probes:,} of {figures.probes_expected:,} members")
 
 
-def _arguments(load: Load, protocol: Protocol, port: int, pids: Iterable[int]) -> list[str]:
+def _arguments(load: Load, protocol: Protocol, port: int | Sequence[int], pids: Iterable[int]) -> list[str]:
     options: dict[str, Any] = {
-        "port": port,
         "rooms": load.rooms,
         "members": load.members,
         "talkers": load.talkers,
@@ -205,6 +209,8 @@ def _arguments(load: Load, protocol: Protocol, port: int, pids: Iterable[int]) -
         "pong": _escaped(protocol.pong),
     }
     arguments = [part for name, value in options.items() for part in (f"-{name}", str(value))]
+    for one in [port] if isinstance(port, int) else port:
+        arguments += ["-port", str(one)]
     for step in protocol.hello:
         arguments += ["-hello", _escaped(step.send), "-wait", _escaped(step.wait)]
     for pid in pids:

@@ -66,14 +66,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(subject: Subject) -> Iterator[Server]:
-    """A server, alone on its core; ended with everything it started on leaving. Raises `ServerFailed`."""
+def running(subject: Subject, core: int | None = None) -> Iterator[Server]:
+    """A server, on the servers' core or another; ended with everything it started on leaving. Raises `ServerFailed`."""
     port = machine.free_port()
     with tempfile.TemporaryDirectory(dir=machine.scratch()) as name:
         folder = Path(name)
         command = subject.prepare(port, folder)
         began = time.monotonic()
-        with (folder / "stderr").open("wb") as said, machine.on_core(machine.server_core()):
+        with (folder / "stderr").open("wb") as said, machine.on_core(machine.server_core() if core is None else core):
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

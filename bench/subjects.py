@@ -10,7 +10,8 @@ Others run with their defaults but for what would stop a benchmark, and not them
   channels joined; no lookup of names and idents.
 - inspircd: no flood protection (commandrate, threshold, fakelag), 20,000 connections, in all and from one address, no
   lookup of names and idents, and queues of 64 MB each way, since members would be disconnected with the default ones.
-- socketio: python-socketio's AsyncServer under uvicorn, WebSocket from the beginning; pings an hour apart.
+- socketio: python-socketio's AsyncServer under uvicorn, WebSocket from the beginning; pings an hour apart. Two of them
+  have an AsyncRedisManager.
 - streams: what one would write with asyncio's streams in twenty lines.
 """
 
@@ -109,7 +110,7 @@ def _machat(name: str, what: str, command: tuple[str, ...], protocol: Protocol =
         protocol,
         command,
         version=(lambda: _backend_version(backend)) if backend else _machat_version,
-        missing=lambda: _lacks(backend) if backend not in ("", "asyncio") else "",
+        missing=lambda: lacks(backend) if backend not in ("", "asyncio") else "",
     )
 
 
@@ -191,7 +192,8 @@ def _package(distribution: str) -> str:
     return f"{distribution} {importlib.metadata.version(distribution)}"
 
 
-def _lacks(*packages: str) -> str:
+def lacks(*packages: str) -> str:
+    """Which of these are not installed, in some words."""
     lacking = [package for package in packages if not _has(package)]
     return f"not installed: {', '.join(lacking)}" if lacking else ""
 
@@ -243,7 +245,7 @@ _ALL: Final = (
         websocket.PROTOCOL,
         ("python", "bench/peers/socketio_server.py", "{port}"),
         version=lambda: f"{_package('python-socketio')}, {_package('uvicorn')}, {_package('websockets')}",
-        missing=lambda: _lacks("socketio", "uvicorn", "websockets"),
+        missing=lambda: lacks("socketio", "uvicorn", "websockets"),
     ),
     Subject(
         "streams",

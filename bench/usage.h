@@ -3,21 +3,37 @@
 #include <time.h>
 #include <unistd.h>
 
-static int pid_count, pids[64];
+enum { MAX_PIDS = 64 };
+static int pid_count, pids[MAX_PIDS];
+static double cpu_then[MAX_PIDS], cpu_each[MAX_PIDS];
 
 static void measure_process(int pid)
 {
-    if (pid_count < 64) pids[pid_count++] = pid;
+    if (pid_count < MAX_PIDS) pids[pid_count++] = pid;
 }
+static double cpu_of_process(int pid)
+{
+    clockid_t id;
+    struct timespec t;
+    if (clock_getcpuclockid(pid, &id) || clock_gettime(id, &t)) return 0;
+    return t.tv_sec + t.tv_nsec / 1e9;
+}
+static void begin_cpu_of_server(void)
+{
+    for (int i = 0; i < pid_count; i++) { cpu_then[i] = cpu_of_process(pids[i]); cpu_each[i] = 0; }
+}
+/* since the beginning */
 static double cpu_of_server(void)
 {
     double sum = 0;
-    for (int i = 0; i < pid_count; i++) {
-        clockid_t id;
-        struct timespec t;
-        if (clock_getcpuclockid(pids[i], &id) == 0 && clock_gettime(id, &t) == 0) sum += t.tv_sec + t.tv_nsec / 1e9;
-    }
+    for (int i = 0; i < pid_count; i++) sum += cpu_each[i] = cpu_of_process(pids[i]) - cpu_then[i];
     return sum;
+}
+static void print_cpu_each(void)
+{
+    printf("\"server_cpu_each\":[");
+    for (int i = 0; i < pid_count; i++) printf("%s%.4f", i ? "," : "", cpu_each[i]);
+    printf("],");
 }
 static double cpu_of_self(void)
 {

@@ -1,4 +1,4 @@
-"""A chat with rooms on python-socketio, as its documentation shows one: `socketio_server.py PORT`."""
+"""A chat with rooms on python-socketio, as its documentation shows one: `socketio_server.py PORT [REDIS_URL]`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 socketio: Any = importlib.import_module("socketio")
 uvicorn: Any = importlib.import_module("uvicorn")
 
-server = socketio.AsyncServer(async_mode="asgi", ping_interval=3600, ping_timeout=3600)
+port, *redis = sys.argv[1:]
+server = socketio.AsyncServer(
+    async_mode="asgi",
+    client_manager=socketio.AsyncRedisManager(*redis) if redis else None,
+    ping_interval=3600,
+    ping_timeout=3600,
+)
 rooms: dict[str, str] = {}
 
 
@@ -35,4 +41,4 @@ def disconnect(sid: str) -> None:
 
 
 if __name__ == "__main__":
-    uvicorn.run(socketio.ASGIApp(server), host="127.0.0.1", port=int(sys.argv[1]), log_level="error", ws="websockets")
+    uvicorn.run(socketio.ASGIApp(server), host="127.0.0.1", port=int(port), log_level="error", ws="websockets")
