@@ -27,6 +27,8 @@ from typing import Any
 import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
+from executables import eventually
+from redis_servers import RedisServer, needs_redis
 
 import chatapi
 import chatapi.testing
@@ -47,6 +49,7 @@ from chatapi import (
 )
 from chatapi.broker import InProcessBroker
 from chatapi.brokers import database, sqlite
+from chatapi.brokers.redis import KEEP, RedisBroker
 from chatapi.brokers.sqlite import Keep, SQLiteBroker
 from chatapi.cli import client, server, store
 from chatapi.doors import listener
@@ -162,7 +165,8 @@ def test_every_flag_of_the_client_is_in_the_table() -> None:
 
 def test_defaults_of_flags_are_right() -> None:
     rows = table_of_flags("flag", "variable", "default", "meaning")
-    for name in ("-a", "-lobby", "-log-level", "-store-sync", *(f"-keep-{name}" for name in Keep.model_fields)):
+    named = ("-a", "-lobby", "-log-level", "-store-sync", "-redis-prefix", "-redis-wait")
+    for name in (*named, *(f"-keep-{name}" for name in Keep.model_fields)):
         assert f"(default {rows[name]['default']})" in (SERVER[name].help or "")
     rows = table_of_flags("flag", "default", "meaning")
     for name in ("-client", "-room", "-address"):
@@ -303,6 +307,58 @@ def test_every_bound_of_the_store_is_in_the_table_with_its_default() -> None:
     assert sqlite._TRIM_EVERY == 60
     assert "soon after the server has started, and every minute" in OPERATIONS.prose
     assert "when the chat starts and every minute" in EMBEDDING.prose
+
+
+def test_every_bound_of_what_redis_keeps_is_in_the_table_with_its_default() -> None:
+    rows = table_of_flags("flag", "variable", "default", "meaning")
+    for name in Keep.model_fields:
+        assert f"with `-redis` {spoken(getattr(KEEP, name))}, unless it is given" in rows[f"-keep-{name}"]["meaning"]
+
+
+def test_the_times_of_redis_are_as_they_are_said() -> None:
+    given = {name: parameter.default for name, parameter in inspect.signature(RedisBroker).parameters.items()}
+    patience, lease = spoken(given["patience"]), spoken(given["lease"])
+    unsure = spoken(round(given["lease"] * 0.7, 1))
+    assert [row["for"] for row in OPERATIONS.table("for", "what happens")] == [
+        f"less than {patience} seconds",
+        f"{patience} seconds",
+        f"{unsure} seconds",
+        f"{lease} seconds",
+        "until it answers",
+        "once it answers again",
+    ]
+    assert f"missed within {lease} seconds" in OPERATIONS.prose
+    assert f"for up to {lease} seconds" in PROTOCOL.prose
+
+
+@needs_redis
+def test_every_key_in_redis_is_in_the_table_and_the_rights_and_commands_there_work() -> None:
+    [rights] = [block for block in section(OPERATIONS, "Several servers, one chat") if not block.language]
+    [watching] = [block for block in section(OPERATIONS, "Several servers, one chat") if "redis-cli" in block.body]
+    with RedisServer() as redis, start_blocking_portal() as portal:
+        redis.cli("ACL", "SETUSER", *rights.body.split()[1:])
+        url = redis.url.replace("//", "//machat:PASSWORD@")
+        chat = chatapi.ChatAPI(broker=RedisBroker(url, lease=1))
+        _, [(_, address)] = portal.start_task(chat.serve, "127.0.0.1:0")
+        with chatapi.connect_sync(str(address), name="Mina", room="dev", events=False) as mina:
+            mina.send("hello")
+            portal.call(chat.delete, "dev", 1, "moderator")
+            [node] = redis.cli("ZRANGE", "machat:{nodes}", 0, -1)
+            names = {"machat": "PREFIX", "dev": "ROOM", node.decode(): "NODE"}
+
+            def in_general(name: bytes) -> str:
+                in_words = re.sub(r"[\w-]+", lambda word: names.get(word[0], word[0]), name.decode())
+                return re.sub(":sent:[0-9a-f]{32}$", ":sent:SESSION", in_words)
+
+            eventually(lambda: redis.cli("EXISTS", f"machat:{{rooms:{node.decode()}}}"), "no list of rooms")
+            keys = {f"`{in_general(key)}`" for key in redis.cli("KEYS", "*")}
+            keys |= {f"channel `{in_general(channel)}`" for channel in redis.cli("PUBSUB", "CHANNELS")}
+            assert {row["key"] for row in OPERATIONS.table("key", "what it is")} == keys
+            for line in watching.body.splitlines():
+                program, *words = shlex.split(line.removeprefix("$ "))
+                assert program == "redis-cli"
+                assert redis.cli(*words), line
+        portal.call(chat.drain)
 
 
 def test_each_way_to_sync_is_in_the_table() -> None:
@@ -463,10 +519,13 @@ def used_by_the_server() -> set[str]:
     for path in PACKAGE.rglob("*.py"):
         if (
             path.name not in ("errors.py", "commands.py", "testing.py")
+            and path.parent.name != "contract"
             and str(path.relative_to(PACKAGE)) not in CLIENT_SIDE
         ):
             tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             found |= {node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for path in PACKAGE.rglob("*.lua"):
+        found |= set(re.findall(r"'(\w+)'", path.read_text(encoding="utf-8")))
     return found & set(DISCONNECTS)
 
 
@@ -507,9 +566,10 @@ def identifiers() -> set[str]:
 
 
 FOREIGN = re.compile(
-    r"MACHAT_.*|.*\.(md|py|yaml)"  # variables and files have tests of their own
+    r"MACHAT_.*|.*\.(md|py|yaml|lua)"  # variables and files have tests of their own
     r"|(SO|TCP|IPV6|CAP|AF)_.*|[A-Z]\w+(NOFILE|StopSec|Set|Capabilities|Directory)|net\.ipv4\.tcp_rmem"  # the system's
     r"|.*\.db(-\w+)?|secure_delete"  # SQLite's
+    r"|ssl_\w+"  # options of a URL
     r"|anyio\..*|pydantic\.ValidationError"
 )
 """Names that are not this project's."""
@@ -560,6 +620,7 @@ def test_how_far_an_answer_is_waited_for_is_as_it_says() -> None:
     assert f"up to {inbox.BEHIND:,} events more are taken in" in EMBEDDING.prose
     assert outbox.RESEND_WITHIN < Limits().remember == 5 * 60
     assert "stays away for five minutes" in EMBEDDING.prose
+    assert f"five minutes ({outbox.RESEND_WITHIN:g} seconds)" in EMBEDDING.prose
 
 
 def test_every_example_is_in_the_table() -> None:

@@ -73,7 +73,7 @@ def contents(wheel: Path) -> set[str]:
 def test_the_wheel_holds_the_package_and_nothing_else(contents: set[str]) -> None:
     info = f"machat-{chatapi.__version__}.dist-info"
     assert {name.partition("/")[0] for name in contents} == {"chatapi", "gotcpchat.py", info}
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "chatapi").rglob("*.py")}
+    modules = {str(path.relative_to(ROOT)) for kind in ("py", "lua") for path in (ROOT / "chatapi").rglob(f"*.{kind}")}
     assert {name for name in contents if name.startswith("chatapi/")} == modules | {"chatapi/py.typed"}
     assert f"{info}/licenses/LICENSE" in contents
 
@@ -169,9 +169,39 @@ def test_the_health_check_tells_a_server_from_none() -> None:
 COMPOSE = (ROOT / "compose.yaml").read_text(encoding="utf-8")
 
 
+def service(name: str) -> str:
+    """What stands in compose.yaml under a service's name."""
+    [text] = re.findall(rf"^  {name}:.*\n((?:   .*\n|\n)+)", COMPOSE, re.MULTILINE)
+    return str(text)
+
+
+def published(name: str) -> list[str]:
+    return re.findall(r'^ +- "([\d:]+)"$', service(name), re.MULTILINE)
+
+
 def test_compose_publishes_what_the_image_exposes() -> None:
     [exposed] = instructions("EXPOSE")
-    assert re.findall(r'^ +- "([\d:]+)"$', COMPOSE, re.MULTILINE) == [f"{port}:{port}" for port in exposed.split()]
+    assert published("chat") == [f"{port}:{port}" for port in exposed.split()]
+
+
+def test_a_profile_of_compose_has_two_servers_and_the_redis_that_they_share() -> None:
+    [inside, _] = instructions("EXPOSE")[0].split()
+    assert [*published("one"), *published("two")] == [f"8989:{inside}", f"8990:{inside}"]
+    assert "<<: *shared" in service("two")
+    assert "MACHAT_REDIS: redis://redis:6379/0\n" in service("one")
+    assert "MACHAT_STORE" not in service("one")
+    assert "redis:\n        condition: service_healthy\n" in service("one")
+    assert published("redis") == []
+    for name, profiles in (("chat", 0), ("one", 1), ("redis", 1)):
+        assert service(name).count("profiles:\n      - redis\n") == profiles
+    operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert "$ docker compose --profile redis up one two\n" in operations
+
+
+def test_the_image_has_the_extras_of_a_server() -> None:
+    [extras] = re.findall(r"'\.\[([\w,]+)\]'", DOCKERFILE)
+    assert extras.split(",") == ["fast", "redis"]
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
 
 
 def test_compose_leaves_time_to_drain() -> None:
@@ -209,9 +239,10 @@ def test_a_type_checker_sees_no_module_that_has_every_name() -> None:
         ("import chatapi", "chatapi.hub chatapi.connection sqlite3 asyncio"),
         ("from chatapi import ChatAPI", "chatapi.connection sqlite3 asyncio"),
         ("from chatapi import connect, connect_sync", "chatapi.hub sqlite3 asyncio"),
-        ("import chatapi.cli.server", "chatapi.connection chatapi.cli.store sqlite3"),
+        ("import chatapi.cli.server", "chatapi.connection chatapi.cli.store sqlite3 coredis"),
         ("import chatapi.cli.client", "chatapi.hub sqlite3"),
-        ("import chatapi.brokers.sqlite", "chatapi.connection"),
+        ("import chatapi.brokers.sqlite", "chatapi.connection coredis"),
+        ("import chatapi.brokers.redis", "chatapi.connection sqlite3"),
     ],
 )
 def test_nothing_is_imported_that_is_not_used(statement: str, not_used: str) -> None:
