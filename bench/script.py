@@ -19,8 +19,8 @@ from typing import Any, Final, cast
 
 from chatapi import Limits
 from chatapi.broker import SharedRooms
-from chatapi.brokers.shared import Node, Section, SharedRoom
-from chatapi.brokers.turns import Claiming, Keys, Releasing, Saying, Step
+from chatapi.brokers.shared import SharedRoom
+from chatapi.brokers.turns import Claiming, Keys, Node, Releasing, Saying, Section, Step
 from chatapi.entries import Said
 from chatapi.limits import Keep
 from chatapi.names import name_key
@@ -43,8 +43,10 @@ _STUCK: Final = 5.0
 _READ: Final = 1 << 18
 _ROUND: Final = b"@@@@@@@@"
 """In an id, what becomes another number each time."""
+_NUMBER: Final = b"7000000000000"
+"""In a call that was made before, where the number of a turn belongs."""
 _DONE: Final = b"$2\r\nok\r\n"
-_REFUSALS: Final = (b"-ERR", b"error\r\n", b"again\r\n", b"epoch\r\n", b"fenced\r\n")
+_REFUSALS: Final = (b"-ERR", b"error\r\n", b"again\r\n", b"epoch\r\n", b"fenced\r\n", b"late\r\n")
 TEXT: Final = b"x" * 64 + b"\n"
 _LIMITS: Final = Limits(room_members=1_000_000)
 _KEEP: Final = Keep(days=30, messages=1000)
@@ -67,7 +69,7 @@ class Caller:
     def room(self, tag: str) -> SharedRoom:
         """A room that is open here."""
         room = SharedRoom(tag, tag, secrets.token_urlsafe(16), (0, 0), self._node, keys(tag))
-        section = room.next(0)
+        section = room.next(0, 0)
         assert section is not None
         room.answered(self._redis.ask(*self.call([section]))[0])
         return room
@@ -76,7 +78,7 @@ class Caller:
         """What is asked in a room."""
         for step in steps:
             room.put(step)
-        section = room.next(next(self._numbers))
+        section = room.next(int(_NUMBER), 0)
         assert section is not None
         room.answered([b"ok", b"0", b"0", b""])
         return section
@@ -91,7 +93,7 @@ class Caller:
 
     def do_all(self, rooms: Sequence[SharedRoom]) -> None:
         """Do in one call what is to be done next in each of these."""
-        sections = [section for room in rooms if (section := room.next(next(self._numbers))) is not None]
+        sections = [section for room in rooms if (section := room.next(next(self._numbers), 0)) is not None]
         for room, answer in zip(rooms, self._redis.ask(*self.call(sections)), strict=True):
             room.answered(answer)
 
@@ -99,7 +101,7 @@ class Caller:
         """Do all this in a room, in as many turns as it takes."""
         for step in steps:
             room.put(step)
-        while (section := room.next(next(self._numbers))) is not None:
+        while (section := room.next(next(self._numbers), 0)) is not None:
             room.answered(self._redis.ask(*self.call([section]))[0])
 
 
@@ -198,7 +200,8 @@ class _Line:
         """The next call."""
         round_, which = divmod(self._sent, len(self._calls))
         self._sent += 1
-        self.socket.sendall(self._calls[which].replace(_ROUND, b"%08d" % round_))
+        number = b"%d" % (int(_NUMBER) + self._sent)  # the script takes no number twice, and none that is lower
+        self.socket.sendall(self._calls[which].replace(_ROUND, b"%08d" % round_).replace(_NUMBER, number))
 
     def read(self) -> bool:
         """Whether the answer is here; then the next call is on its way."""

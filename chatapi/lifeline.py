@@ -116,7 +116,9 @@ class Lifeline:
                     reason = await self._talk()
                     if self._done():
                         break
-                    if not (self._reconnect and reason.reason.reconnect):
+                    # Nobody else knows our session: whatever took the name over was an older attempt of our own.
+                    comes_back = reason.reason.reconnect or reason.reason.code == "replaced"
+                    if not (self._reconnect and comes_back):
                         raise reason
                     self.state = State.RECONNECTING
                     self._inbox.put(Lost(reason.reason, reason.detail))

@@ -538,6 +538,22 @@ async def test_a_goodbye_without_return_ends_it() -> None:
                 await take(room, 3)
 
 
+async def test_who_is_replaced_comes_back_since_it_was_an_older_attempt_of_its_own() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.say(line("bye", code="replaced", detail="taken over", reconnect=False, after=0))
+
+    async def second(peer: Peer) -> None:
+        await peer.welcome(recovered=True)
+        await peer.say(message(1))
+        await peer.until_end()
+
+    async with scripted(first, second) as address, dev(address) as room:
+        welcome, lost, recovered, said = await take(room, 4)
+        assert kinds([welcome, lost, recovered, said]) == [Welcome, Lost, Recovered, Message]
+        assert lost.reason.code == "replaced"
+
+
 async def test_without_reconnecting_a_lost_connection_is_the_end() -> None:
     async def server(peer: Peer) -> None:
         await peer.welcome()

@@ -23,13 +23,15 @@ class Own(NamedTuple):
 class Attendance:
     """The roster of one room as a node sees it; every change is told to the `rooms` of the chat, once."""
 
-    __slots__ = ("_node", "_room", "_rooms", "others", "ours")
+    __slots__ = ("_node", "_room", "_rooms", "leaving", "others", "ours")
 
     def __init__(self, room: str, node: str, rooms: SharedRooms) -> None:
         self.ours: dict[str, Own] = {}
         """Who is here through this node."""
         self.others: dict[str, tuple[str, str]] = {}
         """Who is here through other nodes: the node, and the name."""
+        self.leaving: set[str] = set()
+        """Who has left here, while that is not told yet."""
         self._room, self._node, self._rooms = room, node, rooms
 
     def __len__(self) -> int:
@@ -46,7 +48,8 @@ class Attendance:
 
     def came(self, came: Came, seq: int, own: Own | None = None) -> None:
         """Somebody came in, or came back through another node, which nobody is told."""
-        again = came.key in self.ours or came.key in self.others
+        again = came.key in self.ours or came.key in self.others or came.key in self.leaving
+        self.leaving.discard(came.key)
         if came.node == self._node:
             if own is not None:
                 self.ours[came.key] = own
@@ -63,6 +66,7 @@ class Attendance:
         """Somebody left; False where that is said of one who is here: then this node was taken for dead."""
         if went.key in self.ours:
             return False
+        self.leaving.discard(went.key)
         self.others.pop(went.key, None)
         self._rooms.elsewhere(self._room, went.key, "")
         if not went.quiet:
@@ -79,18 +83,25 @@ class Attendance:
         return own is not None
 
     def called(self, called: Called, seq: int) -> None:
-        """Somebody elsewhere has another name."""
-        other = self.others.pop(called.key, None)
+        """Somebody has another name, of whom that was not expected."""
+        other, own = self.others.pop(called.key, None), self.ours.pop(called.key, None)
         if other is not None:
             self.others[called.to_key] = other[0], called.to
+        if own is not None:  # a member here, who was told that it could not be
+            self.ours[called.to_key] = Own(called.to, own.session)
+        if other or own:
             self._rooms.renamed(self._room, called.key, called.to)
         self._tell(NameChanged(0, called.name, called.to, called.quiet), seq)
 
-    def compare(self, who: Sequence[bytes], lost: Sequence[bytes], seq: int, *, opening: bool) -> None:
-        """See who came, left and lost a name while this node did not look."""
+    def lose(self, lost: Sequence[bytes]) -> None:
+        """Names of members here are others' now, each with the code that says how."""
         for key, code in _pairs(lost):
             if self.ours.pop(key, None):
                 self._rooms.lost(self._room, key, code)
+
+    def compare(self, who: Sequence[bytes], lost: Sequence[bytes], seq: int, *, opening: bool) -> None:
+        """See who came and left while this node did not look; of whom a name was `lost` to, nobody is told."""
+        lost_keys = {key for key, _ in _pairs(lost)}
         now: dict[str, tuple[str, str]] = {}
         for key, held in _pairs(who):
             node, _, name = held.split(" ", 2)
@@ -101,7 +112,7 @@ class Attendance:
             self.left(Went(quiet, key, "connection_lost", name), seq)
         for key, (node, name) in now.items():
             if self.others.get(key) != (node, name):
-                self.came(Came(quiet or opening, key, node, name), seq)
+                self.came(Came(quiet or opening or key in lost_keys, key, node, name), seq)
 
     def _tell(self, entry: AnyEntry, seq: int) -> None:
         entry.seq = seq

@@ -6,7 +6,7 @@ step: messages, a deletion, somebody who came, left or took another name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from pydantic_core import from_json, to_json
@@ -67,9 +67,9 @@ class Called(NamedTuple):
 Step: TypeAlias = AnyKept | Came | Went | Called
 
 
-def messages(said: Sequence[Said]) -> bytes:
-    """The piece for messages."""
-    header = to_json([(one.name, one.count, len(one.block), hashed(one.session), one.ids, one.erased) for one in said])
+def messages(said: Sequence[Said], session: Callable[[str], str] = hashed) -> bytes:
+    """The piece for messages; `session` makes of what they have for one what is kept."""
+    header = to_json([(one.name, one.count, len(one.block), session(one.session), one.ids, one.erased) for one in said])
     blocks = b"".join([one.block for one in said])
     return b"m\t%d\t%d\n%b%b" % (len(header), len(blocks), header, blocks)
 
@@ -168,5 +168,5 @@ def without(batch: bytes, target: int) -> bytes:
     for one in said:
         if isinstance(one, Said) and one.seq <= target < one.seq + one.count:
             one.erase(target)
-    pieces = [messages([one]) if isinstance(one, Said) else deletion(one) for one in said]
+    pieces = [messages([one], str) if isinstance(one, Said) else deletion(one) for one in said]
     return batch[:at] + b"".join(pieces)

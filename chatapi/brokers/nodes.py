@@ -180,6 +180,7 @@ class Nodes:
     def stop(self) -> None:
         """Nobody answers any more."""
         self._asked_at, self._first, self._left, self._listed, self.began = None, True, False, {}, anyio.Event()
+        self._living = self._before = frozenset()
         for number in self.pending:
             self._answered(number, "the chat does not run; nothing is known of it")
 

@@ -31,8 +31,8 @@ from . import batches
 from .nodes import Nodes
 from .places import Places, Server, hidden, reason_of
 from .shard import ROOM, Call, Shard
-from .shared import Node, SharedRoom, State
-from .turns import Claiming, Deleting, Keys, Releasing, Renaming, Saying, Value
+from .shared import SharedRoom, State
+from .turns import Claiming, Deleting, Keys, Node, Releasing, Renaming, Saying, Value
 
 _logger = logging.getLogger("chatapi")
 
@@ -125,13 +125,15 @@ class RedisBroker:
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as tasks:
                     self._tasks = tasks
+                    self._shards.clear()
                     for room in self._open.values():  # from an earlier life
                         self._shard(room.keys.tag).add(room)
                     self._make_shards()
                     self._shard(f"node:{self._nodes.node}").subscribe(self._nodes.channel)
                     tasks.start_soon(self._nodes.run)
-                    with anyio.move_on_after(self._patience):  # without it, rooms would have to wait
+                    with anyio.move_on_after(self._patience):  # or rooms, and whispers of others, would have to wait
                         await self._nodes.began.wait()
+                        await self._shard(f"node:{self._nodes.node}").began.wait()
                     started()
                     await ended.wait()
                     with anyio.move_on_after(_GOODBYE):
@@ -261,7 +263,10 @@ class RedisBroker:
                 _logger.exception("an error inside the server, in room %s", room.name)
                 room.cut()
         elif name == self._nodes.channel:
-            self._nodes.heard(data)
+            try:
+                self._nodes.heard(data)
+            except Exception:
+                _logger.exception("what another server has said was not understood")
 
     def _told(self, shard: Shard, detail: str) -> None:
         assert self._rooms is not None
@@ -340,8 +345,8 @@ class RedisBroker:
     def close(self, room: str) -> None:
         """Look at a room no longer, once what is on its way is told."""
         shared = self._open.pop(room)
+        shared.close()
         if shared.busy and not shared.is_closed:
-            shared.close()
             self._closing[room] = shared
         else:
             self._forget(shared)

@@ -22,8 +22,8 @@ from coredis.exceptions import MovedError, RedisError
 
 from ..broker import unavailable
 from .places import reason_of
-from .shared import Section, SharedRoom
-from .turns import Value
+from .shared import SharedRoom
+from .turns import Section, Value
 
 _logger = logging.getLogger("chatapi")
 
@@ -75,6 +75,8 @@ class Shard:
         self.away: str = ""
         """Why it does not answer, once that has taken too long."""
         self.connected: bool = False
+        self.began: anyio.Event = anyio.Event()
+        """Set once it was connected for the first time."""
         self._connect, self._moved, self._may_ask = connect, moved, may_ask
         self._sharded, self._patience, self._replicas = sharded, patience, replicas
         self._number, self._push, self._told = number, push, told
@@ -90,6 +92,7 @@ class Shard:
         self._said = False  # whether the log has it that something is wrong
         self._unsure: list[tuple[SharedRoom, Any]] = []  # answers that wait for replicas
         self._unsure_since = 0.0
+        self._ahead = 0.0  # of our clock, that of Redis
         self._refuses = False  # it answers, but does not do what it is asked
 
     @property
@@ -174,6 +177,8 @@ class Shard:
                     for name in (ROOM, NODES):
                         source = importlib.resources.files("chatapi.brokers").joinpath("lua", f"{name}.lua").read_text()
                         self._scripts[name] = await connection.create_request(b"SCRIPT LOAD", source)  # type: ignore[assignment]
+                    seconds, micros = await self._time(connection)
+                    self._ahead = seconds + micros / 1_000_000 - anyio.current_time()
                     deadline.deadline = float("inf")
                     self._connection, self.connected = connection, True
                     self._leaving.clear()
@@ -181,6 +186,7 @@ class Shard:
                         self._send("SSUBSCRIBE" if self._sharded else "SUBSCRIBE", channel)
                     for room in self.rooms:
                         room.lost()
+                    self.began.set()
                     tasks.start_soon(self._listen, connection)
                     await self._talk(connection)
         except* (RedisError, OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as group:
@@ -188,6 +194,11 @@ class Shard:
         finally:
             self._connection, self.connected, self._asking = None, False, False
         return reason
+
+    async def _time(self, connection: BaseConnection) -> tuple[int, int]:
+        """What the clock of Redis says."""
+        answer: Any = await connection.create_request(b"TIME")
+        return int(answer[0]), int(answer[1])
 
     async def _listen(self, connection: BaseConnection) -> None:
         # Its generator takes a turn of the event loop for each push: what has come with one is taken without.
@@ -239,10 +250,11 @@ class Shard:
     def _sections(self) -> list[tuple[SharedRoom, Section]]:
         found: list[tuple[SharedRoom, Section]] = []
         size = back = 0
+        until = int((anyio.current_time() + self._ahead + self._patience) * 1_000_000)
         while self._dirty and size < _MOST_BYTES and back < _MOST_BACK:
             room = next(iter(self._dirty))
             del self._dirty[room]
-            section = room.next(self._number())
+            section = room.next(self._number(), until)
             if section is not None:
                 found.append((room, section))
                 back += section.back

@@ -8,11 +8,11 @@ members here are claimed again before anything else is delivered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from ..broker import Past, SharedRooms, unavailable
+from ..broker import Past, unavailable
 from ..entries import AnyEntry, Deletion, Said
 from ..errors import RefusalCode, Refused
 from . import batches
@@ -24,9 +24,11 @@ from .turns import (
     Claiming,
     Deleting,
     Keys,
+    Node,
     Releasing,
     Renaming,
     Saying,
+    Section,
     Step,
     Turn,
     Value,
@@ -35,14 +37,12 @@ from .turns import (
 
 if TYPE_CHECKING:
     from ..broker import Opened
-    from ..limits import Keep
     from .shard import Shard
 
 _EARLY: Final = 1000
 """Batches that are held back while a room is synchronised; if there are more, it is done once more."""
 _MISSED: Final = 256 * 1024
 """Bytes of missed messages that are asked for at once, about."""
-_DAY: Final = 24 * 3600
 
 
 class State(Enum):
@@ -55,38 +55,12 @@ class State(Enum):
     CLOSED = 4
 
 
-class Section(NamedTuple):
-    """A room's part of a call of the script."""
-
-    command: str
-    keys: Sequence[str]
-    arguments: Sequence[Value]
-    back: int = 0
-    """Bytes that the answer may have, about."""
-
-
-class Node(NamedTuple):
-    """What the rooms of a node have in common."""
-
-    id: str
-    rooms: SharedRooms
-    publish: str
-    """The command that publishes."""
-    keep: Keep
-    replicas: int
-    """On how many replicas a message must be before it is acknowledged."""
-    mark: Callable[[SharedRoom], None]
-    """Called where a room may have something to ask."""
-    forget: Callable[[SharedRoom], None]
-    """Called where a room that was closed has nothing on its way any more."""
-
-
 class SharedRoom:
     """One room; `key` is its name's key, and `keys` are those in Redis."""
 
     __slots__ = (
-        "_asked", "_closing", "_early", "_epoch", "_node", "_pv", "_seq", "_to_reap", "_ts", "_turns", "_waiting",
-        "_wanted", "key", "keys", "name", "opened", "shard", "state", "who",
+        "_asked", "_closing", "_early", "_epoch", "_look_again", "_node", "_pv", "_seq", "_to_reap", "_ts", "_turns",
+        "_waiting", "_wanted", "key", "keys", "name", "opened", "shard", "state", "who",
     )  # fmt: skip
 
     def __init__(self, key: str, name: str, epoch: str, wanted: tuple[int, int], node: Node, keys: Keys) -> None:
@@ -107,17 +81,27 @@ class SharedRoom:
         self._early: list[bytes] = []  # lists, since an empty deque has 700 bytes, and a node many quiet rooms
         self._asked: Turn | str | None = None  # what the script is asked, until it answers
         self._to_reap: set[str] = set()
-        self._closing = False
+        self._closing = self._look_again = False
 
     def close(self) -> None:
         """Nobody looks at it any more; names that are on their way back still are."""
         self._closing = True
         self._early.clear()
+        asked = [step for turn in self._turns if turn.results is None for step in turn.steps]
+        for step in (*asked, *self._waiting):
+            if isinstance(step, Claiming | Renaming):
+                step.give_up(unavailable("the room was closed meanwhile; try again"))
+        if self.who.ours or any(isinstance(step, Claiming) for step in asked):
+            self.who.ours.clear()
+            self._look_again = True  # which gives back whatever nobody has here
+        self._waiting = [step for step in self._waiting if isinstance(step, Releasing)]
+        self._node.mark(self)
 
     @property
     def busy(self) -> bool:
         """Whether anything is on its way."""
-        return bool(self._waiting or self._turns or (self._closing and self.state is State.BEHIND))
+        leaving = self._closing and (self._look_again or self.state is State.BEHIND)
+        return bool(self._waiting or self._turns or leaving)
 
     # What is on its way
 
@@ -127,6 +111,8 @@ class SharedRoom:
             last = self._waiting[-1]
             if isinstance(last, Saying) and last.take(step):
                 return
+        if isinstance(step, Releasing):
+            self.who.leaving.add(step.went.key)
         self._waiting.append(step)
         self._node.mark(self)
 
@@ -136,11 +122,16 @@ class SharedRoom:
         if self._to_reap:
             self._node.mark(self)
 
-    def next(self, new_number: int) -> Section | None:
-        """What to ask the script now, if anything; it is to be `answered`, or `lost`."""
+    def next(self, new_number: int, until: int) -> Section | None:
+        """What to ask the script now, if anything; it is to be `answered`, or `lost`.
+
+        `until` is when it is not to be done any more, in microseconds by the clock of Redis; 0 for never.
+        """
         node = self._node
         if self._asked is not None or self.state is State.CLOSED:
             return None
+        if self._look_again:
+            self._look_again, self.state = False, State.BEHIND
         if self.state is not State.LIVE:
             self._asked = "sync"
             return self._synchronise()
@@ -161,7 +152,7 @@ class SharedRoom:
         else:
             return None
         self._asked = turn
-        return Section("turn", turn.keys, self._arguments(turn))
+        return turn.section(node, self._epoch, until, members_here=bool(self.who.ours))
 
     def _cut(self) -> list[Step]:
         count = size = 0
@@ -173,13 +164,6 @@ class SharedRoom:
         steps = self._waiting[:count]
         del self._waiting[:count]
         return steps
-
-    def _arguments(self, turn: Turn) -> list[Value]:
-        node, limits, keep = self._node, self._node.rooms.limits, self._node.keep
-        here = int(bool(self.who.ours))
-        bounds = keep.messages, keep.bytes, int(keep.days * _DAY), int(keep.days * _DAY * 1_000_000)
-        head: list[Value] = [node.publish, self._epoch, node.id, turn.number, here, limits.room_members, *bounds]
-        return [*head, int(limits.remember) or 1, limits.remember_ids, *turn.arguments]
 
     def _synchronise(self) -> Section:
         node = self._node
@@ -226,7 +210,7 @@ class SharedRoom:
         self._node.mark(self)
         if self._closing and status != "error":
             self._turns.clear()
-            if asked == "sync":  # which has given back all names
+            if asked == "sync" and not self._look_again:  # which has given back all names
                 self._waiting.clear()
                 self.state = State.LIVE
             if not self.busy:
@@ -244,6 +228,9 @@ class SharedRoom:
             if status in ("ok", "again"):
                 asked.answered(int(answer[1]), int(answer[2]), answer[3].decode())
                 self._take_early()
+            elif status == "late":
+                self.lost()
+                return "it took the last turn for one that came too late"
             else:  # the log is another one, or this node was taken for dead
                 self.lost()
         return ""
@@ -309,15 +296,23 @@ class SharedRoom:
         """Somebody came, left, or is called something else, here or elsewhere."""
         if isinstance(step, Claiming):
             came = Came(step.quiet, step.key, self._node.id, step.name)
-            self.who.came(came, seq, Own(step.name, step.session))
+            self.who.came(came, seq, None if step.given_up else Own(step.name, step.session))
+            self._give_back(came, step.session)
+            step.settle(None)
         elif isinstance(step, Renaming):
             self._renamed(step, seq)
         elif isinstance(step, Came):
             self.who.came(step, seq)
+            self._give_back(step, "")
         elif isinstance(step, Called):
             self.who.called(step, seq)
         elif isinstance(step, Releasing | Went):
             self._left(step.went if isinstance(step, Releasing) else step, seq)
+
+    def _give_back(self, came: Came, session: str) -> None:
+        """Give a name back that was given to this node too late, when whoever asked for it had been refused."""
+        if came.node == self._node.id and came.key not in self.who.ours:
+            self.put(Releasing(came.key, came.name, session, "bye", came.quiet))
 
     def _left(self, went: Went, seq: int) -> None:
         if not self.who.left(went, seq):  # the name is claimed again
@@ -325,9 +320,9 @@ class SharedRoom:
             self._node.mark(self)
 
     def _renamed(self, step: Renaming, seq: int) -> None:
-        step.took_place = self.who.renamed(step, seq)
-        if not step.took_place:
+        if not self.who.renamed(step, seq):
             self.put(Releasing(step.to_key, step.entry.to, step.session, "bye", step.entry.quiet))
+        step.settle(None)
 
     # Standing where the log stands
 
@@ -336,6 +331,7 @@ class SharedRoom:
             self.cut(names_are_known=status != "unknown_epoch")
             return
         epoch, name, seq, ts, first, pv, more, who, lost, found = answer[1:]
+        self.who.lose(lost)  # before anything is delivered
         self._epoch = epoch.decode()
         opening = self.state is State.OPENING
         if opening:
@@ -352,6 +348,11 @@ class SharedRoom:
         self._seq, self._ts, self._pv = int(seq), int(ts), int(pv)
         if who != b"same":
             self.who.compare(who, lost, self._seq, opening=opening)
+        if any(turn.is_missing for turn in self._turns):  # Redis had it, and has lost it
+            self.cut()
+            return
+        for turn in self._turns:
+            turn.seq = turn.pv = 0  # whatever came of those that are answered is known here by now
         self.state = State.LIVE
         mine = epoch + b" "  # others are from before this answer
         self._early = [batch for batch in self._early if batch.startswith(mine)]
@@ -411,21 +412,20 @@ class SharedRoom:
             if why is not None:
                 self._waiting.insert(0, Deleting(step.entry))
                 self._node.mark(self)
-        elif isinstance(step, Claiming) and step.given_up:
-            if own := self.who.ours.pop(step.key, None):
-                self.put(Releasing(step.key, own.name, own.session, "bye", step.quiet))
-        elif isinstance(step, Claiming):
-            step.then(self._verdict(step.name, why, step.key in self.who.ours))
-        elif isinstance(step, Renaming):
-            step.then(self._verdict(step.entry.to, why, step.took_place))
+        elif isinstance(step, Releasing):
+            if why is not None and step.went.key in self.who.leaving:  # gone already: then it was not told here
+                self._left(step.went, self._seq)
+        elif isinstance(step, Claiming | Renaming):
+            step.settle(self._why_not(step.name if isinstance(step, Claiming) else step.entry.to, why))
 
-    def _verdict(self, name: str, why: Sequence[str] | None, took_place: bool) -> Refused | None:
+    def _why_not(self, name: str, why: Sequence[str] | None) -> Refused:
+        """Why somebody does not get a name; not known where it was theirs for a moment, while nobody looked."""
         if why is not None and why[0] == "taken":
             return Refused(RefusalCode.NAME_TAKEN, f"{name!r} is already in {self.name!r}")
         if why is not None and why[0] == "full":
             most = self._node.rooms.limits.room_members
             return Refused(RefusalCode.ROOM_FULL, f"{self.name!r} is full; members allowed: {most:,}")
-        return None if took_place else unavailable("the name could not be claimed; try again")
+        return unavailable("the name could not be claimed; try again")
 
     def give_up(self, why: str, *, asked: bool = True) -> None:
         """Refuse what waits and, where that is so for what was `asked`, whatever is not known to be kept."""
@@ -459,7 +459,7 @@ class SharedRoom:
         elif isinstance(step, Deleting):
             rooms.refuse(self.key, [step.entry], reason)
         elif not isinstance(step, Releasing):
-            step.then(reason)
+            step.settle(reason)
 
     def cut(self, *, names_are_known: bool = True) -> None:
         """Something is missing that cannot be had, or nothing is known of the room any more."""

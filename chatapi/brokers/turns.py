@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from ..broker import Outcome
 from ..entries import AnyKept, Deletion, NameChanged, Said
@@ -12,11 +12,43 @@ from ..names import name_key
 from ..sessions import hashed
 from . import batches
 
+if TYPE_CHECKING:
+    from ..broker import SharedRooms
+    from ..limits import Keep
+    from .shared import SharedRoom
+
+_DAY: Final = 24 * 3600
 MOST_BYTES: Final = 256 * 1024
 """Bytes of text in one turn, about: the script holds Redis up for as long as it takes."""
 MOST_STEPS: Final = 2000
 
 Value: TypeAlias = str | bytes | int
+
+
+class Section(NamedTuple):
+    """A room's part of a call of the script."""
+
+    command: str
+    keys: Sequence[str]
+    arguments: Sequence[Value]
+    back: int = 0
+    """Bytes that the answer may have, about."""
+
+
+class Node(NamedTuple):
+    """What the rooms of a node have in common."""
+
+    id: str
+    rooms: SharedRooms
+    publish: str
+    """The command that publishes."""
+    keep: Keep
+    replicas: int
+    """On how many replicas a message must be before it is acknowledged."""
+    mark: Callable[[SharedRoom], None]
+    """Called where a room may have something to ask."""
+    forget: Callable[[SharedRoom], None]
+    """Called where a room that was closed has nothing on its way any more."""
 
 
 class Keys:
@@ -98,17 +130,17 @@ class Claiming:
         self.name: str = name
         self.key: str = name_key(name)
         self.session: str = session
-        self.then: Outcome = then
         self.quiet: bool = quiet
+        self.settle: Outcome = _once(then)
+        """Tell what came of it, once."""
         self.given_up: bool = False
         """Whether that was refused already, though it may take place: then the name is given back."""
         self._node = node
 
     def give_up(self, reason: Refused) -> None:
         """Refuse it without knowing."""
-        if not self.given_up:
-            self.given_up = True
-            self.then(reason)
+        self.given_up = True
+        self.settle(reason)
 
     def arguments(self, place: Callable[[str], int]) -> list[Value]:
         """What the script needs to know."""
@@ -141,14 +173,13 @@ class Renaming:
         self.to_key: str = name_key(entry.to)
         self.entry: NameChanged = entry
         self.session: str = session
-        self.then: Outcome = then
-        self.took_place: bool = False
+        self.settle: Outcome = _once(then)
+        """Tell what came of it, once."""
         self._node = node
 
     def give_up(self, reason: Refused) -> None:
         """Refuse it without knowing: who asked sees it, if it takes place all the same."""
-        then, self.then = self.then, _nothing
-        then(reason)
+        self.settle(reason)
 
     def arguments(self, place: Callable[[str], int]) -> list[Value]:
         """What the script needs to know."""
@@ -165,8 +196,15 @@ def holder(node: str, session: str, name: str) -> str:
     return f"{node} {session or '-'} {name}"
 
 
-def _nothing(answer: Refused | None) -> None:
-    pass
+def _once(then: Outcome) -> Outcome:
+    """Call back the first time alone."""
+    waiting = [then]
+
+    def tell(reason: Refused | None) -> None:
+        if waiting:
+            waiting.pop()(reason)
+
+    return tell
 
 
 class Turn:
@@ -188,7 +226,7 @@ class Turn:
         def place(session: str) -> int:
             return sessions.setdefault(session, len(fixed) + len(sessions) + 1)
 
-        self.arguments: list[Value] = [value for step in steps for value in step.arguments(place)]
+        self._arguments: list[Value] = [value for step in steps for value in step.arguments(place)]
         self.keys: list[str] = [*fixed, *map(keys.sent, sessions)]
 
     def answered(self, seq: int, pv: int, results: str) -> None:
@@ -196,9 +234,25 @@ class Turn:
         self.seq, self.pv = seq, pv
         self.results = {int(index): why for index, *why in (one.split(" ") for one in results.split(",") if one)}
 
+    def section(self, node: Node, epoch: str, until: int, *, members_here: bool) -> Section:
+        """What the script is asked: not to be done later than `until`, by the clock of Redis; 0 for never."""
+        limits, keep = node.rooms.limits, node.keep
+        head: list[Value] = [node.publish, epoch, node.id, self.number, int(members_here), limits.room_members]
+        head += keep.messages, keep.bytes, int(keep.days * _DAY), int(keep.days * _DAY * 1_000_000)
+        head += int(limits.remember) or 1, limits.remember_ids, until
+        return Section("turn", self.keys, [*head, *self._arguments])
+
     def untold(self) -> list[Step]:
         """The steps that are not known to have taken place."""
         return [step for step in self.steps if not (self.told and isinstance(step, Saying | Deleting))]
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether messages of it were kept, as was answered, that have not come back."""
+        results = self.results
+        if results is None or self.told:
+            return False
+        return any(isinstance(step, Saying | Deleting) and i not in results for i, step in enumerate(self.steps))
 
     def placed(self, where: batches.Head) -> Iterator[AnyKept | Claiming | Releasing | Renaming]:
         """The steps that took place, messages and deletions with their places."""

@@ -157,6 +157,15 @@ class OrderContract(Subject):
             await rooms.say(message("c"))
             same([entry.ts for entry in rooms.kept()], [now, now + 1, now + 500_000_000], "the times")
 
+    async def test_times_grow_though_much_is_said_at_once(self) -> None:
+        """More messages than there are microseconds until the next one."""
+        async with self.life() as rooms:
+            await rooms.open()
+            for _ in range(3):
+                await rooms.say(message(*(f"{i}" for i in range(20_000))))  # the recorder sees that they grow
+                await rooms.say(message("and"))
+            same([entry.count for entry in rooms.kept()], [20_000, 1] * 3, "what was said")
+
     # Rooms that are closed and opened again
 
     async def test_a_room_that_is_closed_and_opened_goes_on_or_begins_anew(self) -> None:

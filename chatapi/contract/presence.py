@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
+import anyio
+
 from ..entries import Arrived, Departed, NameChanged
 from ..errors import RefusalCode, Refused
 from ..limits import Limits
@@ -160,24 +162,51 @@ class PresenceContract(Subject):
 
     # Nodes that end
 
-    async def test_what_a_node_that_ends_has_begun_is_done(self) -> None:
-        """Who was there has left, once, whether or not that was said; and what was said at last is delivered."""
-        self.lease = SOON
+    async def test_what_a_node_has_begun_when_it_ends_is_done(self) -> None:
+        """Who was said to leave has left, however long its lease is, and what was said at last is delivered."""
+        self.lease = 3600
         async with self.nodes() as nodes:
             one, other, third = await nodes.few(3)
             await one.come("Mina")
-            await one.come("Zoe")
-            await all_know([other, third], ["Mina", "Zoe"])
+            await all_know([other, third], ["Mina"])
             one.submit(message("last"))
             one.go("Mina")
             await nodes.end(one)
             await all_know([other, third], [])
             await other.come("mina")
-            await third.come("zoe")
-            await all_know([other, third], ["mina", "zoe"])
+            await all_know([other, third], ["mina"])
             for node in (other, third):
-                same([line[4] for line in node.seen() if line[0] == "said"], ["last"], "what was said")
-                same(_left(node), ["Mina", "Zoe"], "who has left")
+                same([line[0] for line in node.seen()], ["arrived", "said", "departed", "arrived"], "what was told")
+
+    async def test_who_is_still_on_a_node_that_ends_has_left(self) -> None:
+        """Though nobody has said so; and once."""
+        self.lease = SOON
+        async with self.nodes() as nodes:
+            one, other, third = await nodes.few(3)
+            await one.come("Mina")
+            await all_know([other, third], ["Mina"])
+            await nodes.end(one)
+            await all_know([other, third], [])
+            await other.come("mina")
+            await all_know([other, third], ["mina"])
+            for node in (other, third):
+                same([line[0] for line in node.seen()], ["arrived", "departed", "arrived"], "what was told")
+
+    async def test_who_is_on_a_node_that_lives_stays(self) -> None:
+        """Over the lease, which every node renews."""
+        self.lease = SOON
+        async with self.nodes() as nodes:
+            some = await nodes.few(3)
+            for node, name in zip(some, "abc", strict=True):
+                await node.come(name)
+            end = anyio.current_time() + self.lease
+            while anyio.current_time() < end:
+                for node in some:
+                    await node.say(message("I am here"))
+            await all_see_all(some)
+            await all_know(some, ["a", "b", "c"])
+            for node in some:
+                same((_left(node), node.losses), ([], []), "who has left or lost a name")
 
     async def test_who_is_on_a_node_that_ends_without_a_word_has_left(self) -> None:
         """Once for everybody, when its lease is over; their names are free then, and nobody else's are."""
@@ -202,7 +231,27 @@ class PresenceContract(Subject):
                 same(sorted(_came(node)), ["Ann", "Mina", "Zoe", "zoe"], "who has come")
             await self.reconnect(one.broker)
 
-    # Nodes that are cut off
+    # Nodes that are in trouble
+
+    async def test_members_are_told_while_nothing_can_be_kept(self) -> None:
+        """And that it is over; on this node alone, where others have no trouble."""
+        async with self.nodes() as nodes:
+            one, other = await nodes.few(2)
+            await self.fail(one.broker)
+            await one.say(message("a"))
+            same(len(one.refused["dev"]), 1, "how many were refused")
+            await one.until(lambda: one.absences, "members were not told that nothing can be kept")
+            await self.heal(one.broker)
+            await one.until(lambda: len(one.absences) > 1, "members were not told that it is over")
+            same(
+                [(rooms, bool(why)) for rooms, why in one.absences],
+                [(("dev",), True), (("dev",), False)],
+                "what is told",
+            )
+            await one.say(message("b"))
+            await other.sees(one)
+            same([line[4] for line in other.seen()], ["b"], "what is kept")
+            same(other.absences, [], "what members of the other node are told")
 
     async def test_a_node_that_is_cut_off_for_a_moment_misses_nothing(self) -> None:
         """And nobody is told that anybody left; what is said there meanwhile is kept once it is back, or refused."""
@@ -212,9 +261,12 @@ class PresenceContract(Subject):
             await other.come("Zoe")
             await all_know([one, other], ["Mina", "Zoe"])
             for i in range(3):
+                said = [message(f"{i} {j}", ids=[f"{i} {j}"] if j else None, session="of-mina") for j in range(4)]
+                one.submit(*said[:2])
+                for _ in range(2 * i):
+                    await one.turn()
                 await self.cut_off(one.broker)
-                said = [message(f"cut off {i}", ids=[str(i)], session="of-mina"), message(f"and {i}")]
-                one.submit(*said)
+                one.submit(*said[2:])
                 await other.say(message(f"meanwhile {i}"), message("run", "of two"))
                 await other.come(f"guest{i}")
                 await self.reconnect(one.broker)

@@ -294,6 +294,7 @@ class Recorder:
 
     def elsewhere(self, room: str, key: str, name: str) -> None:
         """Write down who is in a room through another node."""
+        self._check_thread("elsewhere")
         names = self.others.setdefault(room, {})
         if name:
             names[key] = name
@@ -303,6 +304,7 @@ class Recorder:
 
     def renamed(self, room: str, key: str, name: str) -> None:
         """Write down that somebody has another name."""
+        self._check_thread("renamed")
         names = self.others.setdefault(room, {})
         if key in names:
             del names[key]
@@ -312,17 +314,22 @@ class Recorder:
 
     def lost(self, room: str, key: str, code: str) -> None:
         """Write down whose name another one has."""
+        self._check_thread("lost")
         self.losses.append((room, key, code))
         self._wake()
 
     def whispered(self, room: str, key: str, whisper: Whisper) -> str:
         """Write down a whisper."""
+        self._check_thread("whispered")
         self.whispers.append((room, key, whisper))
         self._wake()
         return self.why_not
 
     def cut(self, room: str) -> None:
         """Write down that a room cannot go on; as a chat does, look at it no longer."""
+        self._check_thread("cut")
+        if self._on_their_way.get(room):
+            self.faults.append(f"{room!r} was cut before what is on its way there was refused")
         self.cuts.append(room)
         del self._pasts[room]
         self.broker.close(room)
@@ -330,6 +337,7 @@ class Recorder:
 
     def away(self, rooms: Sequence[str], detail: str) -> None:
         """Write down whether the broker can keep anything."""
+        self._check_thread("away")
         self.absences.append((tuple(rooms), detail))
         self._wake()
 

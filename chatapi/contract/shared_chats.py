@@ -84,6 +84,26 @@ class SharedChatContract(ChatContract):
             seen = [frame["text"] for frame in await zoe.hears_until(_kept(2)) if frame["type"] in KEPT]
             same(seen, ["a", "b"], "what another member saw")
 
+    async def test_what_one_has_said_through_the_other_chat_is_ones_own(self) -> None:
+        """Who comes back to where it was before gets its acks, with the ids, for what it has said elsewhere."""
+        async with self.chats() as (one, other):
+            for room, away in (("dev", 0), ("lab", 10)):  # within the time that its name is reserved, and after it
+                first, zoe = Member(one, "Mina", room), Member(one, "Zoe", room)
+                await all_hear(first, zoe)
+                first.cut()
+                one.wait(away)
+                await settled(one)
+                second = Member(other, "Mina", room, resume=first.position(0, 0))
+                await second.hears()
+                second.send("message", text="a", id="1")
+                [ack] = await second.kept()
+                await zoe.hears_until(_kept(1))
+                second.cut()
+                third = Member(one, "Mina", room, resume=first.position(0, 0))
+                same(await third.kept(), [ack], "what follows for who comes back")
+                third.send("message", text="a", id="1")
+                same(await third.kept(), [{**ack, "duplicate": True}], "the answer to an id that is sent again")
+
     async def test_a_name_is_taken_back_through_the_other_chat(self) -> None:
         """At once with the key, and the old connection is told; not at all with another one."""
         async with self.chats() as (one, other):

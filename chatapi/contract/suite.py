@@ -24,5 +24,6 @@ class BrokerContract(OrderContract, KeepingContract, SharingContract, PresenceCo
                 return MyBroker(self.path, clock)
 
     What does not apply is skipped, with the reason: tests of what is kept where `keeps` is false, of failures where
-    `fail` is not given, of forgetting where `forgets_after` is 0. See docs/backends.md for what each group means.
+    `fail` is not given, of forgetting where `forgets_after` is 0, of shared rooms where `presence` is None. See
+    docs/backends.md for what each group means.
     """

@@ -155,7 +155,7 @@ end
 
 -- A node's turn: what was said and done there, in order. What cannot be is dropped, and the answer says why.
 -- A: publish, epoch, node, turn, members here, members at most, messages, bytes, seconds, age to keep, seconds and ids
--- to remember, then the steps: m COUNT SESSION IDS id… PIECE, d NUMBER OLD NEW PIECE, j KEY SESSION VALUE PIECE,
+-- to remember, until when it is to be done (0 for ever), then the steps: m COUNT SESSION IDS id… PIECE, d NUMBER OLD NEW PIECE, j KEY SESSION VALUE PIECE,
 -- l KEY SESSION PIECE, r KEY NEW_KEY VALUE PIECE; SESSION is the place of a key, or 0
 local function turn(K, A)
   local publish, epoch, node, number = A[1], A[2], A[3], A[4]
@@ -164,13 +164,15 @@ local function turn(K, A)
   if room.last_turn then
     local last, seq, pv, results = string.match(room.last_turn, '^(%d+) (%d+) (%d+) %d+ (.*)$')
     if last == number then return {'again', seq, pv, results} end
+    if tonumber(number) < tonumber(last) then return {'late'} end  -- of a connection that was given up
   end
+  local time, until_ = now(), tonumber(A[13])
+  if until_ > 0 and time > until_ then return {'late'} end  -- likewise: whoever asked was told that it is not done
   if A[5] == '1' and redis.call('HEXISTS', K.meta, 'n:' .. node) == 0 then return {'fenced'} end
   local limit, seconds = tonumber(A[6]), tonumber(A[11])
   local keep = {messages = tonumber(A[7]), bytes = tonumber(A[8]), seconds = tonumber(A[9]), age = tonumber(A[10])}
-  local time = now()
   local first_ts = math.max(time, room.ts + 1)
-  local seq, pv, at = room.seq, room.pv, 13
+  local seq, pv, at = room.seq, room.pv, 14
   local all, kept, dropped, results, said, mended = {}, {}, {}, {}, {}, {}
   local index, line = 0, nil
   while A[at] do
@@ -395,7 +397,7 @@ local function reap(K, A)
   local gone, pieces = {}, {}
   for i = 4, #A do
     gone[A[i]] = true
-    redis.call('HDEL', K.meta, 'n:' .. A[i], 'b:' .. A[i])
+    redis.call('HDEL', K.meta, 'n:' .. A[i])  -- not b: it may be back, and say again what it does not know to be done
   end
   local who = redis.call('HGETALL', K.who)
   for i = 1, #who, 2 do
