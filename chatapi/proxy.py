@@ -118,7 +118,7 @@ class Proxy:
         except anyio.EndOfStream:
             try:
                 await target.send_eof()
-            except _BROKEN:
+            except (*_BROKEN, RuntimeError):  # which is how uvloop says it
                 scope.cancel()
         except _BROKEN:
             scope.cancel()

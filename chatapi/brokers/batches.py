@@ -22,7 +22,7 @@ class Head(NamedTuple):
     last_seq: int
     last_ts: int
     last_pv: int
-    """How often the roster had changed before it."""
+    """The version of the roster: it grows where that changes."""
     first_ts: int
     """The time of its first message; the others follow microsecond by microsecond."""
     seq: int

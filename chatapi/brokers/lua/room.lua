@@ -2,7 +2,7 @@
 --
 -- meta    format (of all this: 1), epoch, name, seq, ts (of the newest), first, first_ts, first_at (of the oldest kept),
 --         at (bytes so far), kept_at (when the keys of the room were last kept from expiring),
---         pv (how often the roster has changed), n:NODE (members of a node), b:NODE (its last turn, and the answer)
+--         pv (grows, as ts does, where the roster changes), n:NODE (members of a node), b:NODE (its last turn, and the answer)
 -- log     a stream: an entry is a batch under the number of its last message; m: the batch, at: bytes before it
 -- mended  batches some text of which was deleted, by that number: a stream's entries cannot be changed
 -- who     the roster: key of the name -> "NODE SESSION NAME"
@@ -226,6 +226,7 @@ local function turn(K, A)
     end
     index = index + 1
   end
+  if pv ~= room.pv then pv = math.max(pv, time) end  -- like ts: never the same twice, though Redis may lose some
   results = table.concat(results, ',')
   if #all > 0 then
     line = head(room, first_ts, seq, pv, node, number, #dropped > 0 and table.concat(dropped, ',') or '-')
@@ -301,7 +302,7 @@ end
 -- Tell of changes of the roster that no member's node tells of.
 local function tell(K, publish, room, pieces, node)
   if #pieces == 0 then return end
-  local pv = room.pv + #pieces
+  local pv = math.max(room.pv + #pieces, now())
   local line = head(room, 0, room.seq, pv, node, '0', '-')
   room.pv = pv
   redis.call('HSET', K.meta, 'pv', integer(pv))
