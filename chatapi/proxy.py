@@ -88,7 +88,7 @@ class Proxy:
                         self._open.discard(scope)
                 if scope.cancel_called and plan.reset:
                     for raw in sockets:
-                        with suppress(OSError):  # closed already, where it broke by itself
+                        with suppress(OSError, ValueError):  # closed already, where it broke by itself
                             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def _pass_on(

@@ -113,13 +113,11 @@ class Node:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Have it serve until the block ends, whatever was done to it in between."""
+        """Have proxies for it, and see to it that nothing of it is left when the block ends."""
         async with self.line.open(), self.door.open():
             with nowhere() as self._closed:
                 try:
-                    await self.start()
                     yield
-                    await self.stop()
                 except BaseException as error:
                     if self._server is not None:
                         error.add_note(f"a server said:\n{self._server.err[-2000:]}")
@@ -163,19 +161,23 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-@asynccontextmanager
-async def two_nodes(
-    redis: RedisServer, loop: str, *, lease: float = 10, patience: float = 3
-) -> AsyncIterator[tuple[Node, Node]]:
-    """Two servers on an event loop: asyncio, trio, or uvloop."""
-    one, other = (Node(redis, *program(loop, lease, patience)) for _ in range(2))
-    async with one.open(), other.open():
-        yield one, other
-
-
 def program(loop: str, lease: float, patience: float) -> list[str | Path]:
     """How a server is started, as `Server` takes it; its Redis follows with ``-redis``."""
     return [sys.executable, PROGRAM, loop, "-lease", str(lease), "-patience", str(patience)]
+
+
+@asynccontextmanager
+async def two_nodes(redis: RedisServer, *argv: str | Path) -> AsyncIterator[tuple[Node, Node]]:
+    """Two servers that serve until the block ends, whatever was done to them in between."""
+    one, other = Node(redis, *argv), Node(redis, *argv)
+    async with one.open(), other.open():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one.start)
+            tasks.start_soon(other.start)
+        yield one, other
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one.stop)
+            tasks.start_soon(other.stop)
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from chatapi import Address, Refused
 
 pytestmark = [
     pytest.mark.anyio,
+    pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]),
     needs_redis,
     pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),  # coredis, where it cannot connect
 ]
@@ -89,7 +90,7 @@ async def test_nothing_is_acknowledged_before_as_many_replicas_have_it_as_were_a
         line = Line(Address("127.0.0.1", primary.port))
         async with (
             line.open(),
-            served(*[f"redis://{line.address}"] * 2, patience=0.5, replicas=1) as (a, b),
+            served(*[f"redis://{line.address}"] * 2, patience=0.3, replicas=1) as (a, b),
             present("dev", Al=a, Bo=b) as members,
         ):
             [al, bo] = members
@@ -127,7 +128,7 @@ async def test_who_is_there_stays_there_while_no_replica_follows() -> None:
                     with pytest.raises(Refused, match="unavailable"):
                         async with chatapi.connect(a, name="Cy", room="dev"):
                             pass
-                    later = leases(primary)[-1] + 1000
+                    later = leases(primary)[-1] + 500
                     await until(lambda: leases(primary)[0] > later, lambda: "the leases are not renewed")
             await bo.has(1)
             await bo.sees({"Al", "Bo"})
@@ -140,7 +141,6 @@ def leases(redis: RedisServer) -> list[float]:
     return [float(until) for until in redis.cli("ZRANGE", "machat:{nodes}", 0, -1, "WITHSCORES")[1::2]]
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_a_replica_takes_over_in_a_cluster_while_other_rooms_go_on() -> None:
     with RedisCluster(replicas=1) as redis:
         primary = redis.primary("{dev}")
