@@ -30,7 +30,7 @@ class Attendance:
         """Who is here through this node."""
         self.others: dict[str, tuple[str, str]] = {}
         """Who is here through other nodes: the node, and the name."""
-        self.leaving: set[str] = set()
+        self.leaving: dict[str, Went] = {}
         """Who has left here, while that is not told yet."""
         self._room, self._node, self._rooms = room, node, rooms
 
@@ -49,7 +49,7 @@ class Attendance:
     def came(self, came: Came, seq: int, own: Own | None = None) -> None:
         """Somebody came in, or came back through another node, which nobody is told."""
         again = came.key in self.ours or came.key in self.others or came.key in self.leaving
-        self.leaving.discard(came.key)
+        self.leaving.pop(came.key, None)
         if came.node == self._node:
             if own is not None:
                 self.ours[came.key] = own
@@ -66,7 +66,7 @@ class Attendance:
         """Somebody left; False where that is said of one who is here: then this node was taken for dead."""
         if went.key in self.ours:
             return False
-        self.leaving.discard(went.key)
+        self.leaving.pop(went.key, None)
         self.others.pop(went.key, None)
         self._rooms.elsewhere(self._room, went.key, "")
         if not went.quiet:
@@ -98,21 +98,26 @@ class Attendance:
         for key, code in _pairs(lost):
             if self.ours.pop(key, None):
                 self._rooms.lost(self._room, key, code)
+                self.others[key] = "", ""  # whose it is now follows, and nobody is told of that
 
-    def compare(self, who: Sequence[bytes], lost: Sequence[bytes], seq: int, *, opening: bool) -> None:
-        """See who came and left while this node did not look; of whom a name was `lost` to, nobody is told."""
-        lost_keys = {key for key, _ in _pairs(lost)}
+    def compare(self, who: Sequence[bytes], seq: int, *, opening: bool) -> None:
+        """See who came and left while this node did not look."""
+        here: set[str] = set()
         now: dict[str, tuple[str, str]] = {}
         for key, held in _pairs(who):
             node, _, name = held.split(" ", 2)
-            if node != self._node:
+            if node == self._node:
+                here.add(key)
+            else:
                 now[key] = node, name
+        for went in [went for key, went in self.leaving.items() if key not in here]:  # that was done meanwhile
+            self.left(went, seq)
         quiet = self.quiet or len(now) + len(self.ours) > self._rooms.limits.announce
         for key, (_, name) in [item for item in self.others.items() if item[0] not in now]:
             self.left(Went(quiet, key, "connection_lost", name), seq)
         for key, (node, name) in now.items():
             if self.others.get(key) != (node, name):
-                self.came(Came(quiet or opening or key in lost_keys, key, node, name), seq)
+                self.came(Came(quiet or opening, key, node, name), seq)
 
     def _tell(self, entry: AnyEntry, seq: int) -> None:
         entry.seq = seq

@@ -87,7 +87,7 @@ class SharedRoom:
         """Nobody looks at it any more; names that are on their way back still are."""
         self._closing = True
         self._early.clear()
-        asked = [step for turn in self._turns if turn.results is None for step in turn.steps]
+        asked = [step for turn in self._turns for step in turn.steps]
         for step in (*asked, *self._waiting):
             if isinstance(step, Claiming | Renaming):
                 step.give_up(unavailable("the room was closed meanwhile; try again"))
@@ -112,7 +112,7 @@ class SharedRoom:
             if isinstance(last, Saying) and last.take(step):
                 return
         if isinstance(step, Releasing):
-            self.who.leaving.add(step.went.key)
+            self.who.leaving[step.went.key] = step.went
         self._waiting.append(step)
         self._node.mark(self)
 
@@ -347,7 +347,7 @@ class SharedRoom:
             return
         self._seq, self._ts, self._pv = int(seq), int(ts), int(pv)
         if who != b"same":
-            self.who.compare(who, lost, self._seq, opening=opening)
+            self.who.compare(who, self._seq, opening=opening)
         if any(turn.is_missing for turn in self._turns):  # Redis had it, and has lost it
             self.cut()
             return
