@@ -72,6 +72,8 @@ class Deliveries:
         place = self._hub.rooms.get(room)
         client = None if place is None else place.member(key)
         if place is None or client is None:
+            if place is not None:  # whoever it was granted to has not come in yet, and cannot any more
+                place.roster.use_up(key)
             return
         _logger.info("%s lost its name in %s: %s", client.name, place.name, code)
         place.lose(client)

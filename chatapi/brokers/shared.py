@@ -79,7 +79,7 @@ class SharedRoom:
         self._waiting: list[Step] = []
         self._turns: list[Turn] = []  # those that are not done: at most the last is not answered
         self._early: list[bytes] = []  # lists, since an empty deque has 700 bytes, and a node many quiet rooms
-        self._asked: Turn | str | None = None  # what the script is asked, until it answers
+        self._asked: Turn | Deleting | str | None = None  # what the script is asked, until it answers
         self._to_reap: set[str] = set()
         self._closing = self._look_again = False
 
@@ -144,7 +144,7 @@ class SharedRoom:
         if self._turns and self._turns[-1].results is None:
             turn = self._turns[-1]
         elif isinstance(first, Deleting) and not first.is_found:
-            self._asked = "page"
+            self._asked = first
             return Section("page", self.keys.fixed(), [first.entry.target + 1, 1, 1], MOST_BYTES)
         elif self._waiting:
             turn = Turn(new_number, self._cut(), self.keys)
@@ -220,10 +220,8 @@ class SharedRoom:
             return str(answer[1].decode(errors="replace"))
         if asked == "sync":
             self._synchronised(status, answer)
-        elif asked == "page":
-            first = self._waiting[0] if self._waiting else None
-            if isinstance(first, Deleting):
-                first.found(answer[1][-1] if answer[1] else None)
+        elif isinstance(asked, Deleting):
+            asked.found(answer[1][-1] if answer[1] else None)
         elif isinstance(asked, Turn):
             if status in ("ok", "again"):
                 asked.answered(int(answer[1]), int(answer[2]), answer[3].decode())
