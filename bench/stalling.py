@@ -100,7 +100,7 @@ def half_stalls(subject: Subject, load: Load) -> Lag | Failure:
             figures = server.run(load)
             began = _began(figures)
         looks = [look.since(began) for look in watch.looks]
-        looks = [look for look in looks if -2 * LOOK < look.at < figures.seconds]
+        looks = [look for look in looks if -2 * LOOK < look.at < figures.seconds - LOOK]  # then all of them leave
         gone = [b.at for a, b in pairwise(looks) for _ in range(a.members - b.members)]
         return Lag(figures=figures, looks=looks, evicted=gone, highest=highest(server.pids))
 
