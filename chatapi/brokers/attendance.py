@@ -47,8 +47,8 @@ class Attendance:
         return {node for node, _ in self.others.values()}
 
     def came(self, came: Came, seq: int, own: Own | None = None) -> None:
-        """Somebody came in, or came back through another node, which nobody is told."""
-        again = came.key in self.ours or came.key in self.others or came.key in self.leaving
+        """Somebody came in, or came back through another node, which nobody is told but for another spelling."""
+        before = self._called(came.key)
         self.leaving.pop(came.key, None)
         if came.node == self._node:
             if own is not None:
@@ -59,8 +59,16 @@ class Attendance:
             if self.ours.pop(came.key, None):
                 self._rooms.lost(self._room, came.key, "replaced")
             self._rooms.elsewhere(self._room, came.key, came.name)
-        if not (again or came.quiet):
+        if not (before or came.quiet):
             self._tell(Arrived(0, came.name), seq)
+        elif before != came.name and not came.quiet:
+            self._tell(NameChanged(0, before, came.name, quiet=False), seq)
+
+    def _called(self, key: str) -> str:
+        """Who is taken to be here under a key, as the members here were told; empty for nobody."""
+        if (own := self.ours.get(key)) is not None:
+            return own.name
+        return self.others[key][1] if key in self.others else self.leaving[key].name if key in self.leaving else ""
 
     def left(self, went: Went, seq: int) -> bool:
         """Somebody left; False where that is said of one who is here: then this node was taken for dead."""
@@ -96,9 +104,9 @@ class Attendance:
     def lose(self, lost: Sequence[bytes]) -> None:
         """Names of members here are others' now, each with the code that says how."""
         for key, code in _pairs(lost):
-            if self.ours.pop(key, None):
+            if own := self.ours.pop(key, None):
                 self._rooms.lost(self._room, key, code)
-                self.others[key] = "", ""  # whose it is now follows, and nobody is told of that
+                self.others[key] = "", own.name  # whose it is now follows, and nobody is told of that
 
     def compare(self, who: Sequence[bytes], seq: int, *, opening: bool) -> None:
         """See who came and left while this node did not look."""

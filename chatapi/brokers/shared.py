@@ -283,7 +283,7 @@ class SharedRoom:
         turn = self._turn_of(where)
         if turn is None:
             return batches.steps(batch, where, at)
-        turn.told = True
+        turn.told, turn.dropped = True, where.dropped
         return turn.placed(where)
 
     def _stand_behind(self, where: Head) -> None:

@@ -213,6 +213,8 @@ class Turn:
     def __init__(self, number: int, steps: Sequence[Step], keys: Keys) -> None:
         self.number: int = number
         self.steps: Sequence[Step] = steps
+        self.dropped: frozenset[int] = frozenset()
+        """Which steps did not take place, once it has come back."""
         self.told: bool = False
         """Whether it has come back as a batch."""
         self.results: dict[int, list[str]] | None = None
@@ -244,7 +246,8 @@ class Turn:
 
     def untold(self) -> list[Step]:
         """The steps that are not known to have taken place."""
-        return [step for step in self.steps if not (self.told and isinstance(step, Saying | Deleting))]
+        told = [i for i, step in enumerate(self.steps) if isinstance(step, Saying | Deleting) and i not in self.dropped]
+        return [step for i, step in enumerate(self.steps) if not (self.told and i in told)]
 
     @property
     def is_missing(self) -> bool:
