@@ -50,10 +50,10 @@ def _claim(hub: Hub, room: Room, who: Newcomer, then: Outcome) -> None:
 
     def claimed(reason: Refused | None) -> None:
         here = hub.rooms.get(room.key) is room
-        if here and reason is None:
+        if here and reason is None and key not in room.roster.here:
             room.roster.grant(key, who.session)
             hub.timers.set((room, key), hub.clock.monotonic() + LOADED, lambda now: give_back())
-        elif reason is None:
+        elif not here and reason is None:
             reason = unavailable(f"{room.name!r} was closed meanwhile; try again")
         then(reason)
         if here and not room.attended:
@@ -95,11 +95,21 @@ class _Arrival:
                 hub.fetch(room, room.oldest, missing, room_left, self._recalled)
             else:
                 self.go()
-        elif self._who is not None and not (self._claimed or room.roster.is_known(self._who.name)):
+        elif self._who is not None and not (self._claimed or self._is_known(room)):
             self._claimed = True
             _claim(hub, room, self._who, self._loaded)
         else:
             self._then(None)
+
+    def _is_known(self, room: Room) -> bool:
+        """Whether the broker need not be asked for the name.
+
+        It must be where somebody has seen more of the room than there is here: then it was on another server, this one
+        has something to catch up with, and the answer comes behind that.
+        """
+        resume = self._resume
+        is_ahead = resume is not None and resume.epoch == room.epoch and resume.seq > room.seq
+        return not is_ahead and room.roster.is_known(self._who.name if self._who is not None else "")
 
     def _loaded(self, reason: Refused | None) -> None:
         if reason is None:

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 from executables import DEADLINE
-from nodes import Node, stopped
+from redis_nodes import Node, stopped
 from redis_servers import RedisServer
 from witnesses import IN_FLIGHT, Witness, history, until
 

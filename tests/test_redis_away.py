@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from executables import Peer, Server, handshake
-from nodes import program, stopped
+from redis_nodes import program, stopped
 from redis_servers import RedisServer, needs_redis
 
 from chatapi.errors import DISCONNECTS

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from executables import SERVER
-from nodes import program, two_nodes
 from redis_chaos import KINDS, LEASE, PATIENCE, Chaos
+from redis_nodes import program, two_nodes
 from redis_servers import RedisServer, needs_redis
 
 from chatapi import Refused, dialogue
@@ -85,9 +85,6 @@ async def test_nothing_is_lost_or_doubled_when_the_network_fails_under_load(redi
                 await chaos.go_on(chaos.members[other])
             await chaos.are_told("available", chaos.members[one])
             await chaos.go_on()
-        async with other.line.cut():
-            await chaos.have_left(other)
-        await chaos.go_on()
         async with one.line.slow(0.02), other.line.slow(0.05):
             await chaos.go_on()
 

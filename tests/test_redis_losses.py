@@ -10,8 +10,8 @@ import anyio.to_thread
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from executables import handshake
-from nodes import Line, served
 from redis_chaos import present
+from redis_nodes import Line, served
 from redis_servers import RedisServer, needs_redis
 from witnesses import history, until
 

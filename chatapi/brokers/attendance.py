@@ -74,16 +74,18 @@ class Attendance:
         """Somebody left; False where that is said of one who is here: then this node was taken for dead."""
         if went.key in self.ours:
             return False
+        name = self._called(went.key) or went.name  # whoever left may have said so in another spelling
         self.leaving.pop(went.key, None)
         self.others.pop(went.key, None)
         self._rooms.elsewhere(self._room, went.key, "")
         if not went.quiet:
-            self._tell(Departed(0, went.name, went.reason), seq)
+            self._tell(Departed(0, name, went.reason), seq)
         return True
 
     def renamed(self, step: Renaming, seq: int) -> bool:
         """A member here has another name; False where it has left meanwhile."""
         own = self.ours.pop(step.key, None)
+        self.leaving.pop(step.key, None)  # under the other name, then
         if own is not None:
             self.ours[step.to_key] = Own(step.entry.to, own.session)
             self._rooms.renamed(self._room, step.key, step.entry.to)
@@ -93,6 +95,7 @@ class Attendance:
     def called(self, called: Called, seq: int) -> None:
         """Somebody has another name, of whom that was not expected."""
         other, own = self.others.pop(called.key, None), self.ours.pop(called.key, None)
+        self.leaving.pop(called.key, None)
         if other is not None:
             self.others[called.to_key] = other[0], called.to
         if own is not None:  # a member here, who was told that it could not be

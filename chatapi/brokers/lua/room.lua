@@ -362,6 +362,10 @@ local function sync(K, A)
       lost[#lost + 1] = old.session ~= '-' and old.session == new.session and 'replaced' or 'name_lost'
     elseif held ~= value_ then
       redis.call('HSET', K.who, key, value_)
+      local new, old = member(value_).name, member(held).name
+      if new ~= old then  -- it had another spelling for a moment, which its node has never heard of
+        pieces[#pieces + 1] = table.concat({'r', '0', key, key, old, new}, '\t') .. '\n'
+      end
     end
   end
   local number = (#A - 10) / 3

@@ -21,7 +21,7 @@ from chatapi import Address, ChatAPI
 from chatapi.brokers.redis import RedisBroker
 from chatapi.testing import Plan, Proxy
 
-PROGRAM = Path(__file__).with_name("node.py")
+PROGRAM = Path(__file__).with_name("serve_over_redis.py")
 
 
 class Line(Proxy):
