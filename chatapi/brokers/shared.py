@@ -95,6 +95,7 @@ class SharedRoom:
             self.who.ours.clear()
             self._look_again = True  # which gives back whatever nobody has here
         self._waiting = [step for step in self._waiting if isinstance(step, Releasing)]
+        self._turns = [turn for turn in self._turns if turn.results is None]  # nobody hears of the others any more
         self._node.mark(self)
 
     @property
