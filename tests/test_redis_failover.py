@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from executables import eventually
-from redis_chaos import Member, present
+from redis_members import Member, present
 from redis_nodes import Line, served, stopped
 from redis_servers import RedisCluster, RedisSentinel, RedisServer, needs_redis
 from witnesses import history, until

@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from executables import handshake
-from redis_chaos import present
+from redis_members import present
 from redis_nodes import Line, served
 from redis_servers import RedisServer, needs_redis
 from witnesses import history, until

@@ -91,7 +91,7 @@ class SharedRoom:
         for step in (*asked, *self._waiting):
             if isinstance(step, Claiming | Renaming):
                 step.give_up(unavailable("the room was closed meanwhile; try again"))
-        if self._asked == "sync" or self.who.ours or any(isinstance(step, Claiming) for step in asked):
+        if self._asked == "sync" or self.who.ours or any(isinstance(step, Claiming | Renaming) for step in asked):
             self.who.ours.clear()
             self._look_again = True  # which gives back whatever nobody has here
         self._waiting = [step for step in self._waiting if isinstance(step, Releasing)]
