@@ -1,0 +1,665 @@
+"""What a room in Redis promises, whatever happens between Redis and the nodes that share it.
+
+A hypothesis state machine plays several nodes that have the same room, each with a `SharedRoom` and a chat that writes
+down what it is told. The script runs in a real Redis; the test decides who asks next, what gets lost on which way, how
+late each node hears what is published, who is taken for dead, and what Redis forgets.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import secrets
+import socket
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any, ClassVar
+
+import pytest
+import resp
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from redis_servers import RedisServer, needs_redis
+
+from chatapi.broker import Past
+from chatapi.brokers import batches, shared
+from chatapi.brokers.shared import SharedRoom, State
+from chatapi.brokers.turns import Claiming, Deleting, Keys, Node, Releasing, Renaming, Saying, Section
+from chatapi.entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, NameChanged, Said
+from chatapi.errors import Refused
+from chatapi.events import Whisper
+from chatapi.limits import Keep, Limits
+from chatapi.names import name_key
+from chatapi.sessions import hashed
+
+pytestmark = needs_redis
+
+NAMES = ["Mina", "Zoe", "Ann"]
+ROUNDS = 1000
+"""Round trips after which a node that still has something to ask always will."""
+
+
+class Line:
+    """A connection to Redis that waits for every answer."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 30)
+        self._stream = self._socket.makefile("rb")
+
+    def tell(self, *words: str | bytes | int) -> None:
+        found = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+        request = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in found)
+        self._socket.sendall(b"*%d\r\n" % len(found) + request)
+
+    def hear(self) -> Any:
+        return resp._read(self._stream)
+
+    def ask(self, *words: str | bytes | int) -> Any:
+        self.tell(*words)
+        return self.hear()
+
+    def close(self) -> None:
+        self._stream.close()
+        self._socket.close()
+
+
+class Redis:
+    """One room in a real Redis, and what is published there."""
+
+    def __init__(self, port: int) -> None:
+        self.keys = Keys(secrets.token_hex(8), "dev", 0)
+        self._line, self._told = Line(port), Line(port)
+        source = importlib.resources.files("chatapi.brokers").joinpath("lua", "room.lua").read_text()
+        self._script = self._line.ask("SCRIPT", "LOAD", source)
+        self._told.ask("SUBSCRIBE", self.keys.channel)
+
+    def run(self, section: Section) -> tuple[Any, list[bytes]]:
+        """What the script answers, and what it has published."""
+        command, keys, arguments, _ = section
+        lengths = len(keys), len(arguments)
+        [answer] = self._line.ask("EVALSHA", self._script, len(keys), *keys, command, *lengths, *arguments)
+        self._told.tell("PING")
+        published = []
+        while (message := self._told.hear())[0] == b"message":
+            published.append(message[2])
+        return answer, published
+
+    def kept(self) -> list[AnyKept]:
+        """The log."""
+        answer, _ = self.run(Section("page", self.keys.fixed(), [2**40, 10**6, 10**9]))
+        return [entry for batch in answer[1] for entry in batches.kept(batch)]
+
+    def who(self) -> dict[str, tuple[str, str]]:
+        """The roster: node and name by the name's key."""
+        flat = self._line.ask("HGETALL", self.keys.fixed()[3])
+        held = [value.decode().split(" ", 2) for value in flat[1::2]]
+        return {key.decode(): (node, name) for key, (node, _, name) in zip(flat[::2], held, strict=True)}
+
+    def counts(self) -> dict[str, int]:
+        """How many members each node has."""
+        flat = self._line.ask("HGETALL", self.keys.fixed()[0])
+        found = zip(flat[::2], flat[1::2], strict=True)
+        return {key[2:].decode(): int(number) for key, number in found if key.startswith(b"n:")}
+
+    def _names(self) -> list[bytes]:
+        found: list[bytes] = self._line.ask("KEYS", self.keys.fixed()[0].removesuffix("meta") + "*")
+        return found
+
+    def copy(self) -> dict[bytes, bytes]:
+        return {name: self._line.ask("DUMP", name) for name in self._names()}
+
+    def put_back(self, copy: dict[bytes, bytes]) -> None:
+        """Forget everything since."""
+        if names := self._names():
+            self._line.ask("DEL", *names)
+        for name, value in copy.items():
+            self._line.ask("RESTORE", name, 0, value)
+
+    def close(self) -> None:
+        self.put_back({})
+        self._line.close()
+        self._told.close()
+
+
+class Place:
+    """A room of a chat, as long as it is open on one node: writes down what it is told, and says what must not be."""
+
+    def __init__(self) -> None:
+        self.seq = self.ts = 0
+        self.log: dict[int, tuple[int, str, str]] = {}
+        """ts, name and text by seq."""
+        self.members: dict[str, tuple[str, str]] = {}
+        """Who is in it through this node: the name and the session, by key."""
+        self.others: dict[str, str] = {}
+        self.listed: set[str] | None = None
+        """Who is in it, for a client that was told at the beginning and has listened since."""
+
+    def begin(self, past: Past) -> None:
+        """What there was when it was opened."""
+        self.seq, self.ts = past.seq, past.ts
+        for entry in past.tail:
+            self._take(entry)
+        if past.tail:
+            last = past.tail[-1]
+            assert last.seq + last.count - 1 == past.seq
+
+    def append(self, entry: AnyEntry) -> None:
+        """What follows, without a hole, and nothing twice."""
+        if isinstance(entry, Said | Deletion):
+            assert entry.seq == self.seq + 1, f"{entry.seq} follows {self.seq}"
+            assert entry.ts > self.ts, "time does not grow"
+            self._take(entry)
+            self.seq, self.ts = entry.seq + entry.count - 1, entry.ts + entry.count - 1
+            return
+        assert entry.seq == self.seq
+        if self.listed is None:
+            return
+        if isinstance(entry, Arrived):
+            assert entry.name not in self.listed, f"{entry.name} came, and was there"
+            self.listed.add(entry.name)
+        elif isinstance(entry, Departed):
+            assert entry.name in self.listed, f"{entry.name} left, and was not there"
+            self.listed.discard(entry.name)
+        else:
+            assert entry.name in self.listed, f"{entry.name} is called {entry.to}, and was not there"
+            self.listed.discard(entry.name)
+            assert entry.to not in self.listed
+            self.listed.add(entry.to)
+
+    def _take(self, entry: AnyKept) -> None:
+        for seq, ts, name, text in told(entry):
+            assert seq not in self.log
+            self.log[seq] = ts, name, text
+        if isinstance(entry, Deletion) and entry.target in self.log:
+            ts, name, _ = self.log[entry.target]
+            self.log[entry.target] = ts, name, ""
+
+
+def told(entry: AnyKept) -> Iterator[tuple[int, int, str, str]]:
+    if isinstance(entry, Deletion):
+        yield entry.seq, entry.ts, entry.name, f"deleted {entry.target}"
+        return
+    for i, text in enumerate(entry.texts()):
+        yield entry.seq + i, entry.ts + i, entry.name, text
+
+
+class Peer:
+    """A node with the room: what goes back and forth between it and Redis, and the `SharedRooms` it speaks to."""
+
+    def __init__(self, id_: str, redis: Redis, keep: Keep, numbers: Iterator[int], replicas: int) -> None:
+        self.id, self.redis, self._numbers = id_, redis, numbers
+        self.limits = Limits(announce=1000)
+        self.node = Node(id_, self, "PUBLISH", keep, replicas, self._mark, self._forget)  # type: ignore[arg-type]
+        self.inbox: deque[bytes] = deque()
+        self.request: Section | None = None  # on its way to Redis
+        self.answer: Any = None  # on its way back
+        self.late: list[Section] = []  # what was on its way when a connection broke, and may arrive all the same
+        self.connected = True
+        self.place = Place()
+        self.on_their_way: list[AnyKept] = []
+        self.acknowledged: list[tuple[int, int, str, str]] = []  # seq, ts, name and text
+        self.refused: set[str] = set()  # texts that are nowhere, as their authors were told
+        self.asked = 0  # claims and renames that are not answered
+        self.renaming: set[str] = set()
+        self.cuts = 0
+        self.losses: set[str] = set()  # the codes with which members have lost their names
+        self.closing: SharedRoom | None = None  # one that nobody is in any more, with something on its way
+        self.room: SharedRoom | None = None
+        self._asking: SharedRoom | None = None  # whose the request or the answer is
+        self.open()
+
+    # As the broker and the chat do it
+
+    def open(self) -> None:
+        """Somebody is to come in."""
+        self.place = place = Place()
+        self.room = room = SharedRoom("dev", "dev", secrets.token_hex(4), (4, 1 << 20), self.node, self.redis.keys)
+
+        def opened(past: Past | Refused) -> None:
+            if isinstance(past, Past):
+                place.begin(past)
+
+        room.opened = opened
+        if self.closing is not None:
+            self._forget(self.closing)
+
+    def close(self) -> None:
+        """Nobody is in it any more."""
+        assert self.room is not None
+        room, self.room = self.room, None
+        room.close()
+        if room.busy and not room.is_closed:
+            self.closing = room
+        else:
+            self._forget(room)
+
+    def _forget(self, room: SharedRoom) -> None:
+        room.state = State.CLOSED
+        if room is self.room:
+            self.room = None
+        if room is self.closing:
+            self.closing = None
+
+    def _mark(self, room: SharedRoom) -> None:
+        pass
+
+    def say(self, said: Said) -> None:
+        self.on_their_way.append(said)
+        self._there.put(Saying(said))
+
+    def delete(self, deletion: Deletion) -> None:
+        self.on_their_way.append(deletion)
+        self._there.put(Deleting(deletion))
+
+    def claim(self, name: str, session: str) -> None:
+        place, key = self.place, name_key(name)
+        if key in place.members:
+            return
+
+        def then(reason: Refused | None) -> None:
+            if reason is None and self.place is place:
+                place.members.setdefault(key, (name, session))
+                place.others.pop(key, None)
+
+        self._there.put(Claiming(name, hashed(session), self.id, False, self._once(then)))
+
+    def release(self, key: str) -> None:
+        del self.place.members[key]
+        own = self._there.who.ours.pop(key, None)
+        if own is not None:
+            self._there.put(Releasing(key, own.name, own.session, "bye", False))
+
+    def rename(self, key: str, to: str) -> None:
+        name, session = self.place.members[key]
+        if name == to or key in self.renaming or (name_key(to) in self.place.members and name_key(to) != key):
+            return
+        self.renaming.add(key)
+        entry = NameChanged(1, name, to, quiet=False)
+        then = self._once(lambda reason: self.renaming.discard(key))
+        self._there.put(Renaming(key, entry, hashed(session), self.id, then))
+
+    def _once(self, then: Callable[[Refused | None], None]) -> Callable[[Refused | None], None]:
+        self.asked += 1
+        answers = []
+
+        def answered(reason: Refused | None) -> None:
+            answers.append(reason)
+            assert len(answers) == 1, "answered twice"
+            self.asked -= 1
+            then(reason)
+
+        return answered
+
+    @property
+    def _there(self) -> SharedRoom:
+        assert self.room is not None
+        return self.room
+
+    # The way to Redis and back
+
+    def step(self, peers: Sequence[Peer]) -> None:
+        """What the shard does next: it asks, its request reaches Redis, it hears the answer."""
+        if not self.connected:
+            self.connected = True
+            self._lost()
+        elif self.answer is not None:
+            answer, self.answer = self.answer, None
+            assert self._asking is not None
+            self._asking.answered(answer)
+            self._look()
+        elif self.request is not None:
+            section, self.request = self.request, None
+            self.answer = self.run(section, peers)
+        else:
+            for room in (self.closing, self.room):
+                if room is not None and self.request is None:
+                    self._asking, self.request = room, room.next(next(self._numbers), 0)
+
+    def is_done(self, peers: Sequence[Peer]) -> bool:
+        """Hear everything and go on; whether there was nothing to do."""
+        while self.inbox:
+            self.hear_push()
+        was_quiet = self.quiet
+        self.step(peers)
+        return was_quiet and self.quiet
+
+    def run(self, section: Section, peers: Sequence[Peer]) -> Any:
+        """A request reaches Redis."""
+        answer, published = self.redis.run(section)
+        assert answer[0] != b"error", answer
+        for peer in peers:
+            if peer.connected:
+                peer.inbox.extend(published)
+        return answer
+
+    def hear_push(self) -> None:
+        if self.inbox:
+            batch = self.inbox.popleft()
+            if self.room is not None:
+                self.room.published(batch)
+            self._look()
+
+    def _look(self) -> None:
+        """A client comes in as soon as it can."""
+        if self.room is not None and self.room.state is State.LIVE and self.place.listed is None:
+            place = self.place
+            place.listed = {*place.others.values(), *(name for name, _ in place.members.values())}
+
+    def break_off(self) -> None:
+        self.connected, self.request, self.answer = False, None, None
+        self.inbox.clear()
+        self._lost()
+
+    def _lost(self) -> None:
+        for room in (self.closing, self.room):
+            if room is not None:
+                room.lost()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it has heard everything there is."""
+        return self.connected and not (self.inbox or self.request or self.answer)
+
+    # What the broker tells
+
+    def deliver(self, room: str, entries: Sequence[AnyEntry], ours: bool = True) -> None:
+        for entry in entries:
+            if ours:
+                assert isinstance(entry, Said | Deletion)
+                self._settled(entry)
+                self.acknowledged += told(entry)
+            self.place.append(entry)
+
+    def refuse(self, room: str, entries: Sequence[AnyKept], reason: Refused) -> None:
+        for entry in entries:
+            assert not entry.seq, "it had a place"
+            self._settled(entry)
+            entry.refuse(reason)
+            if isinstance(entry, Said) and reason.sure and entry.ids is None:
+                self.refused.update(entry.texts())
+
+    def known(self, room: str, said: Said, seq: int, ts: int) -> None:
+        self._settled(said)
+        [text] = said.texts()
+        self.acknowledged.append((seq, ts, said.name, text))
+
+    def _settled(self, entry: AnyKept) -> None:
+        at = [one is entry for one in self.on_their_way]
+        assert any(at), "it was not on its way (any more)"
+        del self.on_their_way[at.index(True)]
+
+    def trimmed(self, room: str, first: int) -> None:
+        pass
+
+    def elsewhere(self, room: str, key: str, name: str) -> None:
+        if name:
+            self.place.others[key] = name
+        else:
+            self.place.others.pop(key, None)
+
+    def renamed(self, room: str, key: str, name: str) -> None:
+        if key in self.place.members:
+            _, session = self.place.members.pop(key)
+            self.place.members[name_key(name)] = name, session
+        elif key in self.place.others:
+            del self.place.others[key]
+            self.place.others[name_key(name)] = name
+
+    def lost(self, room: str, key: str, code: str) -> None:
+        member = self.place.members.pop(key, None)
+        if member is not None and code == "replaced":
+            assert member[1], "replaced, and nobody can be back who has no session"
+        self.losses.add(code)
+
+    def cut(self, room: str) -> None:
+        self.cuts += 1
+        self.place.members.clear()
+        self.close()
+
+    def whispered(self, room: str, key: str, whisper: Whisper) -> str:
+        raise AssertionError
+
+    def wake(self) -> None:
+        pass
+
+    def away(self, rooms: Sequence[str], detail: str) -> None:
+        raise AssertionError
+
+
+pick = st.integers(0, 2)
+
+
+class Sharing(RuleBasedStateMachine):
+    port: ClassVar[int]
+
+    @initialize(nodes=st.sampled_from([2, 3]), keep=st.sampled_from([0, 0, 0, 6]), replicas=st.sampled_from([0, 0, 1]))
+    def begin(self, nodes: int, keep: int, replicas: int) -> None:
+        self.redis = Redis(self.port)
+        numbers, bounds = count(1), Keep(messages=keep)
+        self.peers = [Peer(f"node{i}", self.redis, bounds, numbers, replicas) for i in range(nodes)]
+        self.texts: list[tuple[str, str]] = []  # ids and texts of what may be said again
+        self.said = 0
+        self.copy: dict[bytes, bytes] = {}
+        self.names_may_go = False
+        """Whether a node was ever taken for dead, or something may have been done late or unheard."""
+        self.has_lost = False
+        """Whether Redis has ever lost something."""
+        self.forgets = bool(keep)
+        self.let_everything_through()
+        for peer, name, session in zip(self.peers, NAMES, ["s1", "", ""], strict=False):
+            peer.claim(name, session)
+        self.let_everything_through()
+
+    def peer(self, index: int) -> Peer:
+        return self.peers[index % len(self.peers)]
+
+    def there(self, index: int) -> Peer:
+        """A node on which the room is open."""
+        peer = self.peer(index)
+        if peer.room is None:
+            peer.open()
+        if peer.place.listed is None:
+            self.go_on(index)
+        return peer
+
+    # What members do
+
+    @rule(i=pick, lines=st.sampled_from([1, 1, 3]))
+    def say(self, i: int, lines: int) -> None:
+        texts = [f"t{self.said + line}" for line in range(lines)]
+        self.said += lines
+        self.there(i).say(Said(1, "Zoe", "".join(f"{text}\n" for text in texts).encode(), lines))
+
+    @rule(i=pick, again=st.sampled_from([0, 1, 1, 2, 5]))
+    def say_with_id(self, i: int, again: int) -> None:
+        if not 0 < again <= len(self.texts):
+            again, self.said = 1, self.said + 1
+            self.texts.append((f"i{self.said}", f"t-{self.said}"))
+        id_, text = self.texts[-again]
+        self.there(i).say(Said(1, "Mina", f"{text}\n".encode(), 1, (id_,), "s1"))
+
+    @rule(i=pick, back=st.integers(0, 5))
+    def delete(self, i: int, back: int) -> None:
+        peer = self.there(i)
+        target = max(1, peer.place.seq - back)
+        if peer.place.log.get(target, (0, "", ""))[2].startswith("t"):
+            peer.delete(Deletion("Mina", target))
+
+    @rule(i=pick, name=st.sampled_from(NAMES), session=st.sampled_from(["", "s1", "s2"]))
+    def come_in(self, i: int, name: str, session: str) -> None:
+        self.there(i).claim(name, session)
+
+    @rule(i=pick, which=pick)
+    def leave(self, i: int, which: int) -> None:
+        peer = self.there(i)
+        if members := sorted(peer.place.members):
+            peer.release(members[which % len(members)])
+
+    @rule(i=pick, which=pick, to=st.sampled_from([*NAMES, "mina"]))
+    def rename(self, i: int, which: int, to: str) -> None:
+        peer = self.there(i)
+        if members := sorted(peer.place.members):
+            self.names_may_go = True
+            peer.rename(members[which % len(members)], to)
+
+    @rule(i=pick)
+    def leave_for_good(self, i: int) -> None:
+        peer = self.there(i)
+        if not peer.on_their_way:
+            for key in list(peer.place.members):
+                peer.release(key)
+            peer.close()
+
+    # What happens on the way
+
+    @rule(i=pick, times=st.sampled_from([1, 2, 3, 3]))
+    def step(self, i: int, times: int) -> None:
+        """Of asking, reaching Redis, and hearing the answer, what comes next."""
+        for _ in range(times):
+            self.peer(i).step(self.peers)
+
+    @rule(i=pick, most=st.sampled_from([1, 1, 100]))
+    def hear(self, i: int, most: int) -> None:
+        for _ in range(most):
+            self.peer(i).hear_push()
+
+    @rule(i=pick)
+    def miss(self, i: int) -> None:
+        """Something published does not come, but what follows it does."""
+        if len(inbox := self.peer(i).inbox) > 1:
+            del inbox[0]
+
+    @rule(i=pick)
+    def go_on(self, i: int) -> None:
+        """All is well with this node for a while."""
+        for _ in range(10):
+            self.hear(i, 100)
+            self.step(i, 3)
+
+    @rule(i=pick, gives_up=st.booleans(), late=st.booleans())
+    def break_off(self, i: int, gives_up: bool, late: bool) -> None:
+        peer = self.peer(i)
+        if late:
+            peer.late += [peer.request] if peer.request is not None else []
+        peer.break_off()
+        if gives_up and peer.room is not None:
+            peer.room.give_up("no answer")
+
+    @rule(i=pick)
+    def come_late(self, i: int) -> None:
+        """What was on its way when the connection broke reaches Redis all the same."""
+        peer = self.peer(i)
+        if peer.late:
+            self.names_may_go = True
+            peer.run(peer.late.pop(0), self.peers)
+
+    @rule(i=pick)
+    def wait_for_replicas_in_vain(self, i: int) -> None:
+        peer = self.peer(i)
+        if peer.node.replicas and peer.answer is not None and peer.room is not None:
+            peer.room.give_up("no replicas", asked=False)
+
+    @rule(i=pick)
+    def be_suspect(self, i: int) -> None:
+        if (room := self.peer(i).room) is not None:
+            room.suspect()
+
+    @rule(i=pick, of=pick)
+    def take_for_dead(self, i: int, of: int) -> None:
+        peer, other = self.there(i), self.peer(of)
+        if other is not peer and peer.room is not None:
+            peer.room.reap({other.id})
+            self.names_may_go = True
+
+    @rule()
+    def save(self) -> None:
+        self.copy = self.redis.copy()
+
+    @rule(everything=st.sampled_from([False, False, True]))
+    def lose(self, everything: bool) -> None:
+        """Redis begins anew with what it has saved, or with nothing."""
+        self.has_lost = True
+        self.redis.put_back({} if everything else self.copy)
+        for peer in self.peers:
+            peer.break_off()
+
+    # What must hold
+
+    @invariant()
+    def names_are_unique(self) -> None:
+        if not hasattr(self, "redis"):
+            return
+        who = self.redis.who()
+        for peer in self.peers:
+            if peer.quiet and peer.room is not None and peer.room.state is State.LIVE and not peer.room._early:
+                here = {key: (peer.id, own.name) for key, own in peer.room.who.ours.items()}
+                assert here.items() <= who.items(), f"{peer.id} has {here}, Redis {who}"
+
+    def teardown(self) -> None:
+        if not hasattr(self, "redis"):
+            return
+        try:
+            if not sys.exc_info()[0]:
+                self.let_everything_through()
+                self.compare()
+        finally:
+            self.redis.close()
+
+    def let_everything_through(self) -> None:
+        for _ in range(ROUNDS):
+            done = [peer.is_done(self.peers) for peer in self.peers]
+            if all(done):
+                return
+        raise AssertionError("it never ends")
+
+    def compare(self) -> None:
+        kept = {seq: (ts, name, text) for entry in self.redis.kept() for seq, ts, name, text in told(entry)}
+        oldest = min(kept, default=1)
+        assert list(kept) == list(range(oldest, oldest + len(kept))), "a hole"
+        texts = [text for _, _, text in kept.values() if text.startswith("t")]
+        assert len(texts) == len(set(texts)), "something is there twice"
+        who = self.redis.who()
+        assert self.redis.counts() == Counter(node for node, _ in who.values())
+        for peer in self.peers:
+            assert not peer.on_their_way, "neither delivered nor refused"
+            assert not peer.asked, "not answered"
+            assert not peer.refused & set(texts), "refused, and there"
+            assert peer.closing is None
+            if not self.has_lost:
+                assert self.names_may_go or peer.losses <= {"replaced"}, "a name was lost, and nothing had happened"
+                assert not peer.cuts or self.forgets, "cut, and nothing was missing"
+                for seq, ts, name, text in peer.acknowledged:
+                    assert seq < oldest or kept[seq] in ((ts, name, text), (ts, name, "")), "acknowledged, and gone"
+            if peer.room is not None:
+                self.compare_with(peer, kept, who)
+            elif not self.has_lost:  # or it may have lost that the name was given back
+                assert peer.id not in self.redis.counts(), "a name stays behind"
+
+    def compare_with(self, peer: Peer, kept: dict[int, tuple[int, str, str]], who: dict[str, tuple[str, str]]) -> None:
+        assert peer.room is not None
+        assert peer.room.state is State.LIVE
+        place = peer.place
+        assert place.seq == max(kept, default=0), "something is missing"
+        for seq, (ts, name, text) in place.log.items():
+            assert seq < min(kept) or kept[seq] == (ts, name, text)
+        here = {key: (peer.id, name) for key, (name, _) in place.members.items()}
+        assert here == {key: (peer.id, own.name) for key, own in peer.room.who.ours.items()}
+        assert here == {key: held for key, held in who.items() if held[0] == peer.id}
+        assert place.others == {key: name for key, (node, name) in who.items() if node != peer.id}
+        assert place.listed == {name for _, name in who.values()}
+
+
+@pytest.fixture(autouse=True)
+def _redis(shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    Sharing.port = shared_redis.port
+    # so little that it is too much now and then
+    monkeypatch.setattr(shared, "_MISSED", 300)
+    monkeypatch.setattr(shared, "_EARLY", 5)
+
+
+TestSharing = Sharing.TestCase
+TestSharing.settings = settings(
+    max_examples=300, stateful_step_count=60, deadline=None, report_multiple_bugs=False, derandomize=True
+)
