@@ -18,8 +18,8 @@ import anyio.abc
 
 try:
     from coredis.exceptions import RedisError
-except ImportError as missing:
-    raise ImportError("a broker over Redis needs coredis, the extra 'redis': pip install '.[redis]'") from missing
+except ImportError:
+    raise ImportError("a broker over Redis needs coredis, the extra 'redis': pip install '.[redis]'") from None
 
 from ..broker import Counted, Opened, Outcome, Read, Recalled, Sent, SharedRooms, Whispered, unavailable
 from ..entries import AnyEntry, AnyKept, Deletion, NameChanged, Said

@@ -180,7 +180,7 @@ class PresenceContract(Subject):
 
     async def test_who_is_still_on_a_node_that_ends_has_left(self) -> None:
         """Though nobody has said so; and once."""
-        self.lease = SOON
+        self.lease: float = SOON
         async with self.nodes() as nodes:
             one, other, third = await nodes.few(3)
             await one.come("Mina")
