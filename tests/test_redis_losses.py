@@ -73,11 +73,12 @@ async def test_a_text_member_is_told_why_it_is_disconnected() -> None:
             await stream.send(handshake("Al", "dev") + b"\nhello\n/list\n")
             assert b"Al" in await lines.receive_until(b"\n", 1000)
             await anyio.to_thread.run_sync(redis.restart)
-            told = b""
-            with pytest.raises(anyio.IncompleteRead):
-                while True:  # "hello" may have been on its way: then it is told of that first
-                    told = await lines.receive_until(b"\n", 1000)
+            told = await lines.receive_until(b"\n", 1000)
+            if b"perhaps not kept" in told:  # "hello" was on its way
+                told = await lines.receive_until(b"\n", 1000)
             assert DISCONNECTS["insufficient_state"].detail.encode() in told
+            with pytest.raises(anyio.IncompleteRead):
+                await lines.receive_until(b"\n", 1000)
 
 
 async def test_messages_that_redis_has_lost_are_not_taken_for_recovered(redis: RedisServer) -> None:
