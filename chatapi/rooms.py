@@ -343,20 +343,22 @@ class Room:
             self._in_hand -= entry.weight
             entry.refuse(reason)
             if isinstance(entry, Said):
-                author = self.current.get(entry.origin) or self.behind.get(entry.origin)
-                self._keeper.refused(self, entry, author, reason)
+                self._keeper.refused(self, entry, self._author(entry), reason)
         self._settled()
 
     def known(self, said: Said, seq: int, ts: int) -> None:
         """The broker has this message from before: its author is told where it stands."""
         self._in_hand -= said.weight
-        author = self.current.get(said.origin) or self.behind.get(said.origin)
         said.seq, said.ts = seq, ts
-        if author is not None:
+        if (author := self._author(said)) is not None:
             author.outlet.known(said)
         if said.settled is not None:
             said.settled(None)
         self._settled()
+
+    def _author(self, said: Said) -> Client | None:
+        """Who said this, while it has a connection."""
+        return self.current.get(said.origin) or self.behind.get(said.origin)
 
     def _settled(self) -> None:
         """Less is on its way than before."""

@@ -19,7 +19,7 @@ from ..names import name_key
 from ..render import frame
 from ..session import Lines
 from ..tickets import Kept
-from .asking import ask, is_open
+from .asking import ask, blame, is_open
 from .replies import not_kept_as
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def _answer(connection: Connection, client: Client, asked: Frame | BadFrame) -> 
 
 def _refuse(connection: Connection, client: Client, asked: Frame, refused: Refused) -> None:
     _turn_down(client, asked, str(refused.code), refused.detail)
-    if refused.code != RefusalCode.UNAVAILABLE:  # which is the server's fault, not the member's
-        connection.fault()
+    blame(connection, refused)
 
 
 def not_kept(connection: Connection, client: Client, said: Said, reason: Refused) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arrivals import Newcomer, is_ready, prepare
 from ..clients import Client
-from ..errors import Refused
+from ..errors import RefusalCode, Refused
 from ..hooks import checked, outcome
 from ..names import check_room, is_room
 from ..session import Step
@@ -34,6 +34,12 @@ def ask(
         then(checked(result, what))
     except Refused as error:
         refused(error)
+
+
+def blame(connection: Connection, refused: Refused) -> None:
+    """Count a refusal as a fault of the member's, unless it is the server's."""
+    if refused.code != RefusalCode.UNAVAILABLE:
+        connection.fault()
 
 
 def is_open(connection: Connection, client: Client, room: str, step: Step, refused: Callable[[Refused], None]) -> bool:

@@ -11,12 +11,12 @@ from ..broker import RoomCount
 from ..clients import Client
 from ..commands import BadCommand, Command, help_lines
 from ..entries import Said
-from ..errors import NotDelivered, RefusalCode, Refused, TextTooLong
+from ..errors import NotDelivered, Refused, TextTooLong
 from ..hooks import OnMessage, retold
 from ..limits import LISTED
 from ..rooms import Room
 from ..session import BadLine, Lines, Step
-from .asking import ask, is_open
+from .asking import ask, blame, is_open
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -71,8 +71,7 @@ def _ask_to_say(connection: Connection, client: Client, hook: OnMessage, block: 
 
 def _refuse(connection: Connection, refused: Refused) -> None:
     connection.tell(refused.detail)
-    if refused.code != RefusalCode.UNAVAILABLE:  # which is the server's fault, not the member's
-        connection.fault()
+    blame(connection, refused)
 
 
 def not_kept(connection: Connection, client: Client, said: Said, reason: Refused) -> None:
