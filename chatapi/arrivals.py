@@ -95,13 +95,13 @@ class _Arrival:
                 hub.fetch(room, room.oldest, missing, room_left, self._recalled)
             else:
                 self.go()
-        elif self._who is not None and not (self._claimed or self._is_known(room)):
+        elif (who := self._who) is not None and not (self._claimed or self._is_known(room, who.name)):
             self._claimed = True
-            _claim(hub, room, self._who, self._loaded)
+            _claim(hub, room, who, self._loaded)
         else:
             self._then(None)
 
-    def _is_known(self, room: Room) -> bool:
+    def _is_known(self, room: Room, name: str) -> bool:
         """Whether the broker need not be asked for the name.
 
         It must be where somebody has seen more of the room than there is here: then it was on another server, this one
@@ -109,7 +109,7 @@ class _Arrival:
         """
         resume = self._resume
         is_ahead = resume is not None and resume.epoch == room.epoch and resume.seq > room.seq
-        return not is_ahead and room.roster.is_known(self._who.name if self._who is not None else "")
+        return not is_ahead and room.roster.is_known(name)
 
     def _loaded(self, reason: Refused | None) -> None:
         if reason is None:

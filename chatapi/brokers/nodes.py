@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 from pydantic_core import from_json, to_json
@@ -16,9 +16,6 @@ from ..errors import NotDelivered, Refused
 from ..events import Whisper
 from .shard import NODES, Call, Shard
 from .shared import SharedRoom
-
-if TYPE_CHECKING:
-    pass
 
 _logger = logging.getLogger("chatapi")
 
@@ -60,7 +57,7 @@ class Nodes:
         self._trusted_from = float("-inf")
         self._numbers = count(1)
         self._whispers: dict[int, Whispered] = {}
-        self._heard: dict[str, str] = {}
+        self._heard: dict[str, None] = {}  # what those that were handed over were about
         self._listed: dict[str, str] = {}  # what Redis has of this node's rooms
 
     def attach(self, rooms: SharedRooms) -> None:
@@ -168,11 +165,11 @@ class Nodes:
         if "why" in said:
             self._answered(said["n"], said["why"])
             return
-        why = self._heard.get(said["about"]) if said["about"] else None
-        if why is None:
+        why, about = "", said["about"]
+        if about not in self._heard:
             why = self._to.whispered(said["room"], said["key"], Whisper(said["ts"], said["name"], said["text"]))
-            if said["about"] and not why:
-                self._heard[said["about"]] = why
+            if about and not why:
+                self._heard[about] = None
                 if len(self._heard) > _REMEMBERED:
                     del self._heard[next(iter(self._heard))]
         self._tell(said["from"], {"n": said["n"], "why": why}, 0)

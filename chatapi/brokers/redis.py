@@ -30,7 +30,7 @@ from ..sessions import hashed
 from . import batches
 from .nodes import Nodes
 from .places import Places, Server, hidden, reason_of
-from .shard import ROOM, Call, Shard
+from .shard import AWAY, ROOM, Call, Shard
 from .shared import SharedRoom, State
 from .turns import Claiming, Deleting, Keys, Node, Releasing, Renaming, Saying, Value
 
@@ -92,7 +92,6 @@ class RedisBroker:
             self._renewed,
         )
         self._suspected = False
-        self._asking: dict[int, Callable[[Refused], None]] = {}
 
     @property
     def presence(self) -> RedisBroker:
@@ -146,9 +145,8 @@ class RedisBroker:
             self._nodes.stop()
             for room in list(self._open.values()):
                 room.give_up(_ENDED)
-            for failed in list(self._asking.values()):
-                failed(unavailable(_ENDED))
-            self._asking.clear()
+            for shard in self._shards.values():
+                shard.drop()
             self._shards.clear()
 
     async def _done(self) -> None:
@@ -218,8 +216,8 @@ class RedisBroker:
             for room in list(shard.rooms):
                 if self._shard(room.keys.tag) is not shard:
                     shard.remove(room)
-                    room.lost()
                     self._shard(room.keys.tag).add(room)
+                    room.lost()  # it asks there from here on
         here = self._shard(f"node:{self._nodes.node}")
         for shard in self._shards.values():
             (shard.subscribe if shard is here else shard.unsubscribe)(self._nodes.channel)
@@ -282,7 +280,7 @@ class RedisBroker:
         keys = Keys(self._prefix, quote(room, safe=""), self._places.db)
         shard = self._shard(keys.tag)
         if shard.away:
-            then(unavailable("what keeps the messages does not answer"))
+            then(unavailable(AWAY))
             return
         shared = SharedRoom(room, name, epoch, (messages, max_bytes), self._node, keys)
         shared.opened = then
@@ -297,7 +295,7 @@ class RedisBroker:
         shared = self._open[room]
         if self._is_away(shared):
             kept = [entry for entry in entries if isinstance(entry, Said | Deletion)]
-            why = "what keeps the messages does not answer" if self._tasks is not None else _ENDED
+            why = AWAY if self._tasks is not None else _ENDED
             self._rooms.refuse(room, kept, unavailable(why))
             return
         for entry in entries:
@@ -374,12 +372,8 @@ class RedisBroker:
         if self._tasks is None:
             failed(unavailable(_ENDED))
             return
-        number = next(self._numbers)
-        self._asking[number] = failed
 
         def answered(answer: Any) -> None:
-            if self._asking.pop(number, None) is None:
-                return  # told already that nothing came
             if isinstance(answer, Refused):
                 failed(answer)
             elif answer[0][0] == b"error":

@@ -11,7 +11,7 @@ import importlib.resources
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +29,8 @@ _logger = logging.getLogger("chatapi")
 
 ROOM: Final = "room"
 NODES: Final = "nodes"
+AWAY: Final = "what keeps the messages does not answer"
+"""What members are told."""
 _PING_AFTER: Final = 1.0
 """Seconds without anything to ask after which the server is asked for a sign of life."""
 _BACKOFF, _BACKOFF_CAP = 0.05, 1.0
@@ -74,19 +76,21 @@ class Shard:
         """What is subscribed to."""
         self.away: str = ""
         """Why it does not answer, once that has taken too long."""
-        self.connected: bool = False
         self.began: anyio.Event = anyio.Event()
         """Set once it was connected for the first time."""
         self._connect, self._moved, self._may_ask = connect, moved, may_ask
         self._sharded, self._patience, self._replicas = sharded, patience, replicas
         self._number, self._push, self._told = number, push, told
         self._dirty: dict[SharedRoom, None] = {}
+        self._users: Counter[str] = Counter()  # how many rooms listen to a channel
         self._leaving: Counter[str] = Counter()  # ends of subscriptions that were asked for
         self._calls: deque[Call] = deque()
         self._called: deque[Call] = deque()  # those that are asked and not answered
         self._work = anyio.Event()
         self._connection: BaseConnection | None = None
         self._failing_since: float | None = None
+        scripts = importlib.resources.files("chatapi.brokers").joinpath("lua")
+        self._sources = {name: scripts.joinpath(f"{name}.lua").read_text() for name in (ROOM, NODES)}
         self._scripts: dict[str, bytes] = {}
         self._asking = False
         self._said = False  # whether the log has it that something is wrong
@@ -94,6 +98,11 @@ class Shard:
         self._unsure_since = 0.0
         self._ahead = 0.0  # of our clock, that of Redis
         self._refuses = False  # it answers, but does not do what it is asked
+
+    @property
+    def connected(self) -> bool:
+        """Whether it can be asked."""
+        return self._connection is not None
 
     @property
     def busy(self) -> bool:
@@ -114,7 +123,7 @@ class Shard:
     def call(self, call: Call) -> None:
         """Ask something; where there is no connection it waits for one, but not for long."""
         if self.away and not self.connected:
-            call.then(unavailable("Redis does not answer"))
+            _fail([call])
             return
         self._calls.append(call)
         self._work.set()
@@ -123,16 +132,21 @@ class Shard:
         """A room whose keys are here."""
         self.rooms[room] = None
         room.shard = self
+        self._users[room.keys.channel] += 1
         self.subscribe(room.keys.channel)
         self.mark(room)
         self._work.set()
 
     def remove(self, room: SharedRoom) -> None:
         """A room that nobody looks at, or that is elsewhere now."""
-        self.rooms.pop(room, None)
+        channel = room.keys.channel
         self._dirty.pop(room, None)
-        if not any(one.key == room.key for one in self.rooms):
-            self.unsubscribe(room.keys.channel)
+        if room in self.rooms:
+            del self.rooms[room]
+            self._users[channel] -= 1
+        if self._users[channel] <= 0:  # it may have been opened again
+            del self._users[channel]
+            self.unsubscribe(channel)
 
     def subscribe(self, channel: str) -> None:
         """Be told what is published there."""
@@ -174,13 +188,12 @@ class Shard:
                 connection: BaseConnection = await self._connect()
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(connection.run)
-                    for name in (ROOM, NODES):
-                        source = importlib.resources.files("chatapi.brokers").joinpath("lua", f"{name}.lua").read_text()
+                    for name, source in self._sources.items():
                         self._scripts[name] = await connection.create_request(b"SCRIPT LOAD", source)  # type: ignore[assignment]
                     seconds, micros = await self._time(connection)
                     self._ahead = seconds + micros / 1_000_000 - anyio.current_time()
                     deadline.deadline = float("inf")
-                    self._connection, self.connected = connection, True
+                    self._connection = connection
                     self._leaving.clear()
                     for channel in self.channels:
                         self._send("SSUBSCRIBE" if self._sharded else "SUBSCRIBE", channel)
@@ -192,7 +205,7 @@ class Shard:
         except* (RedisError, OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as group:
             reason = reason_of(group)
         finally:
-            self._connection, self.connected, self._asking = None, False, False
+            self._connection, self._asking = None, False
         return reason
 
     async def _time(self, connection: BaseConnection) -> tuple[int, int]:
@@ -302,6 +315,8 @@ class Shard:
         """Give rooms their answers; an error of ours costs a room its members, who come back to it."""
         trouble = ""
         for room, answer in answers:
+            if room.shard is not self:  # it has moved meanwhile, and asks there
+                continue
             try:
                 trouble = room.answered(answer) or trouble
             except Exception:
@@ -338,10 +353,9 @@ class Shard:
 
     def _broke(self, reason: str) -> None:
         """The connection is gone, and with it the answers to what was asked."""
-        calls, self._called = self._called, deque()
+        called, self._called = self._called, deque()
         self._unsure = []
-        for call in calls:
-            _tell(call, unavailable("Redis does not answer"))
+        _fail(called)
         now = anyio.current_time()
         if self._failing_since is None:
             self._failing_since = now
@@ -370,12 +384,11 @@ class Shard:
             self._failing_since = anyio.current_time()
         first, self.away, self._said = not self.away, reason, True
         calls, self._calls = self._calls, deque()
-        for call in calls:
-            _tell(call, unavailable("Redis does not answer"))
+        _fail(calls)
         for room in list(self.rooms):
-            room.give_up("what keeps the messages does not answer", asked=asked)
+            room.give_up(AWAY, asked=asked)
         if first:
-            self._told(self, "what keeps the messages does not answer; nothing that is said is kept")
+            self._told(self, f"{AWAY}; nothing that is said is kept")
 
     def _works(self) -> None:
         if self._said:
@@ -386,10 +399,15 @@ class Shard:
             self._told(self, "")
 
     def drop(self) -> None:
-        """There is nothing here any more."""
-        calls, self._calls = self._calls, deque()
-        for call in calls:
-            _tell(call, unavailable("Redis does not answer"))
+        """Nobody talks here any more: whoever waits for an answer is told."""
+        calls = (*self._called, *self._calls)
+        self._called, self._calls = deque(), deque()
+        _fail(calls)
+
+
+def _fail(calls: Iterable[Call]) -> None:
+    for call in calls:
+        _tell(call, unavailable("Redis does not answer"))
 
 
 def _tell(call: Call, answer: Any) -> None:

@@ -155,8 +155,9 @@ end
 
 -- A node's turn: what was said and done there, in order. What cannot be is dropped, and the answer says why.
 -- A: publish, epoch, node, turn, members here, members at most, messages, bytes, seconds, age to keep, seconds and ids
--- to remember, until when it is to be done (0 for ever), then the steps: m COUNT SESSION IDS id… PIECE, d NUMBER OLD NEW PIECE, j KEY SESSION VALUE PIECE,
--- l KEY SESSION PIECE, r KEY NEW_KEY VALUE PIECE; SESSION is the place of a key, or 0
+-- to remember, until when it is to be done (0 for ever), then the steps: m COUNT SESSION IDS id… PIECE,
+-- d NUMBER OLD NEW PIECE, j KEY SESSION VALUE PIECE, l KEY SESSION PIECE, r KEY NEW_KEY VALUE PIECE; SESSION is the
+-- place of a key, or 0
 local function turn(K, A)
   local publish, epoch, node, number = A[1], A[2], A[3], A[4]
   local room = read(K.meta, node)
