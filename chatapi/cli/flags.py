@@ -10,21 +10,17 @@ from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Long flags may have one dash or two; a flag that does not exist is named, with the nearest one that does."""
+    """Every flag takes one dash or two, as Go's do; one that does not exist is named, with the nearest that does."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
             add_help=False, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
         )
-        self.flag("-h", "-help", action="help", help="show this and exit")
+        self.flag("-h", "-help", dest="help", action="help", help="show this and exit")
 
     def flag(self, *names: str, to: argparse._ActionsContainer | None = None, **options: Any) -> None:
         """Add a flag; ``-name`` also goes as ``--name``."""
-        both = [
-            spelled
-            for name in names
-            for spelled in ([name, f"-{name}"] if len(name) > 2 and name[1] != "-" else [name])
-        ]
+        both = [spelled for name in names for spelled in (name, f"-{name}")]
         (to or self).add_argument(*both, **options)
 
     def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:

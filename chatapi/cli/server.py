@@ -56,7 +56,7 @@ def build_parser() -> Parser:
     """Every flag of the server."""
     parser = Parser(prog=PROG, description="A room-based chat server.", epilog=_EXAMPLES)
     parser.flag(
-        "-a", "-address", dest="address", metavar="ADDRESS", help=f"where to listen (default {DEFAULT_ADDRESS})"
+        "-a", "-address", "-tcp", dest="address", metavar="ADDRESS", help=f"where to listen (default {DEFAULT_ADDRESS})"
     )
     parser.flag("-telnet", metavar="ADDRESS", help="where to listen for people with telnet (default: nowhere)")
     parser.flag("-lobby", metavar="ROOM", help="the room that people on the telnet door come into (default lounge)")
