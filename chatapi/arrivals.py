@@ -9,7 +9,6 @@ from .broker import Outcome, Sent, unavailable
 from .entries import AnyKept
 from .errors import Refused
 from .hub import LOADED, Hub
-from .names import name_key
 from .rooms import Room
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def prepare(hub: Hub, room: str, then: Outcome, who: Newcomer | None = None) -> 
 
 def _claim(hub: Hub, room: Room, who: Newcomer, then: Outcome) -> None:
     """Have the broker give a name to who is about to come into a room that several servers share."""
-    presence, key = hub.broker.presence, name_key(who.name)
+    presence, key = hub.broker.presence, hub.naming.key(who.name)
     assert presence is not None
     hub.needed(room)
 

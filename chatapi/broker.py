@@ -80,8 +80,8 @@ class Rooms(Protocol):
 class SharedRooms(Rooms, Protocol):
     """What a broker speaks to whose rooms are shared by several chats, each of which is a *node*."""
 
-    def elsewhere(self, room: str, key: str, name: str) -> None:
-        """Whoever has the name of this key is on another node; nobody there has it any more where `name` is empty."""
+    def elsewhere(self, room: str, key: str, name: str | None) -> None:
+        """Whoever has the name of this key is on another node; nobody there has it any more where `name` is None."""
         ...
 
     def renamed(self, room: str, key: str, name: str) -> None:

@@ -29,7 +29,6 @@ from .events import Deleted, History
 from .hooks import Admit, Hooks, OnMessage, OnPresence
 from .hub import Hub
 from .limits import Limits
-from .names import check_name, check_room
 from .poller import Poller
 from .render import TEXT
 from .rooms import Room
@@ -49,7 +48,10 @@ class ChatAPI:
     """A chat: rooms, and who is in them. It belongs to the event loop on which it is first used.
 
     `echo` and `commands` are what holds for members whose handshake does not say: whether a sender gets its own
-    messages back, and whether lines that start with ``/`` or ``@`` are commands.
+    messages back (None: no), and whether lines that start with ``/`` or ``@`` are commands (None: yes).
+
+    `machat` restores the ways of MaChat in Go (docs/machat.md): its names and rooms, blank lines, and as far as they
+    are not given, `echo`, no `commands`, and `Limits.line_bytes` of 64 KiB.
 
     The hooks may be sync or async; while an async one takes its time, that member's session waits and everybody else
     goes on. `admit` gets every `Handshake`: it returns None to let it in as it is, or a changed one, and raises
@@ -63,8 +65,9 @@ class ChatAPI:
         self,
         limits: Limits | None = None,
         *,
-        echo: bool = False,
-        commands: bool = True,
+        machat: bool = False,
+        echo: bool | None = None,
+        commands: bool | None = None,
         admit: Admit | None = None,
         on_message: OnMessage | None = None,
         on_presence: OnPresence | None = None,
@@ -74,7 +77,7 @@ class ChatAPI:
         clock = clock or SystemClock()
         broker = broker or InProcessBroker(clock)
         hooks = Hooks(admit, on_message, on_presence)
-        self._hub = Hub(limits or Limits(), clock, broker, _new_key, hooks, echo=echo, commands=commands)
+        self._hub = Hub(limits, clock, broker, _new_key, hooks, machat=machat, echo=echo, commands=commands)
         self._poller: Poller | None = None
         self._listeners: list[Listener] = []
         self._listening: list[Listening] = []
@@ -146,7 +149,7 @@ class ChatAPI:
         hub = self._hub
         if self._poller is None:
             hub.timers.run(hub.clock.monotonic())  # nobody else does, where nothing is served
-        shown, place = check_name(name), check_room(room)
+        shown, place = hub.naming.name(name), hub.naming.room(room)
         await answer(lambda then: prepare(hub, place, then, Newcomer(shown)))
         bot = Bot(lambda bot: hub.enter(shown, place, bot, TEXT, echo, "", history), hub)
         assert bot.room is not None
@@ -162,7 +165,7 @@ class ChatAPI:
         It reaches as far back as the broker keeps them, and opens the room where nobody is in it. Raises `Refused`
         (``bad_room``, ``server_full``; ``unavailable`` where it cannot be read).
         """
-        here = await self._opened(check_room(room))
+        here = await self._opened(self._hub.naming.room(room))
         before = here.seq + 1 if before is None else min(before, here.seq + 1)
         messages, more = await answer(lambda then: self._hub.read(here, before, limit, then))
         return History(tuple(messages), more)
@@ -174,11 +177,11 @@ class ChatAPI:
         message of that number, or its text is empty already, and `Refused` (``bad_name``, ``bad_room``;
         ``unavailable`` where it cannot be kept).
         """
-        deletion = Deletion(check_name(name), seq)
+        deletion = Deletion(self._hub.naming.name(name), seq)
         page = await self.history(room, before=seq + 1, limit=1)
         if not page.messages or page.messages[0].seq != seq or not page.messages[0].text:
             raise NoSuchMessage(f"{room!r} has no message {seq:,}, or none any more")
-        here = await self._opened(check_room(room))
+        here = await self._opened(self._hub.naming.room(room))
         await taken(deletion, lambda: here.submit(deletion))
         return Deleted(deletion.seq, deletion.ts, deletion.name, deletion.target)
 
@@ -244,7 +247,8 @@ class ChatAPI:
         if self._served:
             raise RuntimeError("this chat is being served already")
         doors: list[tuple[str, Door, Address]] = [("text", TextDoor(), parse_address(address))]
-        telnet_door = TelnetDoor(lobby)  # a lobby that cannot be is an error with or without a way to it
+        # made in any case: a lobby that cannot be is an error with or without a way to it
+        telnet_door = TelnetDoor(lobby, self._hub.naming)
         if telnet is not None:
             doors.append(("telnet", telnet_door, parse_address(telnet)))
         self._served, self._stopped = True, anyio.Event()

@@ -13,7 +13,6 @@ from .events import Whisper
 from .framing import clean
 from .limits import ITEM_COST
 from .log import Log
-from .names import check_name, name_key
 from .render import Style
 
 if TYPE_CHECKING:
@@ -130,7 +129,8 @@ class Client:
         """A number that no other client of this server has or had."""
         self.name: str = name
         """The name as it is shown."""
-        self.key: str = name_key(name)
+        self.key: str = ""
+        """What the spellings of its name have in common, once it has joined."""
         self.room: Room | None = None
         """The room it is in; None before it has joined and once it has left."""
         self._log = _NOWHERE
@@ -201,7 +201,7 @@ class Client:
             why = target.hear(whisper) if text else ""
             then(NotDelivered(why) if why else None)
         elif presence is not None and room.roster.is_elsewhere(to):
-            presence.whisper(room.key, name_key(to), whisper, about, then)
+            presence.whisper(room.key, room.naming.key(to), whisper, about, then)
         else:
             then(NotDelivered(f"nobody here is called {to[:40]!r}; nothing was sent"))
 
@@ -227,7 +227,7 @@ class Client:
         """`rename`, then call back with why it was refused, or None. Raises `Disconnected`."""
         room = self._there()
         try:
-            name = check_name(name)
+            name = room.naming.name(name)
         except Refused as refused:
             then(refused)
         else:

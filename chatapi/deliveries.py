@@ -57,7 +57,7 @@ class Deliveries:
 
     # Where several servers share the rooms
 
-    def elsewhere(self, room: str, key: str, name: str) -> None:
+    def elsewhere(self, room: str, key: str, name: str | None) -> None:
         """Who is in a room through other servers."""
         if (place := self._hub.rooms.get(room)) is not None:
             place.roster.elsewhere(key, name)

@@ -56,7 +56,7 @@ class AskMembers(_Frame):
     """Who is here."""
 
     type: Literal["members"]
-    after: str = ""
+    after: str | None = None
     limit: Page = LISTED
     ref: Ref = None
 
@@ -65,7 +65,7 @@ class AskRooms(_Frame):
     """Which rooms are open."""
 
     type: Literal["rooms"]
-    after: str = ""
+    after: str | None = None
     limit: Page = LISTED
     ref: Ref = None
 

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError, from_json
 
 from .errors import RefusalCode, Refused
-from .names import check_name, check_room
+from .naming import OURS, Naming
 
 EXAMPLE: Final = '{"name": "Mina", "room": "devroom"}'
 
 
-def _name(value: str) -> str:
+def _naming(info: ValidationInfo) -> Naming:
+    return info.context if isinstance(info.context, Naming) else OURS
+
+
+def _name(value: str, info: ValidationInfo) -> str:
     try:
-        return check_name(value)
+        return _naming(info).name(value)
     except Refused as refused:
         raise PydanticCustomError("bad_name", "{detail}", {"detail": refused.detail}) from None
 
 
-def _room(value: str) -> str:
+def _room(value: str, info: ValidationInfo) -> str:
     try:
-        return check_room(value)
+        return _naming(info).room(value)
     except Refused as refused:
         raise PydanticCustomError("bad_room", "{detail}", {"detail": refused.detail}) from None
 
@@ -39,7 +43,10 @@ class Resume(BaseModel):
 
 
 class Handshake(BaseModel):
-    """What a client says first. Unknown keys are ignored, types are not converted (``"history": "3"`` is an error)."""
+    """What a client says first. Unknown keys are ignored, types are not converted (``"history": "3"`` is an error).
+
+    Both names keep to the `Naming` that is the context of the validation, or to our own where there is none.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -63,7 +70,7 @@ class Handshake(BaseModel):
     """JSON only: go on where one was."""
 
 
-def parse_handshake(data: bytes) -> Handshake:
+def parse_handshake(data: bytes, naming: Naming = OURS) -> Handshake:
     """The handshake that `data` says. Keys match without regard to case, as in Go.
 
     Raises `Refused` with ``bad_handshake`` (not JSON, not an object, a field that is missing or of a wrong type: the
@@ -77,8 +84,11 @@ def parse_handshake(data: bytes) -> Handshake:
         ) from None
     if not isinstance(value, dict):
         raise Refused(RefusalCode.BAD_HANDSHAKE, f"the handshake is not a JSON object; it looks like {EXAMPLE}")
+    fields = {key.lower(): field for key, field in value.items()}
+    if naming.allows_empty:
+        fields |= {key: "" for key in ("name", "room") if fields.get(key) is None}
     try:
-        return Handshake.model_validate({key.lower(): field for key, field in value.items()})
+        return Handshake.model_validate(fields, context=naming)
     except ValidationError as errors:
         first = errors.errors(include_url=False)[0]
     if first["type"] in ("bad_name", "bad_room"):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from .errors import ChatError, RefusalCode, Refused
 from .events import Joined, Left, Renamed
 from .handshake import Handshake
+from .naming import Naming
 
 if TYPE_CHECKING:
     from .clients import Client
@@ -65,13 +66,13 @@ def retold(changed: object) -> str | None:
     raise AssertionError
 
 
-def rechecked(handshake: object) -> Handshake:
+def rechecked(handshake: object, naming: Naming) -> Handshake:
     """A handshake that a hook has changed, as strictly checked as any; raises `Refused` where the hook was wrong."""
     if not isinstance(handshake, Handshake):
         checked(TypeError(f"admit returned {type(handshake).__name__}, not a Handshake or None"), "admit")
         raise AssertionError
     try:
-        return Handshake.model_validate(handshake.model_dump())
+        return Handshake.model_validate(handshake.model_dump(), context=naming)
     except ValidationError as error:
         checked(error, "admit")
         raise

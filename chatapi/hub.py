@@ -24,9 +24,9 @@ from .events import Joined, Left, Renamed
 from .fanout import fan_out
 from .handshake import Handshake
 from .hooks import Hooks, Spawn, checked, outcome
-from .limits import Limits
+from .limits import MACHAT_LINE_BYTES, Limits
 from .log import Page, newest_of
-from .names import check_room, name_key
+from .naming import GO, OURS, Naming
 from .render import JSON, Style
 from .rooms import Room
 from .tickets import Ticket, Tickets
@@ -74,21 +74,25 @@ class Hub:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: Limits | None,
         clock: Clock,
         broker: Broker,
         new_key: Callable[[], str],
         hooks: Hooks,
         *,
-        echo: bool,
-        commands: bool,
+        machat: bool,
+        echo: bool | None,
+        commands: bool | None,
     ) -> None:
-        self.limits = limits
+        limits = _as_in_go(limits or Limits()) if machat else limits or Limits()
+        self.limits: Limits = limits
         self.clock = clock
         self.broker = broker
-        self.echo = echo
+        self.naming: Naming = GO if machat else OURS
+        """What may be a name here, and when two are the same."""
+        self.echo: bool = machat if echo is None else echo
         """Whether senders get their own messages, where their handshake does not say."""
-        self.commands = commands
+        self.commands: bool = not machat if commands is None else commands
         """Whether lines that start with ``/`` or ``@`` are commands, where the handshake does not say."""
         self.timers: Timers = Timers()
         self.tickets: Tickets = Tickets(limits, clock, self.timers, new_key)
@@ -126,11 +130,11 @@ class Hub:
 
     def room(self, name: str) -> Room | None:
         """The room of this name, if there is one."""
-        return self.rooms.get(name_key(name))
+        return self.rooms.get(self.naming.room_key(name))
 
     def load(self, name: str, then: Outcome) -> None:
         """Have the broker tell what there is of a room that is not open, then call back."""
-        key = name_key(name)
+        key = self.naming.room_key(name)
         waiting = self._opening.setdefault(key, [])
         waiting.append(then)
         if len(waiting) == 1:
@@ -219,11 +223,12 @@ class Hub:
         client = ticket.client
         if client.room is None or self.draining:
             return None
-        if (client.room.key, client.key) == (name_key(handshake.room), name_key(handshake.name)):
+        name = self.naming.key(handshake.name)
+        if (client.room.key, client.key) == (self.naming.room_key(handshake.room), name):
             client.come_back(outlet, JSON, echo, address)
             return client
         target = self._open(handshake.room)
-        target.check_free(name_key(handshake.name))  # refused, everything stays as it was
+        target.check_free(name)  # refused, everything stays as it was
         client.outlet.replaced()
         self._awaited = target  # which it may be the last to leave
         client.room.leave(client, "replaced")
@@ -278,7 +283,7 @@ class Hub:
 
         It must be `ready_to_leave`, or messages would be left behind. Raises `Refused` (also ``bad_room``).
         """
-        target, before = self._open(check_room(room)), client.room
+        target, before = self._open(self.naming.room(room)), client.room
         if target is not before:
             target.check_free(client.key)
             if before is not None:
@@ -287,7 +292,7 @@ class Hub:
             target.join(client)
 
     def _open(self, name: str) -> Room:
-        key = name_key(name)
+        key = self.naming.room_key(name)
         room = self.rooms.get(key)
         if room is None:
             reasons: list[Refused | None] = []
@@ -444,7 +449,14 @@ class Hub:
 
 def _marks(client: Client) -> tuple[str, ...]:
     """What a member is known by when it comes back: its name, and its address, which no name can be mistaken for."""
-    return (client.key, f"@{client.address}") if client.address else (client.key,)
+    return (client.key, f"\n{client.address}") if client.address else (client.key,)
+
+
+def _as_in_go(limits: Limits) -> Limits:
+    """The limits that Go has, where they were not given."""
+    if "line_bytes" in limits.model_fields_set:
+        return limits
+    return limits.model_copy(update={"line_bytes": MACHAT_LINE_BYTES})
 
 
 def _nothing() -> None:

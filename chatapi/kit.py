@@ -25,7 +25,7 @@ from .events import Whisper
 from .hooks import Hooks
 from .hub import Hub
 from .limits import TICK, Limits
-from .names import name_key
+from .naming import naming_of
 from .wires import Pollable
 
 _T = TypeVar("_T")
@@ -378,8 +378,9 @@ class _WatchedPresence:
 
     def told(self, room: str, entries: Sequence[AnyEntry]) -> None:
         for entry in entries:
-            if isinstance(entry, Departed) and (room, name_key(entry.name)) in self._leaving:
-                self._leaving.remove((room, name_key(entry.name)))
+            key = naming_of(room).key(entry.name)
+            if isinstance(entry, Departed) and (room, key) in self._leaving:
+                self._leaving.remove((room, key))
                 self._watched.on_its_way -= 1
 
 
@@ -395,8 +396,9 @@ class ChatKit:
         *,
         broker: Callable[[VirtualClock], Broker] = InProcessBroker,
         hooks: Hooks | None = None,
-        echo: bool = False,
-        commands: bool = True,
+        machat: bool = False,
+        echo: bool | None = None,
+        commands: bool | None = None,
         lobby: str = "lounge",
         clock: VirtualClock | None = None,
         keys: str = "key",
@@ -407,11 +409,12 @@ class ChatKit:
         self._answered = anyio.Event()
         numbers = count(1)
         self.hub: Hub = Hub(
-            limits or Limits(),
+            limits,
             self.clock,
             self._watched,
             lambda: f"{keys}{next(numbers)}",
             hooks or Hooks(),
+            machat=machat,
             echo=echo,
             commands=commands,
         )
@@ -420,7 +423,7 @@ class ChatKit:
         self.hub.spawn = lambda awaitable, then: self.asked.append((awaitable, then))
         self.hub.wake = lambda: None
         self.peers: list[Peer] = []
-        self._text, self._telnet = TextDoor(), TelnetDoor(lobby)
+        self._text, self._telnet = TextDoor(), TelnetDoor(lobby, self.hub.naming)
         self._hosts = count(1)
 
     def connect(self, *, telnet: bool = False, address: str = "", capacity: int = 1 << 30) -> Peer:

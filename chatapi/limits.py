@@ -13,6 +13,10 @@ NAME_CHARS: Final = 32
 """Characters in a name at most: fixed by the protocol, so that every client can plan for it."""
 ROOM_CHARS: Final = 64
 """Characters in a room's name at most: fixed by the protocol."""
+MACHAT_NAME_BYTES: Final = 256
+"""Bytes in a name or a room's name at most with ``-machat``: Go has no bound, but a name stands before each line."""
+MACHAT_LINE_BYTES: Final = 64 * KiB - 1
+"""`Limits.line_bytes` with ``-machat``, if it is not given: what Go's `bufio.Scanner` takes, less the line feed."""
 LISTED: Final = 100
 """Names or rooms in one answer at most: fixed by the protocol."""
 

@@ -13,7 +13,7 @@ from .errors import RefusalCode, Refused
 from .events import Joined, Left, Message, Renamed
 from .limits import ROUND_SHARE, TICK, Limits
 from .log import Log, Page, newest_of
-from .names import name_key
+from .naming import Naming
 from .pressure import Pressure, Sender
 from .roster import Roster
 from .sessions import hashed
@@ -28,6 +28,7 @@ class Keeper(Protocol):
     broker: Broker
     timers: Timers
     draining: bool
+    naming: Naming
 
     def changed(self, room: Room, entries: int) -> None:
         """There is something new in the room's log: so many entries."""
@@ -86,6 +87,7 @@ class Room:
         "listeners",
         "log",
         "name",
+        "naming",
         "roster",
         "seq",
         "trouble",
@@ -94,7 +96,8 @@ class Room:
 
     def __init__(self, past: Past, keeper: Keeper) -> None:
         self.name: str = past.name
-        self.key: str = name_key(past.name)
+        self.naming: Naming = keeper.naming
+        self.key: str = self.naming.room_key(past.name)
         self.epoch: str = past.epoch
         """Names this life of the room's log."""
         self.limits: Limits = keeper.limits
@@ -110,7 +113,7 @@ class Room:
         self._keeper = keeper
         self.trouble: str = ""
         """Why nothing that is said is kept now; empty where it is."""
-        self.roster: Roster = Roster()
+        self.roster: Roster = Roster(self.naming.key)
         """Who is in it."""
         self._members = self.roster.here
         self._pressure = Pressure()
@@ -146,13 +149,13 @@ class Room:
         """Whether anybody is in the room through this server."""
         return bool(self._members)
 
-    def first_members(self, most: int, after: str = "") -> list[str]:
+    def first_members(self, most: int, after: str | None = None) -> list[str]:
         """The first so many names, sorted, behind `after`: of all who are in the room."""
         return self.roster.first(most, after)
 
     def member(self, name: str) -> Client | None:
         """Who has this name, in whichever spelling; through this server, where several share the room."""
-        return self._members.get(name_key(name))
+        return self._members.get(self.naming.key(name))
 
     def history(self, messages: int) -> list[Message]:
         """The last `messages` messages, oldest first, as far as the room's own log still holds them.
@@ -231,6 +234,7 @@ class Room:
 
     def join(self, client: Client) -> None:
         """Let a client in; raises `Refused` as `check_free` does."""
+        client.key = self.naming.key(client.name)
         self.check_free(client.key)
         self.roster.add(client)
         client.enter(self)
@@ -269,7 +273,7 @@ class Room:
 
         Where that is refused it is told ``name_taken``, or ``unavailable``.
         """
-        key = name_key(name)
+        key = self.naming.key(name)
         if (holder := self._members.get(key)) is not None and holder is not client:
             then(self._taken_by(holder))
             return
@@ -299,8 +303,8 @@ class Room:
         if (client := self._members.get(key)) is not None:
             self._call(client, name)
         elif self.roster.is_elsewhere(key):
-            self.roster.elsewhere(key, "")
-            self.roster.elsewhere(name_key(name), name)
+            self.roster.elsewhere(key, None)
+            self.roster.elsewhere(self.naming.key(name), name)
 
     # What is said in it
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from heapq import nsmallest
 from itertools import chain
 from typing import TYPE_CHECKING
-
-from .names import name_key
 
 if TYPE_CHECKING:
     from .clients import Client
@@ -15,9 +14,10 @@ if TYPE_CHECKING:
 class Roster:
     """Names, each of which is somebody's: a member's here, one's elsewhere, or granted to who is about to come in."""
 
-    __slots__ = ("_elsewhere", "_granted", "here")
+    __slots__ = ("_elsewhere", "_granted", "_key", "here")
 
-    def __init__(self) -> None:
+    def __init__(self, key: Callable[[str], str]) -> None:
+        self._key = key
         self.here: dict[str, Client] = {}
         """The members here, by the keys of their names."""
         self._elsewhere: dict[str, str] = {}
@@ -26,10 +26,14 @@ class Roster:
     def __len__(self) -> int:
         return len(self.here) + len(self._elsewhere)
 
-    def first(self, most: int, after: str = "") -> list[str]:
+    def first(self, most: int, after: str | None = None) -> list[str]:
         """The first so many names, sorted, behind `after`."""
-        behind, here, elsewhere = name_key(after), self.here, self._elsewhere
-        keys = nsmallest(most, (key for key in chain(here, elsewhere) if key > behind))
+        here, elsewhere = self.here, self._elsewhere
+        keys: Iterable[str] = chain(here, elsewhere)
+        if after is not None:
+            behind = self._key(after)
+            keys = (key for key in keys if key > behind)
+        keys = nsmallest(most, keys)
         return [elsewhere[key] if key in elsewhere else here[key].name for key in keys]
 
     def add(self, client: Client) -> None:
@@ -41,18 +45,18 @@ class Roster:
     def call(self, client: Client, name: str) -> None:
         """A member here has another name from here on."""
         del self.here[client.key]
-        client.name, client.key = name, name_key(name)
+        client.name, client.key = name, self._key(name)
         self.here[client.key] = client
 
     # Where several servers share the room
 
     def is_elsewhere(self, name: str) -> bool:
         """Whether whoever has this name is in the room through another server."""
-        return name_key(name) in self._elsewhere
+        return self._key(name) in self._elsewhere
 
     def is_known(self, name: str) -> bool:
         """Whether the broker need not be asked before it is known whether somebody of this name can come in."""
-        return name_key(name) in self.here or name_key(name) in self._granted
+        return self._key(name) in self.here or self._key(name) in self._granted
 
     def grant(self, key: str, session: str) -> None:
         """The broker has given this name to who is about to come in, in that session."""
@@ -64,15 +68,15 @@ class Roster:
 
     def session(self, name: str) -> str:
         """The key of the session for which this name was granted; empty where it was not, or for none."""
-        return self._granted.get(name_key(name), "")
+        return self._granted.get(self._key(name), "")
 
     def use_up(self, key: str) -> bool:
         """The time to come in is over; returns whether the name was not used."""
         return self._granted.pop(key, None) is not None
 
-    def elsewhere(self, key: str, name: str) -> None:
+    def elsewhere(self, key: str, name: str | None) -> None:
         """Somebody is called so on another server, or nobody is any more."""
-        if name:
+        if name is not None:
             self._elsewhere[key] = name
         else:
             self._elsewhere.pop(key, None)

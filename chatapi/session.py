@@ -22,6 +22,7 @@ from .frames import BadFrame, Frame, Say, parse_frame
 from .framing import ObjectScanner, clean, cut_lines, find_fault, too_long, without_controls
 from .handshake import EXAMPLE, Handshake, parse_handshake
 from .limits import LINES_AT_ONCE, RUN_SHARE, Limits
+from .naming import OURS, Naming
 
 _BLANKS: Final = b" \t\r\n"
 _BLANK_LINES: Final = re.compile(rb"(?:[ \t\r]{0,64}\n)+")  # short ones, at C speed: longer ones may be too long
@@ -66,6 +67,7 @@ class Session:
         "_at",
         "_buffer",
         "_limits",
+        "_naming",
         "_scanner",
         "_skipped",
         "_skipping",
@@ -75,8 +77,9 @@ class Session:
         "state",
     )
 
-    def __init__(self, limits: Limits, state: State = State.HANDSHAKE) -> None:
+    def __init__(self, limits: Limits, state: State = State.HANDSHAKE, naming: Naming = OURS) -> None:
         self._limits = limits
+        self._naming = naming
         self._buffer = b""
         self._at = 0  # where in the buffer the next step begins
         self._scanner: ObjectScanner | None = None
@@ -162,10 +165,10 @@ class Session:
                     RefusalCode.BAD_HANDSHAKE, f"the stream ended within the handshake; it looks like {EXAMPLE}"
                 )
             return None
-        handshake = parse_handshake(self._buffer[:end])
+        handshake = parse_handshake(self._buffer[:end], self._naming)
         self._scanner = None
         self._at = end
-        self._swallow = True
+        self._swallow = not self._naming.allows_empty or end < len(self._buffer)  # in Go a later one is a blank line
         self.state = State.LINES
         return handshake
 
@@ -299,7 +302,7 @@ class Session:
                 return BadLine(fault.why)
             block = block[: fault.start]
             cost = block.count(b"\n")
-        said = _said(block, cost)
+        said = self._said(block, cost)
         if self.commands and len(said.block) < len(block) and _has_command(said.block):
             # control characters stood before a command: what members say is cleaned before it is understood
             self._buffer = without_controls(block) + buffer[at + len(block) :]
@@ -317,15 +320,16 @@ class Session:
             return BadLine(fault.why)
         line = without_controls(line)
         if line[1:2] == line[:1]:
-            return _said(line[1:], 1)
+            return self._said(line[1:], 1)
         return parse_command(line.decode().rstrip("\n"))
+
+    def _said(self, block: bytes, cost: int) -> Lines:
+        """A block of `cost` lines, as messages."""
+        if self._naming.allows_empty:
+            return Lines(without_controls(block), cost, cost)
+        cleaned = clean(block)
+        return Lines(cleaned, cost if len(cleaned) == len(block) else cleaned.count(b"\n"), cost)
 
 
 def _has_command(block: bytes) -> bool:
     return block.startswith((b"/", b"@")) or b"\n/" in block or b"\n@" in block
-
-
-def _said(block: bytes, cost: int) -> Lines:
-    """A block of `cost` lines, as messages."""
-    cleaned = clean(block)
-    return Lines(cleaned, cost if len(cleaned) == len(block) else cleaned.count(b"\n"), cost)

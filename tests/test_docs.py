@@ -385,6 +385,7 @@ def test_what_is_fixed_is_as_it_says() -> None:
     assert values == [
         str(limits.NAME_CHARS),
         str(limits.ROOM_CHARS),
+        str(limits.MACHAT_NAME_BYTES),
         str(limits.LISTED),
         "".join(filter(str.isdigit, history.help)),
         spoken(limits.READ_BYTES),

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "chatapi"
 LAYERS = [
     {"limits", "events", "clock", "callbacks", "sessions"},
     {"errors", "entries", "framing", "timers"},
-    {"names", "commands", "log", "render", "broker", "pace", "addresses", "frames", "news", "outbox"},
+    {"names", "naming", "commands", "log", "render", "broker", "pace", "addresses", "frames", "news", "outbox"},
     {"handshake", "clients", "dialogue", "inbox", "brokers.database"},
     {"brokers.store", "brokers.batches", "brokers.places"},
     {"brokers.writer", "brokers.view", "brokers.turns", "brokers.attendance"},
@@ -46,9 +46,9 @@ LAYERS = [
     {"cli.server", "cli.client"},
 ]
 PURE = {
-    "errors", "limits", "events", "entries", "framing", "names", "handshake", "commands", "session", "log", "render",
-    "broker", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames", "tickets", "news", "outbox",
-    "dialogue", "arrivals", "roster", "deliveries",
+    "errors", "limits", "events", "entries", "framing", "names", "naming", "handshake", "commands", "session", "log",
+    "render", "broker", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames", "tickets", "news",
+    "outbox", "dialogue", "arrivals", "roster", "deliveries",
 }  # fmt: skip
 OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}
 

@@ -937,7 +937,7 @@ def test_the_server_s_help_names_them() -> None:
 def test_each_has_help(word: str, flag: str) -> None:
     done = chatserver(word, flag)
     assert (done.code, done.err) == (0, "")
-    usage = {"rooms": "FILE", "check": "FILE"}.get(word, "FILE ROOM [PATH]")
+    usage = {"rooms": "FILE", "check": "FILE"}.get(word, "[-machat] FILE ROOM [PATH]")
     assert done.out.startswith(f"usage: chatserver {word} [-h] {usage}\n")
     assert f"\n  chatserver {word} chat.db" in done.out or f"| chatserver {word} chat.db" in done.out
 

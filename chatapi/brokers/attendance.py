@@ -59,25 +59,28 @@ class Attendance:
             if self.ours.pop(came.key, None):
                 self._rooms.lost(self._room, came.key, "replaced")
             self._rooms.elsewhere(self._room, came.key, came.name)
-        if not (before or came.quiet):
+        if came.quiet:
+            return
+        if before is None:
             self._tell(Arrived(0, came.name), seq)
-        elif before != came.name and not came.quiet:
+        elif before != came.name:
             self._tell(NameChanged(0, before, came.name, quiet=False), seq)
 
-    def _called(self, key: str) -> str:
-        """Who is taken to be here under a key, as the members here were told; empty for nobody."""
+    def _called(self, key: str) -> str | None:
+        """Who is taken to be here under a key, as the members here were told; None for nobody."""
         if (own := self.ours.get(key)) is not None:
             return own.name
-        return self.others[key][1] if key in self.others else self.leaving[key].name if key in self.leaving else ""
+        return self.others[key][1] if key in self.others else self.leaving[key].name if key in self.leaving else None
 
     def left(self, went: Went, seq: int) -> bool:
         """Somebody left; False where that is said of one who is here: then this node was taken for dead."""
         if went.key in self.ours:
             return False
-        name = self._called(went.key) or went.name  # whoever left may have said so in another spelling
+        called = self._called(went.key)
+        name = went.name if called is None else called  # whoever left may have said so in another spelling
         self.leaving.pop(went.key, None)
         self.others.pop(went.key, None)
-        self._rooms.elsewhere(self._room, went.key, "")
+        self._rooms.elsewhere(self._room, went.key, None)
         if not went.quiet:
             self._tell(Departed(0, name, went.reason), seq)
         return True

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..errors import StoreError
-from ..names import name_key
+from ..naming import GO, OURS, Naming, naming_of
 from .store import LAST_SEQ, SEQ_BITS
 from .view import View
 
@@ -94,18 +94,19 @@ class _Log:
         self.messages: int = 0
         """In the last row."""
         self._room = key, name, epoch, trimmed, trimmed_ts
+        self._naming: Naming = naming_of(key) if isinstance(key, str) else OURS
         self._first = trimmed + 1 if type(trimmed) is int else 1
         self._next = self._first
         self._ts = trimmed_ts if type(trimmed_ts) is int else 0
         self._empty: dict[int, bool] = {}  # messages without a text, and whether a deletion of each was seen
 
     def __str__(self) -> str:
-        return f"room {self._room[1]!r}" if self._room[1] else f"room number {self.number}"
+        return f"room {self._room[1]!r}" if self._room[1] or self._naming is GO else f"room number {self.number}"
 
     def faults_of_room(self) -> Iterator[str]:
         """What is wrong with the room itself."""
         key, name, epoch, trimmed, trimmed_ts = self._room
-        if not _is_text(name) or name_key(name) != key:
+        if not self._is_name(name) or self._naming.room_key(name) != key:
             yield f"{self}: its key {key!r} is not that of its name, so that nobody finds it"
         if not _is_text(epoch):
             yield f"{self}: its epoch is {epoch!r}"
@@ -127,7 +128,7 @@ class _Log:
         if ts <= self._ts:
             yield f"{where}: its ts {ts} is not above {self._ts}, which comes before it"
         self._next, self._ts = seq + count, ts + count - 1
-        if not _is_text(name):
+        if not self._is_name(name):
             yield f"{where}: its author's name is {name!r}"
         if block is None:
             yield from self._faults_of_deletion(where, seq, count, target)
@@ -165,8 +166,11 @@ class _Log:
     def faults_at_end(self) -> Iterator[str]:
         """What is wrong now that there are no more rows of it."""
         for seq, deleted in self._empty.items():
-            if not deleted:
+            if not (deleted or self._naming.allows_empty):
                 yield f"{self}, seq {seq}: it has no text, and nothing deletes it"
+
+    def _is_name(self, value: object) -> bool:
+        return _is_text(value) or (value == "" and self._naming.allows_empty)
 
 
 def _is_text(value: object) -> bool:

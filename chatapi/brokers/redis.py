@@ -26,6 +26,7 @@ from ..entries import AnyEntry, AnyKept, Deletion, NameChanged, Said
 from ..errors import NotDelivered, Refused, StoreError
 from ..events import Whisper
 from ..limits import Keep, MiB
+from ..naming import naming_of
 from ..sessions import hashed
 from . import batches
 from .nodes import Nodes
@@ -393,7 +394,7 @@ class RedisBroker:
         if self._is_away(shared):
             then(unavailable("what keeps the names does not answer"))
         else:
-            shared.put(Claiming(name, hashed(session), self._nodes.node, quiet, then))
+            shared.put(Claiming(name, hashed(session), self._nodes.node, quiet, then, naming_of(room)))
 
     def release(self, room: str, key: str, reason: str, quiet: bool) -> None:
         """Give a name back."""
@@ -408,7 +409,7 @@ class RedisBroker:
         if self._is_away(shared):
             then(unavailable("what keeps the names does not answer"))
         else:
-            shared.put(Renaming(key, entry, hashed(session), self._nodes.node, then))
+            shared.put(Renaming(key, entry, hashed(session), self._nodes.node, then, naming_of(room)))
 
     def whisper(self, room: str, key: str, whisper: Whisper, about: str, then: Whispered) -> None:
         """Hand a whisper to another node."""

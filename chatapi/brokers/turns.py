@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from ..broker import Outcome
 from ..entries import AnyKept, Deletion, NameChanged, Said
 from ..errors import Refused
-from ..names import name_key
+from ..naming import OURS, Naming
 from ..sessions import hashed
 from . import batches
 
@@ -126,9 +126,9 @@ class Claiming:
 
     size = 500
 
-    def __init__(self, name: str, session: str, node: str, quiet: bool, then: Outcome) -> None:
+    def __init__(self, name: str, session: str, node: str, quiet: bool, then: Outcome, naming: Naming = OURS) -> None:
         self.name: str = name
-        self.key: str = name_key(name)
+        self.key: str = naming.key(name)
         self.session: str = session
         self.quiet: bool = quiet
         self.settle: Outcome = _once(then)
@@ -168,9 +168,11 @@ class Renaming:
 
     size = 500
 
-    def __init__(self, key: str, entry: NameChanged, session: str, node: str, then: Outcome) -> None:
+    def __init__(
+        self, key: str, entry: NameChanged, session: str, node: str, then: Outcome, naming: Naming = OURS
+    ) -> None:
         self.key: str = key
-        self.to_key: str = name_key(entry.to)
+        self.to_key: str = naming.key(entry.to)
         self.entry: NameChanged = entry
         self.session: str = session
         self.settle: Outcome = _once(then)

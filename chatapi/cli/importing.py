@@ -11,7 +11,7 @@ from chatapi.entries import AnyKept, Deletion, Said
 from chatapi.errors import Refused
 from chatapi.framing import clean
 from chatapi.limits import LINES_AT_ONCE, READ_BYTES, MiB
-from chatapi.names import check_name, name_key
+from chatapi.naming import OURS, Naming
 
 from .records import FOUND, HEADER, KEPT, BadRecord, Header, Removed, is_header, parse
 
@@ -40,7 +40,8 @@ class _Message(NamedTuple):
 class Import:
     """One room from lines; `progress` is told how many bytes were read. Raises `BadLine`, and what reading raises."""
 
-    def __init__(self, source: BinaryIO, now: int, progress: Callable[[int], None]) -> None:
+    def __init__(self, source: BinaryIO, now: int, progress: Callable[[int], None], naming: Naming = OURS) -> None:
+        self._naming = naming
         self._source = source
         self._now = now
         self._progress = progress
@@ -66,11 +67,11 @@ class Import:
 
     def room(self, name: str) -> RoomInfo:
         """The room that is to be, under this name."""
-        header = self._header
+        header, key = self._header, self._naming.room_key(name)
         if header is None:
-            return RoomInfo(0, name_key(name), name, secrets.token_urlsafe(16), 0, 0, 1, 0, 0)
+            return RoomInfo(0, key, name, secrets.token_urlsafe(16), 0, 0, 1, 0, 0)
         trimmed = header.first - 1, header.trimmed_ts
-        return RoomInfo(0, name_key(name), name, header.epoch, *trimmed, header.first, header.seq, header.ts)
+        return RoomInfo(0, key, name, header.epoch, *trimmed, header.first, header.seq, header.ts)
 
     def entries(self) -> Iterator[AnyKept]:
         """All that the lines say, what a member said in a row as runs."""
@@ -143,7 +144,7 @@ class Import:
         name = self._name(record.name)
         if not isinstance(record, Removed):
             block = self._block(record.text)
-            if block == b"\n":
+            if block == b"\n" and not self._naming.allows_empty:
                 self._empty[seq] = self._number
             return _Message(seq, ts, name, block)
         if record.target >= seq or record.target in self._deletions:
@@ -168,7 +169,7 @@ class Import:
             self._ts = max(found.ts, self._ts + 1)  # as a server does where two are of the same microsecond
         self._seq += 1
         block = self._block(found.text)
-        if block == b"\n":
+        if block == b"\n" and not self._naming.allows_empty:
             raise BadRecord("its text is empty")
         return _Message(self._seq, self._ts, self._name(found.name), block)
 
@@ -176,7 +177,7 @@ class Import:
         shown = self._names.get(name)
         if shown is None:
             try:
-                shown = self._names[name] = check_name(name)
+                shown = self._names[name] = self._naming.name(name)
             except Refused as refused:
                 raise BadRecord(f"'name': {refused.detail}") from None
         return shown

@@ -24,7 +24,7 @@ _logger = logging.getLogger("chatapi")
 PROG: Final = "chatserver"
 SUB_COMMANDS: Final = ("rooms", "export", "import", "check")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 _EXAMPLES: Final = """\
 examples:
@@ -69,6 +69,13 @@ def build_parser() -> Parser:
     )
     parser.flag(
         "-no-commands", nargs="?", const="1", metavar="BOOL", help="route lines that start with / or @ like any other"
+    )
+    parser.flag(
+        "-machat",
+        nargs="?",
+        const="1",
+        metavar="BOOL",
+        help="as MaChat in Go: -echo, -no-commands, any name and room, blank lines, lines of 65,535 bytes",
     )
     parser.flag("-log-level", metavar="LEVEL", help=f"{', '.join(LOG_LEVELS)} (default info)")
     parser.flag(
@@ -115,8 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chat = ChatAPI(
         _checked(given, Limits, ""),
+        machat=bool(given.switch("machat")),
         echo=given.switch("echo"),
-        commands=not given.switch("no-commands"),
+        commands=None if (no_commands := given.switch("no-commands")) is None else not no_commands,
         broker=_broker(given),
     )
     _raise_descriptor_limit()
@@ -141,9 +149,11 @@ class _Given:
         """Whether a flag was given, with nothing behind it: as by a shell's variable that is not set."""
         return self._flags.get(flag.replace("-", "_")) == ""
 
-    def switch(self, flag: str) -> bool:
-        """Whether a flag is on; it may be switched off as in Go, with ``-flag=false``."""
+    def switch(self, flag: str) -> bool | None:
+        """Whether a flag is on, None where nothing is said; it may be switched off as in Go, with ``-flag=false``."""
         value = self.text(flag)
+        if not value:
+            return None
         if value.lower() in _YES:
             return True
         if value.lower() not in _NO:

@@ -19,7 +19,7 @@ from chatapi.brokers.store import RoomInfo, Store
 from chatapi.brokers.view import View
 from chatapi.clock import SystemClock
 from chatapi.errors import Refused, StoreError
-from chatapi.names import check_room, name_key
+from chatapi.naming import GO, OURS, Naming, naming_of
 
 from .flags import Parser, fail
 from .importing import BadLine, Import
@@ -65,6 +65,7 @@ def build_parser(word: str) -> Parser:
     parser = Parser(prog=f"{_PROG} {word}", description=command.description, epilog=command.examples)
     parser.add_argument("file", metavar="FILE", help="the file of -store")
     if command.path:
+        parser.flag("-machat", action="store_true", help="a room of a server with -machat, in exactly this spelling")
         parser.add_argument("room", metavar="ROOM", help="the room's name, in any spelling")
         parser.add_argument("path", metavar="PATH", nargs="?", type=_path, help=command.path)
     return parser
@@ -91,6 +92,7 @@ def _rooms(given: argparse.Namespace) -> int:
                     "first": room.first,
                     "seq": room.seq,
                     "ts": room.ts,
+                    **({"machat": True} if naming_of(room.key) is GO else {}),
                 }
                 out.write(to_json(line) + b"\n")
                 progress(i)
@@ -98,9 +100,10 @@ def _rooms(given: argparse.Namespace) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
-    name = check_room(given.room)
+    naming = GO if given.machat else OURS
+    name = naming.room(given.room)
     with _opened(given.file) as store, store.snapshot():
-        room = _room(store, name)
+        room = _room(store, name, naming)
         if given.path is not None:
             _check_apart(store, given.path)
         with (
@@ -114,15 +117,16 @@ def _export(given: argparse.Namespace) -> int:
 
 
 def _import(given: argparse.Namespace) -> int:
-    name = check_room(given.room)
+    naming = GO if given.machat else OURS
+    name = naming.room(given.room)
     with (
         _input(given.path) as source,
         closing(Store(given.file)) as store,
         Progress(f"importing {name!r}", _size(source)) as progress,
     ):
-        coming = Import(source, SystemClock.micros(), progress)
+        coming = Import(source, SystemClock.micros(), progress, naming)
         store.open()
-        if store.room(name_key(name)) is not None:
+        if store.room(naming.room_key(name)) is not None:
             raise StoreError(f"{given.file!r} has a room {name!r} already, and nothing is overwritten")
         room = coming.room(name)
         try:
@@ -217,11 +221,11 @@ def _opened(file: str) -> Iterator[View]:
         yield store
 
 
-def _room(store: View, name: str) -> RoomInfo:
-    room = store.room(name_key(name))
+def _room(store: View, name: str, naming: Naming) -> RoomInfo:
+    room = store.room(naming.room_key(name))
     if room is None:
-        names = {room.key: room.name for room in store.rooms()}
-        near = [repr(names[key]) for key in difflib.get_close_matches(name_key(name), names, 3)]
+        names = {room.key: room.name for room in store.rooms() if naming_of(room.key) is naming}
+        near = [repr(names[key]) for key in difflib.get_close_matches(naming.room_key(name), names, 3)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"`chatserver rooms` lists the {len(names):,} it has"
         raise StoreError(f"{str(store.path)!r} has no room {name!r}; {hint}")
     return room

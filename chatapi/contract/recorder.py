@@ -292,11 +292,11 @@ class Recorder:
             self.duplicates.setdefault(room, []).append((said, seq, ts))
         self._wake()
 
-    def elsewhere(self, room: str, key: str, name: str) -> None:
+    def elsewhere(self, room: str, key: str, name: str | None) -> None:
         """Write down who is in a room through another node."""
         self._check_thread("elsewhere")
         names = self.others.setdefault(room, {})
-        if name:
+        if name is not None:
             names[key] = name
         else:
             names.pop(key, None)

@@ -15,7 +15,6 @@ from ..events import Message
 from ..frames import AskHistory, AskMembers, AskRooms, BadFrame, Bye, Frame, Move, Ping, Rename, Say, Tell
 from ..hooks import retold
 from ..limits import LISTED
-from ..names import name_key
 from ..render import frame
 from ..session import Lines
 from ..tickets import Kept
@@ -221,10 +220,10 @@ def _members(connection: Connection, client: Client, asked: AskMembers) -> None:
 
 
 def _rooms(connection: Connection, client: Client, asked: AskRooms) -> None:
-    after = name_key(asked.after)
+    after = None if asked.after is None else connection.hub.naming.room_key(asked.after)
 
     def answer(rooms: Sequence[RoomCount]) -> None:
-        found = nsmallest(asked.limit + 1, (room for room in rooms if room.key > after))
+        found = nsmallest(asked.limit + 1, (room for room in rooms if after is None or room.key > after))
         listed = [{"name": room.name, "count": room.members} for room in found]
         client.push(_page("rooms", listed, asked.limit, len(rooms), asked.ref, lambda room: room["name"]))
 

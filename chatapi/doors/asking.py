@@ -9,7 +9,6 @@ from ..arrivals import Newcomer, is_ready, prepare
 from ..clients import Client
 from ..errors import RefusalCode, Refused
 from ..hooks import checked, outcome
-from ..names import check_room, is_room
 from ..session import Step
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def blame(connection: Connection, refused: Refused) -> None:
 def is_open(connection: Connection, client: Client, room: str, step: Step, refused: Callable[[Refused], None]) -> bool:
     """Whether a room can be gone to. If not, it is made ready, and this step is taken again, or refused."""
     hub = connection.hub
-    if not is_room(room) or is_ready(hub, room, client.name):  # `move` says no to what cannot be a room's name
+    if not hub.naming.is_room(room) or is_ready(hub, room, client.name):  # `move` refuses what cannot be a room
         return True
 
     def give_up(reason: Refused) -> None:
@@ -54,5 +53,5 @@ def is_open(connection: Connection, client: Client, room: str, step: Step, refus
 
     who = Newcomer(client.name, "" if client.ticket is None else client.ticket.key)
     connection.postpone(step)
-    connection.wait_for(lambda then: prepare(hub, check_room(room), then, who), lambda _: None, give_up)
+    connection.wait_for(lambda then: prepare(hub, hub.naming.room(room), then, who), lambda _: None, give_up)
     return False

@@ -46,7 +46,7 @@ class Connection:
         self.door: Door = door
         self.address: str = address
         """Where it comes from: ``host:port``, mapped addresses as IPv4."""
-        self.session: Session = Session(hub.limits, door.opens_with)
+        self.session: Session = Session(hub.limits, door.opens_with, hub.naming)
         self.client: Client | None = None
         self.style: Style = door.style
         self._stage = Stage.OPENING

@@ -44,7 +44,7 @@ def admit(connection: Connection, handshake: Handshake, let_in: Callable[[Handsh
         connection,
         lambda: hook(handshake),
         "admit",
-        lambda changed: prepare(handshake if changed is None else rechecked(changed)),
+        lambda changed: prepare(handshake if changed is None else rechecked(changed, hub.naming)),
         refuse,
     )
 

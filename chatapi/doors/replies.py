@@ -62,7 +62,10 @@ def _ask_to_say(connection: Connection, client: Client, hook: OnMessage, block: 
         changed = retold(result)
         if client.room is not None:
             try:
-                client.post(text if changed is None else changed)
+                if changed is None:
+                    client.say(block, 1)
+                else:
+                    client.post(changed)
             except TextTooLong as error:
                 connection.tell(str(error))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import RefusalCode, Refused
 from ..handshake import Handshake
-from ..names import check_name, check_room
+from ..naming import OURS, Naming
 from ..render import TELNET
 from ..session import BadLine, Nickname, State
 from . import entrance
@@ -31,8 +31,8 @@ class TelnetDoor:
     style = TELNET
     telnet = True
 
-    def __init__(self, lobby: str = "lounge") -> None:
-        self.lobby: str = check_room(lobby)
+    def __init__(self, lobby: str = "lounge", naming: Naming = OURS) -> None:
+        self.lobby: str = naming.room(lobby)
 
     def seconds(self, limits: Limits) -> float:
         """How long a person may take to find a nickname."""
@@ -48,7 +48,11 @@ class TelnetDoor:
         if isinstance(step, BadLine):
             raise Refused(RefusalCode.BAD_NAME, step.why)
         assert isinstance(step, Nickname)
-        handshake = Handshake(name=check_name(step.text), room=self.lobby, notices=True)
+        naming = connection.hub.naming
+        if not step.text and naming.allows_empty:
+            raise Refused(RefusalCode.BAD_NAME, "a nickname has at least one character")
+        fields = {"name": naming.name(step.text), "room": self.lobby, "notices": True}
+        handshake = Handshake.model_validate(fields, context=naming)
         entrance.admit(connection, handshake, lambda handshake: _let_in(connection, handshake))
 
     def refuse(self, connection: Connection, refused: Refused) -> None:
