@@ -16,7 +16,7 @@ import anyio
 import pytest
 from redis_servers import RedisServer, needs_redis
 
-from chatapi import Bot, Broker, ChatAPI, Limits, Message, NotDelivered, Refused
+from chatapi import Bot, Broker, ChatAPI, Limits, Message, NoSuchMessage, NotDelivered, Refused
 from chatapi.brokers.redis import RedisBroker
 from chatapi.brokers.sqlite import SQLiteBroker
 from chatapi.cli import server, store
@@ -525,6 +525,33 @@ def test_rooms_of_go_with_blank_lines_are_sound_and_go_through_an_export(
     assert Path(f"{copy}.ndjson").read_bytes() == Path(f"{path}.ndjson").read_bytes()
     texts = anyio.run(lambda: found(SQLiteBroker(copy), machat=True, rooms=[room]))
     assert texts == [["one", "", "", "two"]]
+
+
+async def _replayed_after_a_restart(path: str) -> list[str]:
+    def kit() -> ChatKit:
+        return ChatKit(machat=True, broker=lambda clock: SQLiteBroker(path, clock=clock))
+
+    await _with_blank_lines(kit(), "dev")
+    async with kit().running() as again:
+        zoe = again.connect()
+        zoe.send('{"name":"Zoe","room":"dev","history":10}')
+        await again.settled()
+        return zoe.lines()
+
+
+async def _deleted(path: str, seq: int) -> int:
+    async with ChatAPI(machat=True, broker=SQLiteBroker(path)) as chat:
+        return (await chat.delete("dev", seq, "moderator")).target
+
+
+@pytest.mark.usefixtures("capfd")
+def test_what_a_file_cannot_tell_of_a_blank_line_is_as_it_is_documented(tmp_path: Path) -> None:
+    path = str(tmp_path / "chat.db")
+    assert anyio.run(_replayed_after_a_restart, path) == [":one", ":two"]
+    with pytest.raises(NoSuchMessage):
+        anyio.run(_deleted, path, 2)
+    assert anyio.run(_deleted, path, 1) == 1
+    assert store.main(["check", path]) == 0
 
 
 @pytest.mark.parametrize(
