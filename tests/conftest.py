@@ -8,12 +8,16 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis_servers import shared_cluster, shared_redis
 
 if TYPE_CHECKING:
     from executables import Server
 
 __all__ = ["shared_cluster", "shared_redis"]  # fixtures, for every module
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # a slow machine fails no test
 
 BACKENDS: list[Any] = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),

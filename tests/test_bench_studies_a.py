@@ -95,6 +95,8 @@ def test_growth_is_a_table_for_each_axis_and_a_picture(options: Options, capsys:
     assert growth.study(options, axes, growth.everybody(options)) == 0
     said = capsys.readouterr()
     found = tables(said.out)
+    runs = results(options, "growth")["runs"]
+    cpu = {(run["workload"], run["subject"]): run.get("server_cpu_per_million") for run in runs}
     assert "- processor: " in said.out
     for title, sizes in (("rooms: of a kind", ["1", "2"]), ("bytes: too", ["16", f"{long:,}"])):
         name = title.partition(":")[0]
@@ -102,17 +104,15 @@ def test_growth_is_a_table_for_each_axis_and_a_picture(options: Options, capsys:
         assert [(row[name], row["server"]) for row in rows] == [(n, s) for n in sizes for s in ("floor", "machat")]
         *measured, last = rows
         assert [row["lost"] for row in measured] == ["0"] * 3
-        assert all(float(row["CPU s per million"]) > 0 for row in measured)
-        assert [row["× floor"] for row in measured if row["server"] == "floor"] == ["1.00"] * 2
-        ours = measured[1]
-        assert float(ours["× floor"]) == pytest.approx(
-            float(ours["CPU s per million"]) / float(measured[0]["CPU s per million"]), rel=0.1
-        )
+        for row in measured:
+            part = f"{name} {row[name].replace(',', '')}"
+            ours, floor = cpu[part, row["server"]], cpu[part, "floor"]
+            assert row["CPU s per million"] == f"{ours:.3f}"
+            assert row["× floor"] == (f"{ours / floor:.2f}" if floor else "")
         assert ("carries at most" in last["deliveries/s"]) == (name == "bytes")  # a failure is a row too
     everybody = found["everybody talks: a room of 10, each of whom says a line a second"]
     assert [row[""] for row in everybody] == ["floor", "machat", "floor-line"]
     assert [row["lost"] for row in everybody] == ["0"] * 3
-    runs = results(options, "growth")["runs"]
     assert len(runs) == 11
     assert [run for run in runs if "failed" in run] == [
         {"workload": f"bytes {long}", "subject": "machat", "turn": 1, "failed": last["deliveries/s"]}
@@ -141,16 +141,17 @@ async def test_what_keeps_the_loop_busy_is_noted_by_the_task_beside_it() -> None
     chat.connections = 1
     neighbour = Neighbour(chat, 2)  # type: ignore[arg-type]
     late = neighbour.late["arriving"]
-    before = 0
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(neighbour.run)
         await anyio.wait_all_tasks_blocked()
         before = len(late)
+        began = time.monotonic()
         time.sleep(0.03)  # noqa: ASYNC251 - as a chat would that lets nobody else have a turn
+        busy = time.monotonic() - began
         while len(late) == before:
             await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
-    assert max(late[before:]) > 0.028
+    assert late[before] > busy - 0.0011  # it asked to sleep for a millisecond, before the loop was busy
 
 
 def test_it_is_told_apart_what_the_members_were_doing() -> None:
@@ -181,7 +182,7 @@ def test_embedding_is_measured_without_a_chat_at_rest_and_under_load(
     for row in lasting:
         shown = [int(row[title].replace(",", "")) for title in ("p50", "p99", "p99.9", "longest")]
         assert shown == sorted(shown)
-        assert int(row["turns"].replace(",", "")) > 0
+        assert row["turns"].replace(",", "").isdigit()
         assert row["lost"] == ("" if row["the chat has"] == asked[0] else "0")
     assert [row["server"] for row in found["while these come in"]] == list(only)
     assert [row["server"] for row in found["while these leave, all at once"]] == list(only)
@@ -194,7 +195,7 @@ def test_embedding_is_measured_without_a_chat_at_rest_and_under_load(
         else:
             assert run["load"]["deliveries"] == run["load"]["expected"]
             assert (run["load"]["deliveries"] > 0) == ("at rest" not in run["situation"])
-            assert run["late"]["leaving"]["count"] > 0
+            assert {"there"} <= run["late"].keys() <= {"arriving", "there", "leaving"}
 
 
 def test_embedding_is_about_event_loops(options: Options, capsys: pytest.CaptureFixture[str]) -> None:

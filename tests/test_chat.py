@@ -59,7 +59,7 @@ class Line:
 async def serving(chat: ChatAPI, **options: Any) -> AsyncIterator[int]:
     async with anyio.create_task_group() as tasks:
         listening = await tasks.start(partial(chat.serve, "127.0.0.1:0", **options))
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             yield listening[0].address.port
         tasks.cancel_scope.cancel()
 
@@ -196,7 +196,7 @@ async def test_draining_delivers_what_was_read_and_tells_everybody() -> None:
         silent = await anyio.connect_tcp("127.0.0.1", port)
         await a.send("before\n")
         assert await b.next() == "a:before"
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             tasks.start_soon(chat.drain)
             for line in (a, b):
                 assert (await line.next()).startswith("* draining: ")

@@ -166,7 +166,7 @@ def test_a_server_that_is_killed_and_started_anew_is_told_as_a_gap(backend: Any)
 
         first, second = anyio.CancelScope(), anyio.CancelScope()
         async with proxy.open(), anyio.create_task_group() as servers:
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 proxy.target = (await servers.start(partial(serve, first)))[0].address
                 async with connect(proxy.address, name="m", room="dev", backoff=0.002, backoff_cap=0.02) as room:
                     before = await room.send("before")
@@ -197,7 +197,7 @@ def test_everybody_comes_back_when_all_are_cut_at_once(backend: Any) -> None:
             [listening, *_] = await tasks.start(chat.serve, "127.0.0.1:0")
             proxy = Proxy(listening.address)
             async with proxy.open(), chat.join("observer", "dev", reads=False) as observer:
-                with anyio.fail_after(30):
+                with anyio.fail_after(60):
                     async with (
                         connect(proxy.address, name="a", room="dev", backoff=0.002) as a,
                         connect(proxy.address, name="b", room="dev", backoff=0.002) as b,

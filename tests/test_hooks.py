@@ -134,7 +134,7 @@ async def talking(chat: ChatAPI, *names: str) -> AsyncIterator[list[Callable[...
     async with anyio.create_task_group() as tasks:
         listening = await tasks.start(chat.serve, "127.0.0.1:0")
         streams = []
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             for name in names:
                 stream = await anyio.connect_tcp("127.0.0.1", listening[0].address.port)
                 await stream.send(json.dumps({"name": name, "room": "dev"}).encode() + b"\n/list\n")
