@@ -29,8 +29,9 @@ def run_tcp(
     """Serve a chat until SIGINT or SIGTERM; blocks, owns both signals, and uses uvloop where it is installed.
 
     The first signal drains: no new connections, everybody is told, what was read is delivered. A second one ends at
-    once. `started` is called with where it listens. `beside` is an async function that runs beside the server, a bot
-    for instance, and is cancelled when the server has ended. Returns whether it ended in good order. Raises what
+    once. A SIGINT that was ignored when the process started stays ignored, as a shell wants it for a background job.
+    `started` is called with where it listens. `beside` is an async function that runs beside the server, a bot for
+    instance, and is cancelled when the server has ended. Returns whether it ended in good order. Raises what
     `ChatAPI.serve` raises: `AddressError`, `OSError` (an address is in use), `StoreError`, `Refused` (the lobby's
     name).
     """
@@ -48,7 +49,7 @@ def run_tcp(
             tasks.cancel_scope.cancel()
 
         refused: Exception | None = None
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with anyio.open_signal_receiver(*_signals()) as signals:
             async with anyio.create_task_group() as tasks:
                 try:
                     listening = await tasks.start(partial(api.serve, address, telnet=telnet, lobby=lobby))
@@ -68,6 +69,11 @@ def run_tcp(
 
     uvloop = importlib.util.find_spec("uvloop") is not None
     return anyio.run(main, backend_options={"use_uvloop": uvloop})
+
+
+def _signals() -> list[signal.Signals]:
+    ignores_ctrl_c = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    return [signal.SIGTERM] if ignores_ctrl_c else [signal.SIGINT, signal.SIGTERM]
 
 
 async def run_tcp_with_existing_api(

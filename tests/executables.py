@@ -47,6 +47,22 @@ def handshake(name: str, room: str, **fields: Any) -> bytes:
     return json.dumps({"name": name, "room": room, **fields}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def prepared(before: Callable[[], None] | None = None) -> Callable[[], None] | None:
+    """The `preexec_fn` of every program that a test may interrupt: Ctrl-C ends it, and `before` is called.
+
+    A shell ignores SIGINT for what it runs in the background, and each child process inherits that.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        return before
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if before is not None:
+            before()
+
+    return prepare
+
+
 class Program:
     """A program under test, with its output and its errors kept apart; it never outlives its `with` block."""
 
@@ -68,7 +84,7 @@ class Program:
             stdout=self._out if stdout is None else stdout,
             stderr=self._err,
             env=environment() if env is None else env,
-            preexec_fn=before,
+            preexec_fn=prepared(before),
         )
 
     @property

@@ -18,6 +18,7 @@ from typing import Any
 
 import anyio
 import pytest
+from executables import prepared
 
 from chatapi import ChatAPI, Message
 
@@ -41,6 +42,7 @@ def running(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=prepared(),
     ) as process:
         watchdog = threading.Timer(60, process.kill)
         watchdog.start()
