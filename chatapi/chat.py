@@ -81,8 +81,11 @@ class ChatAPI:
         self._poller: Poller | None = None
         self._listeners: list[Listener] = []
         self._listening: list[Listening] = []
-        self._stopped = anyio.Event()
-        self._runs = self._served = False
+        self._starting: anyio.CancelScope | None = None  # of `serve`, until it listens
+        self._drained = anyio.Event()  # has `serve` end
+        self._stopped = anyio.Event()  # `serve` has ended
+        self._runs = self._served = self._failed = False
+        self._deletions: dict[tuple[str, int], anyio.Event] = {}  # those under way, by room and message
         self._block = AsyncExitStack()
 
     @property
@@ -173,16 +176,32 @@ class ChatAPI:
     async def delete(self, room: str, seq: int, name: str) -> Deleted:
         """Delete a message: its text is emptied, on disk too, and a `Deleted` by `name` follows in the room's log.
 
-        Returns once that is kept; cancelling it leaves that unknown. Raises `NoSuchMessage` where the room has no
-        message of that number, or its text is empty already, and `Refused` (``bad_name``, ``bad_room``;
-        ``unavailable`` where it cannot be kept).
+        Returns once that is kept; cancelling it leaves that unknown. Raises `NoSuchMessage` if the room has no message
+        of that number, or its text is empty already, and `Refused` (``bad_name``, ``bad_room``; ``unavailable`` if it
+        cannot be kept). Of several calls for one message, made at the same time, one succeeds, and the others raise
+        `NoSuchMessage`; on other servers that share the room too.
         """
-        deletion = Deletion(self._hub.naming.name(name), seq)
+        naming = self._hub.naming
+        deletion, key = Deletion(naming.name(name), seq), (naming.room_key(naming.room(room)), seq)
+        while (other := self._deletions.get(key)) is not None:
+            await other.wait()
+        done = self._deletions[key] = anyio.Event()
+        try:
+            return await self._delete(room, deletion)
+        finally:
+            del self._deletions[key]
+            done.set()
+
+    async def _delete(self, room: str, deletion: Deletion) -> Deleted:
+        seq, gone = deletion.target, NoSuchMessage(f"{room!r} has no message {deletion.target:,}, or none any more")
+        since = (await self._opened(self._hub.naming.room(room))).seq
         page = await self.history(room, before=seq + 1, limit=1)
         if not page.messages or page.messages[0].seq != seq or not page.messages[0].text:
-            raise NoSuchMessage(f"{room!r} has no message {seq:,}, or none any more")
+            raise gone
         here = await self._opened(self._hub.naming.room(room))
         await taken(deletion, lambda: here.submit(deletion))
+        if here.log.deletes(seq, since, deletion.seq):  # by another server, or by a call that was cancelled
+            raise gone
         return Deleted(deletion.seq, deletion.ts, deletion.name, deletion.target)
 
     async def _settled(self) -> None:

@@ -146,6 +146,15 @@ class Log:
             if isinstance(entry, KeptEntry) and entry.seq < seq:
                 yield entry
 
+    def deletes(self, target: int, after: int, before: int) -> bool:
+        """Whether it holds a deletion of the message `target` with a number between `after` and `before`."""
+        for entry in self.before(before):
+            if entry.seq <= after:
+                return False
+            if isinstance(entry, Deletion) and entry.target == target:
+                return True
+        return False
+
     def behind_by(self, fraction: float) -> int:
         """The position before which a cursor lags by more than this much of the log, in bytes or in entries."""
         i = bisect_left(self._entries, self.written - fraction * self.max_bytes, lo=self._gone, key=_offset)
