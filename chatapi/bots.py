@@ -36,8 +36,9 @@ class Bot:
     disconnected; that, like every other reason, the iteration raises as `Disconnected`. So does every later call.
     """
 
-    def __init__(self, enter: Callable[[Bot], Client], hub: Hub) -> None:
+    def __init__(self, enter: Callable[[Bot], Client], hub: Hub, *, reads: bool) -> None:
         self._hub = hub
+        self._reads = reads
         self._events: deque[Event] = deque()
         self._news = anyio.Event()
         self._ended: Disconnected | None = None
@@ -114,6 +115,8 @@ class Bot:
 
     async def __anext__(self) -> Event:
         """The next event. Cancelling it loses none: the next call returns what this one would have."""
+        if not self._reads:
+            raise RuntimeError("this bot was joined with reads=False, and cannot be iterated")
         while not self._events:
             await anyio.lowlevel.checkpoint()
             self._read()

@@ -145,16 +145,16 @@ class ChatAPI:
         """Put a member of the program's own into a room, which is created if it does not exist; it leaves at the end.
 
         `history` is how many of the room's last messages it reads first; `echo`, whether it reads its own. With
-        ``reads=False`` it only speaks: nothing is kept for it and nobody waits for it. Raises `Refused`
-        (``bad_name``, ``bad_room``, ``name_taken``, ``room_full``, ``server_full``, ``draining``). Works without
-        `serve` as well.
+        ``reads=False`` it only speaks: it cannot be iterated, nothing is kept for it, nobody waits for it, and whispers
+        to it are refused. Raises `Refused` (``bad_name``, ``bad_room``, ``name_taken``, ``room_full``,
+        ``server_full``, ``draining``). Works without `serve` as well.
         """
         hub = self._hub
         if self._poller is None:
             hub.timers.run(hub.clock.monotonic())  # nobody else does, where nothing is served
         shown, place = hub.naming.name(name), hub.naming.room(room)
         await answer(lambda then: prepare(hub, place, then, Newcomer(shown)))
-        bot = Bot(lambda bot: hub.enter(shown, place, bot, TEXT, echo, "", history), hub)
+        bot = Bot(lambda bot: hub.enter(shown, place, bot, TEXT, echo, "", history if reads else 0), hub, reads=reads)
         assert bot.room is not None
         bot.room.listen(bot.client, reads)
         try:

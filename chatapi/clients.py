@@ -209,6 +209,8 @@ class Client:
         """Take a whisper into the lane, or return why it cannot be."""
         if self.away:
             return f"{self.name} is away; nothing was sent"
+        if not self._reads:
+            return f"{self.name} only speaks and reads nothing; nothing was sent"
         if self.lane_full:
             return f"{self.name} does not read what it is sent; nothing was sent"
         self.push(whisper)
@@ -282,6 +284,11 @@ class Client:
         """Show the messages that were said since `position`, before anything that comes now."""
         self.lane_size += ITEM_COST
         self._append(_Replay(self._log.head, position, self._log.head, live=True, begun=True))
+
+    @property
+    def _reads(self) -> bool:
+        """Whether anything reads what it is sent: not where its connection broke, or it was joined with reads=False."""
+        return self.room is not None and (self.id in self.room.current or self.id in self.room.behind)
 
     @property
     def lane_full(self) -> bool:

@@ -134,6 +134,9 @@ class Room:
     def __len__(self) -> int:
         return len(self.roster)
 
+    def __bool__(self) -> bool:
+        return True  # also where nobody is in it: ``if chat.room(name)`` asks whether there is one
+
     @property
     def members(self) -> list[Client]:
         """Who is in the room now, sorted by name; where several servers share the room, through this one."""
