@@ -11,8 +11,9 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from chatapi import ChatAPI, ChatError, Listening
+from chatapi import ChatAPI, Disconnected, Listening, RefusalCode, Refused
 from chatapi.addresses import DEFAULT_ADDRESS
+from chatapi.tasks import task_group
 
 __all__ = ["run_tcp", "run_tcp_with_existing_api"]
 
@@ -28,12 +29,15 @@ def run_tcp(
 ) -> bool:
     """Serve a chat until SIGINT or SIGTERM; blocks, owns both signals, and uses uvloop where it is installed.
 
-    The first signal drains: no new connections, everybody is told, what was read is delivered. A second one ends at
-    once. A SIGINT that was ignored when the process started stays ignored, as a shell wants it for a background job.
-    `started` is called with where it listens. `beside` is an async function that runs beside the server, a bot for
-    instance, and is cancelled when the server has ended. Returns whether it ended in good order. Raises what
-    `ChatAPI.serve` raises: `AddressError`, `OSError` (an address is in use), `StoreError`, `Refused` (the lobby's
-    name).
+    The first signal drains: no new connections, everybody is told, what was read is delivered; a server that still
+    starts ends without listening. A second one ends at once. A SIGINT that was
+    ignored when the process started stays ignored, as a shell wants it for a background job. `started` is called with where it listens. `beside` is an
+    async function that runs beside the server, a bot for instance, and is cancelled when the server has ended. Returns
+    whether it ended in good order.
+
+    Raises what `ChatAPI.serve` raises: `AddressError`, `OSError` (an address is in use), `StoreError`, `Refused` (the
+    lobby's name), `RuntimeError` (the chat is being served already); and what `started` or `beside` raises, which ends
+    the server. That the server drains is no error: `Disconnected` and `Refused` with ``draining`` just end `beside`.
     """
 
     async def main() -> bool:
@@ -48,23 +52,25 @@ def run_tcp(
             at_once = True
             tasks.cancel_scope.cancel()
 
-        refused: Exception | None = None
+        async def accompany(function: Callable[[], Coroutine[Any, Any, object]]) -> None:
+            try:
+                await function()
+            except (Disconnected, Refused) as error:
+                code = error.reason.code if isinstance(error, Disconnected) else error.code
+                if code != RefusalCode.DRAINING:  # that the server is shutting down is no fault of a bot
+                    raise
+
         with anyio.open_signal_receiver(*_signals()) as signals:
-            async with anyio.create_task_group() as tasks:
-                try:
-                    listening = await tasks.start(partial(api.serve, address, telnet=telnet, lobby=lobby))
-                except (OSError, ValueError, ChatError) as error:
-                    refused = error  # raised below: out of the task group it would come wrapped
-                else:
+            async with task_group() as tasks:
+                tasks.start_soon(obey, signals)
+                listening = await tasks.start(partial(api.serve, address, telnet=telnet, lobby=lobby))
+                if listening:  # not where a signal came first
                     if started is not None:
                         started(listening)
-                    tasks.start_soon(obey, signals)
                     if beside is not None:
-                        tasks.start_soon(beside)
-                    await api.stopped()
+                        tasks.start_soon(accompany, beside)
+                await api.stopped()
                 tasks.cancel_scope.cancel()
-        if refused is not None:
-            raise refused
         return not at_once
 
     uvloop = importlib.util.find_spec("uvloop") is not None

@@ -6,7 +6,6 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from functools import partial
 from typing import Any, NamedTuple
 
 import anyio
@@ -32,6 +31,7 @@ from .limits import Limits
 from .poller import Poller
 from .render import TEXT
 from .rooms import Room
+from .tasks import task_group
 
 _logger = logging.getLogger("chatapi")
 
@@ -219,34 +219,42 @@ class ChatAPI:
         """The broker and the rounds, for as long as the block lasts."""
         if self._runs:
             raise RuntimeError("this chat runs already")
-        self._runs = True
+        self._runs, self._failed = True, False
         poller = Poller(self._hub)
-        failed: Exception | None = None
         try:
-            async with anyio.create_task_group() as tasks:
+            async with task_group() as tasks:
 
                 async def run_broker(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-                    await self._hub.broker.run(task_status.started)
+                    await self._watched(lambda: self._hub.broker.run(task_status.started))
 
-                def spawn(awaitable: Awaitable[object], then: Callable[[object], None]) -> None:
-                    tasks.start_soon(partial(self._await, awaitable, then))
+                def spawn(
+                    awaitable: Awaitable[object], then: Callable[[object], None], /, *, shield: bool = False
+                ) -> None:
+                    tasks.start_soon(self._await, awaitable, then, shield)
 
+                await tasks.start(run_broker)
+                self._hub.spawn = spawn
+                self._poller = poller
+                tasks.start_soon(self._watched, poller.run)
                 try:
-                    await tasks.start(run_broker)
-                    self._hub.spawn = spawn
-                    self._poller = poller
-                    tasks.start_soon(poller.run)
                     yield
-                except Exception as error:
-                    failed = error  # raised below: out of the task group it would come wrapped
+                finally:
+                    self._hub.tell()  # the poller may be cancelled already
                 tasks.cancel_scope.cancel()
         finally:
             for room in self._hub.rooms.values():
                 room.unattended()
             self._runs, self._poller = False, None
             poller.close()
-        if failed is not None:
-            raise failed
+            self._hub.tell()
+
+    async def _watched(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do this, and note that it failed before anything else is cancelled for that."""
+        try:
+            await work()
+        except Exception:
+            self._failed = True
+            raise
 
     async def serve(
         self,
@@ -258,48 +266,75 @@ class ChatAPI:
     ) -> None:
         """Let clients in at `address`, and people with ``telnet`` at `telnet`, until drained or cancelled.
 
-        With ``await task_group.start(chat.serve, …)`` it returns where it listens. Cancelling it closes every
-        connection at once; `drain` does it in good order. Raises `AddressError`, `OSError` (an address is in use),
-        `StoreError` (the file of a durable broker), `Refused` (the lobby's name) and `RuntimeError` (this chat is
-        being served already).
+        With ``await task_group.start(chat.serve, …)`` it returns where it listens, or an empty list if `drain` was
+        called while it started. Cancelling it closes every connection at once, without a word; the members leave with
+        the code ``draining``, and `on_presence` is told of each before this returns. `drain` does it in good order.
+        Raises `AddressError`, `OSError` (an address is in use), `StoreError` (the file of a durable broker), `Refused`
+        (the lobby's name) and `RuntimeError` (this chat is being served already); later, what the broker fails with.
         """
         if self._served:
             raise RuntimeError("this chat is being served already")
-        doors: list[tuple[str, Door, Address]] = [("text", TextDoor(), parse_address(address))]
-        # made in any case: a lobby that cannot be is an error with or without a way to it
-        telnet_door = TelnetDoor(lobby, self._hub.naming)
-        if telnet is not None:
-            doors.append(("telnet", telnet_door, parse_address(telnet)))
-        self._served, self._stopped = True, anyio.Event()
+        self._served, self._drained = True, anyio.Event()
+        if self._stopped.is_set():
+            self._stopped = anyio.Event()
         try:
-            async with self._running() if self._poller is None else nullcontext():
-                try:
-                    self._listening = [
-                        Listening(name, where) for name, door, at in doors for where in self._listen(door, at)
-                    ]
-                    task_status.started(self.listening)
-                    await self._stopped.wait()
-                finally:
-                    self._stop_listening()
-                    for connection in list(self._hub.connections):
-                        connection.abort()
-                    self._hub.tickets.close_all()
-                    self._hub.draining = False
+            doors: list[tuple[str, Door, Address]] = [("text", TextDoor(), parse_address(address))]
+            # made in any case: a lobby that cannot be is an error with or without a way to it
+            telnet_door = TelnetDoor(lobby, self._hub.naming)
+            if telnet is not None:
+                doors.append(("telnet", telnet_door, parse_address(telnet)))
+            with anyio.CancelScope() as starting:
+                self._starting = starting
+                async with self._running() if self._poller is None else nullcontext():
+                    await anyio.lowlevel.checkpoint()  # where a drain has come meanwhile, it ends here
+                    await self._serve(doors, task_status)
         finally:
+            self._starting = None
             self._served = False
+            self._stopped.set()
+        if starting.cancelled_caught:
+            task_status.started([])
+
+    async def _serve(
+        self, doors: list[tuple[str, Door, Address]], task_status: anyio.abc.TaskStatus[list[Listening]]
+    ) -> None:
+        try:
+            self._listening = [Listening(name, where) for name, door, at in doors for where in self._listen(door, at)]
+            self._starting = None
+            task_status.started(self.listening)
+            await self._drained.wait()
+        finally:
+            self._drained.set()
+            self._stop_listening()
+            self._hub.cut("server_error" if self._failed else "draining")
+            self._hub.draining = False
 
     async def stopped(self) -> None:
-        """Wait until `drain` has ended."""
+        """Wait until `serve` has ended, in whatever way: drained, cancelled or failed.
+
+        Returns at once if it has ended and was not called again. Before the first `serve`, it waits for that one.
+        """
         await self._stopped.wait()
 
     async def drain(self) -> None:
         """Stop serving in good order: let nobody in, deliver what was read, tell everybody, bots too, and close.
 
-        Takes `Limits.drain` seconds at most, after which what is left is closed at once; so does cancelling it.
+        Takes `Limits.drain` seconds at most, after which what is left is closed at once; so does cancelling it. `serve`
+        returns a moment later: `stopped` waits for that. While `serve` still starts, this has it end before it listens.
+        A second call waits for the first one. If the chat is not being served, before `serve` or after it, it has no
+        effect.
         """
-        poller, hub, stopped = self._poller, self._hub, self._stopped
-        if poller is None or not self._served:
+        poller, hub, drained = self._poller, self._hub, self._drained
+        if not self._served or drained.is_set():
             return
+        if self._starting is not None:
+            self._starting.cancel()
+            self._dismiss()
+            return
+        if hub.draining:
+            await drained.wait()
+            return
+        assert poller is not None
         hub.draining = True
         _logger.info("draining: nobody comes in any more, and %d connections are told", len(hub.connections))
         self._stop_listening()
@@ -315,21 +350,27 @@ class ChatAPI:
                             and not any(connection.parked for connection in hub.connections)
                         )
                     )
-                if self._poller is not poller:
+                if drained.is_set():  # `serve` was cancelled meanwhile
                     return
                 for connection in list(hub.connections):
                     connection.disconnect("draining")
-                for client in [client for room in hub.rooms.values() for client in room.members]:
-                    client.disconnect("draining")  # the program's own
+                self._dismiss()
                 await poller.until(lambda: not hub.connections)
         finally:
-            stopped.set()
+            if drained is self._drained:  # not if it was cancelled, and is served again
+                self._dismiss()
+            drained.set()
 
-    async def _await(self, awaitable: Awaitable[object], then: Callable[[object], None]) -> None:
+    def _dismiss(self) -> None:
+        """Tell every member that is left, such as the program's own, that the server is shutting down."""
+        for client in [client for room in self._hub.rooms.values() for client in room.members]:
+            client.disconnect("draining")
+
+    async def _await(self, awaitable: Awaitable[object], then: Callable[[object], None], shield: bool) -> None:
         """Await what a hook returned, and go on with what came of it."""
         result: object
         try:
-            with anyio.fail_after(self.limits.hook_seconds):
+            with anyio.fail_after(self.limits.hook_seconds, shield=shield):
                 result = await awaitable
         except Exception as error:
             result = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pydantic import ValidationError
 
@@ -25,8 +25,16 @@ OnMessage: TypeAlias = "Callable[[Client, str], str | Awaitable[str | None] | No
 """Passes a message (None) or changes it (another text); raises `Refused` to turn it down."""
 OnPresence: TypeAlias = Callable[[str, "Joined | Left | Renamed"], "Awaitable[None] | None"]
 """Is told, with the room's name, of who joined, left or has another name."""
-Spawn: TypeAlias = Callable[[Awaitable[object], Callable[[object], None]], None]
-"""Awaits something within the hooks' limit, then calls back with its result, or with the exception that it raised."""
+
+
+class Spawn(Protocol):
+    """Awaits something within the hooks' limit, then calls back with its result, or with the exception it raised."""
+
+    def __call__(
+        self, awaitable: Awaitable[object], then: Callable[[object], None], /, *, shield: bool = False
+    ) -> None:
+        """Begin. With `shield`, the end of the chat waits for it; otherwise it is cancelled then."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
@@ -56,8 +56,8 @@ class Connected(Runnable, Protocol):
         """Whether something that was read waits."""
         ...
 
-    def abort(self) -> None:
-        """Leave the room and close the socket at once."""
+    def abort(self, code: str) -> None:
+        """Leave the room for a reason of `DISCONNECTS`, and close the socket at once."""
         ...
 
     def disconnect(self, code: str) -> None:
@@ -123,6 +123,7 @@ class Hub:
         self._news: dict[Room, None] = {}
         self._crowd = 0  # entries that came since the last fan-out
         self._runnable: dict[Runnable, None] = {}
+        self._untold: deque[tuple[str, Joined | Left | Renamed]] = deque()  # for the hook on_presence, oldest first
         self._evicted: dict[str, float] = {}  # names and addresses, with the time until which they are not waited for
         broker.attach(Deliveries(self))
 
@@ -321,11 +322,26 @@ class Hub:
     def told(self, room: Room, event: Joined | Left | Renamed) -> None:
         """Somebody joined, left or has another name: the program's hook hears of it, apart from what is under way."""
         if self.hooks.on_presence is not None:
-            news = _News(self, room.name, event)
+            self._untold.append((room.name, event))
             if self.wake is _nothing:
-                news.run(0)
+                self.tell()
             else:
-                self.call(news)
+                self.wake()
+
+    def tell(self) -> None:
+        """Call the program's hook with every join, leave and rename that it was not told of yet."""
+        while self._untold:
+            self._tell_next()
+
+    def _tell_next(self) -> None:
+        hook = self.hooks.on_presence
+        assert hook is not None
+        room, event = self._untold.popleft()
+        result = outcome(lambda: hook(room, event))
+        if isinstance(result, Awaitable):
+            self.spawn(result, _log_failure, shield=True)
+        else:
+            _log_failure(result)
 
     def needed(self, room: Room) -> None:
         """Somebody is about to enter or change an empty room: from here on it does not give way to another."""
@@ -412,6 +428,16 @@ class Hub:
         else:
             then([RoomCount(room.key, room.name, len(room)) for room in self.rooms.values() if room.attended])
 
+    def cut(self, code: str) -> None:
+        """End every connection at once, for a reason of `DISCONNECTS`, and every membership whose connection broke.
+
+        The hook `on_presence` is called with each of them before this returns.
+        """
+        for connection in list(self.connections):
+            connection.abort(code)
+        self.tickets.close_all(code)
+        self.tell()
+
     def unattended(self) -> None:
         """Nobody runs it any more."""
         self.wake, self.ring, self.spawn = _nothing, _nothing, _nobody_awaits
@@ -429,7 +455,7 @@ class Hub:
     @property
     def busy(self) -> bool:
         """Whether anything is left for `settle`."""
-        return bool(self._news or self._runnable)
+        return bool(self._news or self._runnable or self._untold)
 
     def settle(self) -> Iterator[None]:
         """Do everything that is to be done; it yields wherever others may have a turn."""
@@ -443,6 +469,10 @@ class Hub:
         now = self.clock.monotonic()
         for one in runnable:
             one.run(now)
+            yield
+        for _ in range(len(self._untold)):
+            if self._untold:  # `tell` may have been called while this yielded
+                self._tell_next()
             yield
         self.broker.collect()  # whatever was said in this round begins its way together
 
@@ -463,27 +493,10 @@ def _nothing() -> None:
     pass
 
 
-def _nobody_awaits(awaitable: Awaitable[object], then: Callable[[object], None]) -> None:
+def _nobody_awaits(awaitable: Awaitable[object], then: Callable[[object], None], *, shield: bool = False) -> None:
     if inspect.iscoroutine(awaitable):
         awaitable.close()
     then(RuntimeError("an async hook needs a chat that runs: serve it, or use `async with chat`"))
-
-
-class _News:
-    """Something about who is there, on its way to the program's hook."""
-
-    def __init__(self, hub: Hub, room: str, event: Joined | Left | Renamed) -> None:
-        self._hub, self._room, self._event = hub, room, event
-
-    def run(self, now: float) -> None:
-        """Tell it."""
-        hook = self._hub.hooks.on_presence
-        assert hook is not None
-        result = outcome(lambda: hook(self._room, self._event))
-        if isinstance(result, Awaitable):
-            self._hub.spawn(result, _log_failure)
-        else:
-            _log_failure(result)
 
 
 def _log_failure(result: object) -> None:

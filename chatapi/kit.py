@@ -26,6 +26,7 @@ from .hooks import Hooks
 from .hub import Hub
 from .limits import TICK, Limits
 from .naming import naming_of
+from .tasks import task_group
 from .wires import Pollable
 
 _T = TypeVar("_T")
@@ -258,20 +259,14 @@ async def run(broker: Broker, bell: Bell) -> AsyncIterator[None]:
     async def begin(*, task_status: anyio.abc.TaskStatus[None]) -> None:
         await broker.run(task_status.started)
 
-    failed: Exception | None = None
     try:
-        async with anyio.create_task_group() as tasks:
-            try:
-                await tasks.start(begin)
-                tasks.start_soon(bell.answer, broker.collect)
-                yield
-            except Exception as error:
-                failed = error  # raised below: out of the task group it would come wrapped
+        async with task_group() as tasks:
+            await tasks.start(begin)
+            tasks.start_soon(bell.answer, broker.collect)
+            yield
             tasks.cancel_scope.cancel()
     finally:
         bell.close()
-    if failed is not None:
-        raise failed
 
 
 class _Watched:
@@ -420,7 +415,7 @@ class ChatKit:
         )
         self.asked: list[tuple[Awaitable[object], Callable[[object], None]]] = []
         """What async hooks returned, with what is to be called with the result: nobody here awaits it."""
-        self.hub.spawn = lambda awaitable, then: self.asked.append((awaitable, then))
+        self.hub.spawn = lambda awaitable, then, *, shield=False: self.asked.append((awaitable, then))
         self.hub.wake = lambda: None
         self.peers: list[Peer] = []
         self._text, self._telnet = TextDoor(), TelnetDoor(lobby, self.hub.naming)

@@ -185,9 +185,9 @@ class Tickets:
         self._timers.clear(ticket)
         ticket.client.ticket = None
 
-    def close_all(self) -> None:
-        """All of them are."""
+    def close_all(self, code: str) -> None:
+        """All of them are; members whose connection broke leave for this reason of `DISCONNECTS`."""
         for ticket in list(self._tickets.values()):
             self.close(ticket)
-            if ticket.client.away and ticket.client.room is not None:
-                ticket.client.room.leave(ticket.client, "connection_lost")
+            if ticket.client.away:
+                ticket.client.disconnect(code)

@@ -584,7 +584,7 @@ def test_who_is_gone_is_no_work_for_the_garbage_collector(by_counting: None, how
 def test_who_is_closed_with_the_server_is_not_kept_until_it_is_served_again(by_counting: None) -> None:
     kit = ChatKit()
     peer = kit.member("Mina")
-    peer.connection.abort()
+    peer.connection.abort("draining")
     kit.peers.remove(peer)
     del peer
     left = [type(found) for found in gc.get_objects() if isinstance(found, Connection | Client)]

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "chatapi"
 LAYERS = [
-    {"limits", "events", "clock", "callbacks", "sessions"},
+    {"limits", "events", "clock", "callbacks", "sessions", "tasks"},
     {"errors", "entries", "framing", "timers"},
     {"names", "naming", "commands", "log", "render", "broker", "pace", "addresses", "frames", "news", "outbox"},
     {"handshake", "clients", "dialogue", "inbox", "brokers.database"},

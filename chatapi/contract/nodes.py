@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import anyio
 import anyio.abc
@@ -15,6 +14,7 @@ from ..errors import Refused
 from ..events import Whisper
 from ..limits import Limits
 from ..names import name_key
+from ..tasks import task_group
 from . import recorder
 from .recorder import Recorder, told
 
@@ -205,15 +205,9 @@ class Nodes:
 @asynccontextmanager
 async def nodes(broker: Callable[[], Broker]) -> AsyncIterator[Nodes]:
     """Nodes that are there for as long as the block lasts."""
-    failed: Any = None
-    async with anyio.create_task_group() as tasks:
+    async with task_group() as tasks:
         some = Nodes(tasks, broker)
-        try:
-            yield some
-            for node in some.all:
-                await some.end(node)
-        except Exception as error:
-            failed = error  # raised below: out of the task group it would come wrapped
+        yield some
+        for node in some.all:
+            await some.end(node)
         tasks.cancel_scope.cancel()
-    if failed is not None:
-        raise failed

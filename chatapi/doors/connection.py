@@ -329,9 +329,9 @@ class Connection:
     def _last_words(self, code: str) -> bytes:
         return self.style.disconnect(DISCONNECTS[code], DISCONNECTS[code].detail)
 
-    def abort(self) -> None:
+    def abort(self, code: str) -> None:
         """Close at once, without a word."""
-        self._lost("server_error")
+        self._lost(code)
 
     def _leave(self, code: str, last: bytes) -> None:
         client = self.client
