@@ -1,16 +1,19 @@
 """A chat server with a bot in it that rolls dice: say `!roll` or `!roll 3` in the room `lounge`.
 
 python examples/bot.py [HOST:PORT]
+
+Ctrl-C drains the server; then the program ends with code 0.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import re
 import sys
 
 import gotcpchat
-from chatapi import Bot, ChatAPI, ChatError, Message, Whisper
+from chatapi import AddressError, Bot, ChatAPI, ChatError, Message, Whisper
 
 chat = ChatAPI()
 
@@ -43,5 +46,12 @@ async def dice() -> None:
 
 
 if __name__ == "__main__":
-    address = sys.argv[1] if len(sys.argv) > 1 else "localhost:8989"
-    gotcpchat.run_tcp(address, chat, started=print, beside=dice)
+    parser = argparse.ArgumentParser(description="A chat server with a bot in it that rolls dice.")
+    parser.add_argument("address", nargs="?", default="localhost:8989", metavar="HOST:PORT", help="where to listen")
+    try:
+        in_good_order = gotcpchat.run_tcp(parser.parse_args().address, chat, started=print, beside=dice)
+    except AddressError as error:
+        parser.error(str(error))
+    except OSError as error:
+        sys.exit(f"{parser.prog}: cannot listen: {error}")
+    sys.exit(0 if in_good_order else 1)  # 1 after a second Ctrl-C

@@ -2,16 +2,28 @@
 
 python examples/bridge.py HOST:PORT ROOM ROOM
 
-A connection that breaks is made again by the library, and nothing is passed twice.
+A connection that breaks is made again by the library, and nothing is passed twice. Ctrl-C ends it with code 0.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import anyio
 
-from chatapi import Connection, Gap, Message, Refused, SendRefused, TextTooLong, connect
+from chatapi import (
+    AddressError,
+    ChatError,
+    Connection,
+    Disconnected,
+    Gap,
+    Message,
+    Refused,
+    SendRefused,
+    TextTooLong,
+    connect,
+)
 
 
 async def carry(source: Connection, target: Connection) -> None:
@@ -26,21 +38,33 @@ async def carry(source: Connection, target: Connection) -> None:
             sys.stderr.write(f"messages of {source.room} may be missing: {event.reason}\n")
 
 
-async def main(address: str, one: str, other: str) -> None:
-    """Be in both rooms until a connection ends for good, which raises."""
-    async with (
-        connect(address, name="bridge", room=one) as first,
-        connect(address, name="bridge", room=other) as second,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(carry, first, second)
-        tasks.start_soon(carry, second, first)
+async def main(address: str, one: str, other: str) -> str:
+    """Be in both rooms until the server ends a connection for good; return its reason."""
+    reason = ""
+    try:
+        async with (
+            connect(address, name="bridge", room=one) as first,
+            connect(address, name="bridge", room=other) as second,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(carry, first, second)
+            tasks.start_soon(carry, second, first)
+    except* Disconnected as errors:
+        reason = str(errors.exceptions[0])
+    return reason
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit("usage: bridge.py HOST:PORT ROOM ROOM")
+    parser = argparse.ArgumentParser(description="Pass messages between two rooms of a chat server.")
+    parser.add_argument("address", metavar="HOST:PORT", help="where the server listens")
+    parser.add_argument("one", metavar="ROOM", help="a room")
+    parser.add_argument("other", metavar="ROOM", help="another room")
+    given = parser.parse_args()
     try:
-        anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3])
+        sys.exit(f"{parser.prog}: {anyio.run(main, given.address, given.one, given.other)}")
+    except AddressError as error:
+        parser.error(str(error))
+    except ChatError as error:  # no server is there, or it refuses the name or a room
+        sys.exit(f"{parser.prog}: {error}")
     except KeyboardInterrupt:
         pass

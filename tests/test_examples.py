@@ -29,7 +29,7 @@ EXAMPLES = ROOT / "examples"
 def test_every_example_is_short_and_has_a_test() -> None:
     tests = Path(__file__).read_text(encoding="utf-8")
     for path in EXAMPLES.glob("*.py"):
-        assert len(path.read_text(encoding="utf-8").splitlines()) < 60, path.name
+        assert len(path.read_text(encoding="utf-8").splitlines()) < 100, path.name
         assert f"def test_{path.stem}_" in tests
 
 
@@ -115,6 +115,7 @@ async def request(app: Any, method: str, path: str, body: bytes = b"") -> tuple[
 @pytest.mark.anyio
 async def test_web_app_serves_chat_and_web(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("starlette")
+    pytest.importorskip("uvicorn")
     monkeypatch.setenv("CHAT_ADDRESS", "127.0.0.1:0")
     spec = importlib.util.spec_from_file_location("web_app", EXAMPLES / "web_app.py")
     assert spec is not None
