@@ -30,9 +30,9 @@ def run_tcp(
     """Serve a chat until SIGINT or SIGTERM; blocks, owns both signals, and uses uvloop where it is installed.
 
     The first signal drains: no new connections, everybody is told, what was read is delivered; a server that still
-    starts ends without listening. A second one ends at once. A SIGINT that was
-    ignored when the process started stays ignored, as a shell wants it for a background job. `started` is called with where it listens. `beside` is an
-    async function that runs beside the server, a bot for instance, and is cancelled when the server has ended. Returns
+    starts ends without listening. A second one ends at once. A SIGINT that was ignored when the process started stays
+    ignored, as a shell wants it for a background job. `started` is called with where it listens. `beside` is an async
+    function that runs beside the server, a bot for instance, and is cancelled when the server has ended. Returns
     whether it ended in good order.
 
     Raises what `ChatAPI.serve` raises: `AddressError`, `OSError` (an address is in use), `StoreError`, `Refused` (the
