@@ -200,8 +200,8 @@ class Client:
         if (target := room.member(to)) is not None:
             why = target.hear(whisper) if text else ""
             then(NotDelivered(why) if why else None)
-        elif presence is not None and room.roster.is_elsewhere(to):
-            presence.whisper(room.key, room.naming.key(to), whisper, about, then)
+        elif presence is not None and room.roster.is_elsewhere(key := room.naming.key(to)):
+            presence.whisper(room.key, key, whisper, about, then)
         else:
             then(NotDelivered(f"nobody here is called {to[:40]!r}; nothing was sent"))
 

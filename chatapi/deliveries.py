@@ -70,7 +70,7 @@ class Deliveries:
     def lost(self, room: str, key: str, code: str) -> None:
         """A member here has lost its name to somebody elsewhere."""
         place = self._hub.rooms.get(room)
-        client = None if place is None else place.member(key)
+        client = None if place is None else place.roster.here.get(key)
         if place is None or client is None:
             if place is not None:  # whoever it was granted to has not come in yet, and cannot any more
                 place.roster.use_up(key)
@@ -86,7 +86,7 @@ class Deliveries:
     def whispered(self, room: str, key: str, whisper: Whisper) -> str:
         """Somebody elsewhere whispers to a member here."""
         place = self._hub.rooms.get(room)
-        client = None if place is None else place.member(key)
+        client = None if place is None else place.roster.here.get(key)
         return "nobody here is called so any more; nothing was sent" if client is None else client.hear(whisper)
 
     def cut(self, room: str) -> None:

@@ -20,19 +20,59 @@ _FORBIDDEN: Final = {
     "Zl": "white space",
     "Zp": "white space",
 }
+_LONGEST: Final = 4 * max(NAME_CHARS, ROOM_CHARS)
+"""Characters in a name, before NFC, at most: four of them can become one."""
+
+IGNORABLE: Final = (
+    (0x00AD, 0x00AD),
+    (0x034F, 0x034F),
+    (0x061C, 0x061C),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFF8),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),
+)
+"""Default_Ignorable_Code_Point in DerivedCoreProperties.txt of the Unicode Character Database 15.1 (the same in 14.0
+and 15.0): characters that a font shows as nothing. Python's `unicodedata` does not have this property."""
+BLANK: Final = (0x2800, 0x13441, 0x13442, 0x16FE4, 0x1D159)
+"""Characters that are shown as blank, though Unicode counts them neither as white space nor as ignorable: BRAILLE
+PATTERN BLANK, EGYPTIAN HIEROGLYPH FULL BLANK and HALF BLANK, KHITAN SMALL SCRIPT FILLER, MUSICAL SYMBOL NULL NOTEHEAD.
+"""
+_INVISIBLE: Final = re.compile(
+    "[" + "".join(f"{chr(low)}-{chr(high)}" for low, high in (*IGNORABLE, *zip(BLANK, BLANK, strict=True))) + "]"
+)
 
 
 def check_name(raw: str) -> str:
     """A member's name as it will be shown (NFC).
 
-    Raises `Refused` with ``bad_name``: a name has 1 to 32 characters, none of them white space, control, format or
-    unassigned, nor ``:`` or ``,``, and does not start with ``@``, ``/``, ``*`` or ``#`` (docs/protocol.md, Names).
+    Raises `Refused` with ``bad_name``: a name has 1 to 32 characters, none of them white space, control, format,
+    invisible or unassigned, nor ``:`` or ``,``, and does not start with ``@``, ``/``, ``*``, ``#`` or a combining mark
+    (docs/protocol.md, Names).
     """
     name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name")
-    if name[0] in _FIRST:
-        raise Refused(
-            RefusalCode.BAD_NAME, f"a name does not start with {name[0]!r} (nor with any of {' '.join(_FIRST)})"
-        )
+    _check_first(name)
+    return name
+
+
+def check_kept_name(raw: str) -> str:
+    """The name of a message's author that a store holds, as it will be shown (NFC).
+
+    As `check_name`, but names are allowed too that earlier versions, or a Python with a newer Unicode, have allowed:
+    with invisible or unassigned characters, or with a combining mark at the start. Nobody can take such a name now.
+    """
+    name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name", kept=True)
+    _check_first(name)
     return name
 
 
@@ -42,6 +82,11 @@ def check_room(raw: str) -> str:
     Raises `Refused` with ``bad_room``.
     """
     return _check(raw, ROOM_CHARS, RefusalCode.BAD_ROOM, "room")
+
+
+def check_kept_room(raw: str) -> str:
+    """The name of a room that a store holds: to `check_room` what `check_kept_name` is to `check_name`."""
+    return _check(raw, ROOM_CHARS, RefusalCode.BAD_ROOM, "room", kept=True)
 
 
 def is_room(name: str) -> bool:
@@ -54,13 +99,28 @@ def is_room(name: str) -> bool:
 
 
 def name_key(name: str) -> str:
-    """What two spellings of the same name have in common: the case-folded NFKC form."""
+    """What two spellings of the same name have in common: the case-folded NFKC form.
+
+    Any string has a key, also one that came from outside unchecked and is looked up. A string of more than 256
+    characters is no name, in any spelling: only its beginning is normalised, because that takes quadratic time, and the
+    key is one that no name has. It sorts right behind the key of that beginning. So keys are bounded too; they can be
+    longer than the names, and a key is not to be given to this function again.
+    """
+    if len(name) > _LONGEST:
+        return f"{name_key(name[:_LONGEST])}\0"
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
-def _check(raw: str, most: int, code: RefusalCode, what: str) -> str:
+def _check_first(name: str) -> None:
+    if name[0] in _FIRST:
+        raise Refused(
+            RefusalCode.BAD_NAME, f"a name does not start with {name[0]!r} (nor with any of {' '.join(_FIRST)})"
+        )
+
+
+def _check(raw: str, most: int, code: RefusalCode, what: str, *, kept: bool = False) -> str:
     if len(raw) <= most and _PLAIN.fullmatch(raw):
         return raw
     if not raw:
@@ -74,6 +134,16 @@ def _check(raw: str, most: int, code: RefusalCode, what: str) -> str:
         if char in ":,":
             raise Refused(code, f"the {what} has a {char!r}; neither ':' nor ',' may stand in it")
         kind = "Zs" if char.isspace() else unicodedata.category(char)
-        if kind in _FORBIDDEN:
+        if kind in _FORBIDDEN and not (kept and kind == "Cn"):
             raise Refused(code, f"the {what} has {_FORBIDDEN[kind]} (U+{ord(char):04X}), which may not stand in it")
+    if kept:
+        return name
+    if invisible := _INVISIBLE.search(name):
+        raise Refused(
+            code, f"the {what} has an invisible character (U+{ord(invisible[0]):04X}), which may not stand in it"
+        )
+    if unicodedata.category(name[0]).startswith("M"):
+        raise Refused(
+            code, f"the {what} starts with a combining mark (U+{ord(name[0]):04X}), which must follow another character"
+        )
     return name

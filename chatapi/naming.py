@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from .errors import RefusalCode, Refused
 from .limits import MACHAT_NAME_BYTES
-from .names import check_name, check_room, name_key
+from .names import check_kept_name, check_kept_room, check_name, check_room, name_key
 
 _ROOMS: Final = "Go:"
 """What the key of each room of Go's begins with. The key of any other room is case-folded, so that both kinds can be
@@ -22,6 +22,10 @@ class Naming(NamedTuple):
     """The name of a member as it is shown; raises `Refused` (``bad_name``)."""
     room: Callable[[str], str]
     """The name of a room as it is shown; raises `Refused` (``bad_room``)."""
+    kept_name: Callable[[str], str]
+    """The same for a member's name that was kept, perhaps before a rule came; raises `Refused` (``bad_name``)."""
+    kept_room: Callable[[str], str]
+    """The same for a room's name that was kept; raises `Refused` (``bad_room``)."""
     key: Callable[[str], str]
     """What the spellings of a member's name have in common."""
     room_key: Callable[[str], str]
@@ -62,10 +66,18 @@ def _checked(raw: str, code: RefusalCode, what: str) -> str:
     return name
 
 
-OURS: Final = Naming(check_name, check_room, name_key, name_key, allows_empty=False)
+OURS: Final = Naming(
+    check_name, check_room, check_kept_name, check_kept_room, name_key, name_key, allows_empty=False
+)
 """The rules of docs/protocol.md, Names."""
 GO: Final = Naming(
-    _go_name, _go_room, _without_controls, lambda room: _ROOMS + _without_controls(room), allows_empty=True
+    _go_name,
+    _go_room,
+    _go_name,
+    _go_room,
+    _without_controls,
+    lambda room: _ROOMS + _without_controls(room),
+    allows_empty=True,
 )
 """Go's: any name, the empty one too, and two names are the same if their characters are. See docs/machat.md."""
 

@@ -50,9 +50,9 @@ class Roster:
 
     # Where several servers share the room
 
-    def is_elsewhere(self, name: str) -> bool:
-        """Whether whoever has this name is in the room through another server."""
-        return self._key(name) in self._elsewhere
+    def is_elsewhere(self, key: str) -> bool:
+        """Whether the member whose name has this key is in the room through another server."""
+        return key in self._elsewhere
 
     def is_known(self, name: str) -> bool:
         """Whether the broker need not be asked before it is known whether somebody of this name can come in."""

@@ -176,8 +176,10 @@ class Import:
     def _name(self, name: str) -> str:
         shown = self._names.get(name)
         if shown is None:
+            naming = self._naming
+            check = naming.name if self._header is None else naming.kept_name  # an export may be older than a rule
             try:
-                shown = self._names[name] = self._naming.name(name)
+                shown = self._names[name] = check(name)
             except Refused as refused:
                 raise BadRecord(f"'name': {refused.detail}") from None
         return shown

@@ -101,7 +101,7 @@ def _rooms(given: argparse.Namespace) -> int:
 
 def _export(given: argparse.Namespace) -> int:
     naming = GO if given.machat else OURS
-    name = naming.room(given.room)
+    name = naming.kept_room(given.room)
     with _opened(given.file) as store, store.snapshot():
         room = _room(store, name, naming)
         if given.path is not None:
