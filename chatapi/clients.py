@@ -10,7 +10,7 @@ from .broker import Outcome, Whispered
 from .entries import AnyEntry, KeptEntry, NameChanged, Said
 from .errors import DISCONNECTS, Disconnect, Disconnected, NotDelivered, Refused, TextTooLong
 from .events import Whisper
-from .framing import clean
+from .framing import CLOSED, close_lines, without_empty_lines
 from .limits import ITEM_COST
 from .log import Log
 from .render import Style
@@ -162,8 +162,8 @@ class Client:
     def post(self, text: str) -> None:
         """Say one message, of any number of lines, without waiting for anybody.
 
-        Control characters are removed; an empty text is dropped. Raises `TextTooLong` and `Disconnected`. Where it
-        cannot be kept after all, the member is told, or the program's log where nobody can be.
+        It is cleaned (docs/protocol.md, Text); an empty text is dropped. Raises `TextTooLong` and `Disconnected`. Where
+        it cannot be kept after all, the member is told, or the program's log where nobody can be.
         """
         block = self.prepare(text)
         if block:
@@ -259,10 +259,13 @@ class Client:
 
         Raises `TextTooLong` and `Disconnected`.
         """
-        room = self._there()
-        block = clean(text.encode(errors="replace").strip(b"\n") + b"\n")
-        if len(block) - 1 > room.limits.line_bytes:
-            raise TextTooLong(f"the text has {len(block) - 1:,} bytes; at most {room.limits.line_bytes:,} are allowed")
+        most = self._there().limits.line_bytes
+        whole = block = without_empty_lines(text.encode(errors="replace").strip(b"\n") + b"\n")
+        if len(whole) - 1 <= 3 * most:  # separators shrink to a third; what cannot fit is not worth more work
+            block = close_lines(whole)
+        if len(block) - 1 > most:
+            counted = CLOSED if len(block) > len(whole) else ""
+            raise TextTooLong(f"the text has {len(block) - 1:,} bytes{counted}; at most {most:,} are allowed")
         return block
 
     # What it gets

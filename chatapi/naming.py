@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from .errors import RefusalCode, Refused
+from .framing import close_lines
 from .limits import MACHAT_NAME_BYTES
 from .names import check_kept_name, check_kept_room, check_name, check_room, name_key
 
@@ -42,8 +43,11 @@ class Naming(NamedTuple):
         return True
 
 
-def _without_controls(raw: str) -> str:
-    return raw if raw.isprintable() else raw.translate(_CONTROLS)
+def _harmless(raw: str) -> str:
+    """A name that cannot fake a line: without control characters, tabs too, and with its bidirectional ones closed."""
+    if raw.isprintable():
+        return raw
+    return close_lines(raw.translate(_CONTROLS).encode(errors="surrogatepass")).decode(errors="surrogatepass")
 
 
 def _go_name(raw: str) -> str:
@@ -55,8 +59,7 @@ def _go_room(raw: str) -> str:
 
 
 def _checked(raw: str, code: RefusalCode, what: str) -> str:
-    """The name without control characters, a tab included: nobody can fake a line with it."""
-    name = _without_controls(raw)
+    name = _harmless(raw)
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -75,8 +78,8 @@ GO: Final = Naming(
     _go_room,
     _go_name,
     _go_room,
-    _without_controls,
-    lambda room: _ROOMS + _without_controls(room),
+    _harmless,
+    lambda room: _ROOMS + _harmless(room),
     allows_empty=True,
 )
 """Go's: any name, the empty one too, and two names are the same if their characters are. See docs/machat.md."""

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeAlias, TypeGuard
 from .commands import BadCommand, Command, parse_command
 from .errors import FrameError, RefusalCode, Refused
 from .frames import BadFrame, Frame, Say, parse_frame
-from .framing import ObjectScanner, clean, cut_lines, find_fault, too_long, without_controls
+from .framing import ObjectScanner, clean, close_lines, cut_lines, find_fault, too_long, without_controls
 from .handshake import EXAMPLE, Handshake, parse_handshake
 from .limits import LINES_AT_ONCE, RUN_SHARE, Limits
 from .naming import OURS, Naming
@@ -303,7 +303,7 @@ class Session:
             block = block[: fault.start]
             cost = block.count(b"\n")
         said = self._said(block, cost)
-        if self.commands and len(said.block) < len(block) and _has_command(said.block):
+        if self.commands and said.block != block and _has_command(said.block):
             # control characters stood before a command: what members say is cleaned before it is understood
             self._buffer = without_controls(block) + buffer[at + len(block) :]
             self._at = 0
@@ -326,9 +326,9 @@ class Session:
     def _said(self, block: bytes, cost: int) -> Lines:
         """A block of `cost` lines, as messages."""
         if self._naming.allows_empty:
-            return Lines(without_controls(block), cost, cost)
+            return Lines(close_lines(without_controls(block)), cost, cost)
         cleaned = clean(block)
-        return Lines(cleaned, cost if len(cleaned) == len(block) else cleaned.count(b"\n"), cost)
+        return Lines(cleaned, cost if cleaned == block else cleaned.count(b"\n"), cost)
 
 
 def _has_command(block: bytes) -> bool:

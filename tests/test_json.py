@@ -257,7 +257,7 @@ def test_lines_that_look_like_commands_are_just_text() -> None:
         ("a\r\nb\rc", "a\nbc"),
         ("\n\na\n\n\nb\n", "a\nb"),
         ("a\n\x00\nb", "a\nb"),
-        ("\u00e9\u4e2d\U0001f600 \u2028", "\u00e9\u4e2d\U0001f600 \u2028"),
+        ("\u00e9\u4e2d\U0001f600 \u2028", "\u00e9\u4e2d\U0001f600  "),
         ('"quotes" and \\ and </script>', '"quotes" and \\ and </script>'),
         (" spaces ", " spaces "),
     ],
