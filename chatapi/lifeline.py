@@ -77,15 +77,16 @@ class Lifeline:
         """Connect and shake hands. Raises `Refused`, `Unreachable`, `ProtocolError`, and `Disconnected` for a `bye`."""
         try:
             with anyio.fail_after(self._pace.connect_timeout):
-                await self._shake()
+                try:
+                    await self._shake()
+                except BaseException:
+                    await self.drop()
+                    raise
         except TimeoutError:
             raise Unreachable(f"no welcome from {self._address} in {self._pace.connect_timeout:g} s") from None
         except (*_GONE, UnicodeError) as error:
             why = str(error) or "the connection ended during the handshake"
             raise Unreachable(f"cannot reach {self._address}: {why}") from error
-        finally:
-            if not self._dialogue.live:
-                await self.drop()
         self.state = State.CONNECTED
 
     async def _shake(self) -> None:
