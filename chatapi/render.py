@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from .entries import AnyEntry, Arrived, Deletion, Departed, NameChanged, Said
 from .errors import Disconnect
 from .events import Whisper
+from .framing import one_line
 
 
 class Style(Protocol):
@@ -61,8 +62,8 @@ class TextStyle(NamedTuple):
         return False
 
     def line(self, text: str) -> bytes:
-        """One line of the server's own."""
-        return b"* " + text.encode(errors="replace") + self.end
+        """One line of the server's own, whatever is in the text: it may quote what somebody else has sent."""
+        return b"* " + one_line(text).encode() + self.end
 
     def entry(self, entry: AnyEntry) -> bytes:
         """An entry as everybody but its author gets it."""

@@ -33,9 +33,9 @@ async def carry(source: Connection, target: Connection) -> None:
             try:
                 await target.send(f"{event.name}: {event.text}")
             except (Refused, SendRefused, TextTooLong) as error:
-                sys.stderr.write(f"not passed to {target.room}: {error}\n")
+                sys.stderr.write(f"not passed to {target.room!r}: {str(error)!r}\n")
         elif isinstance(event, Gap):
-            sys.stderr.write(f"messages of {source.room} may be missing: {event.reason}\n")
+            sys.stderr.write(f"messages of {source.room!r} may be missing: {event.reason!r}\n")
 
 
 async def main(address: str, one: str, other: str) -> str:

@@ -92,7 +92,7 @@ async def test_bridge_passes_messages_both_ways() -> None:
                 process.send_signal(signal.SIGINT)
                 _, errors = await anyio.to_thread.run_sync(process.communicate)
                 assert process.returncode == 0
-                assert errors.startswith("not passed to two: ")
+                assert errors.startswith("not passed to 'two': ")
                 assert errors.count("\n") == 1
         await chat.drain()
 

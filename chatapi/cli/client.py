@@ -14,7 +14,6 @@ import anyio.abc
 import chatapi
 from chatapi import Address, AddressError, Deleted, Joined, Left, Message, News, Renamed, Welcome, Whisper
 from chatapi.addresses import DEFAULT_ADDRESS, parse_address
-from chatapi.render import TEXT
 
 from .flags import Parser, fail
 from .screen import PROG, Screen, listed, reason, say
@@ -137,7 +136,7 @@ class _Talk:
         if isinstance(news, Message):
             self._screen.messages(news)
         elif isinstance(news, Whisper):
-            self._screen.show(TEXT.whisper(news))
+            self._screen.whisper(news)
         elif isinstance(news, chatapi.Lost) and news.reason.code == "flood":
             self._end(f"cut off: flood: {news.detail}")  # what is typed here would only be refused again
         elif isinstance(news, chatapi.Lost):

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from chatapi.framing import one_line
+
 
 class Parser(argparse.ArgumentParser):
     """Every flag takes one dash or two, as Go's do; one that does not exist is named, with the nearest that does."""
@@ -43,5 +45,5 @@ class Parser(argparse.ArgumentParser):
 
 def fail(prog: str, message: str) -> NoReturn:
     """End the program because it was started wrongly: one line, code 2."""
-    print(f"{prog}: {message}", file=sys.stderr)  # noqa: T201
+    print(f"{prog}: {one_line(message)}", file=sys.stderr)  # noqa: T201
     raise SystemExit(2)

@@ -1,4 +1,8 @@
-"""What the example client shows: lines of the chat on its output, its own troubles beside it."""
+"""What the example client shows: lines of the chat on its output, its own troubles beside it.
+
+All that it prints goes through here, and nothing of it is trusted, because a server can send anything: each line is one
+line, and no control character, and nothing that reorders other lines, reaches the terminal (`framing.one_line`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from chatapi import Message
+from chatapi import Message, Whisper
+from chatapi.framing import one_line
 from chatapi.limits import LISTED
 from chatapi.render import TEXT
 
@@ -22,15 +27,19 @@ class Screen:
 
     def tell(self, *lines: str) -> None:
         """Show lines as the server's own are in the text protocol."""
-        self.show(b"".join(map(TEXT.line, lines)))
+        self._show(b"".join(map(TEXT.line, lines)))
+
+    def whisper(self, whisper: Whisper) -> None:
+        """Show what a member said to this one alone."""
+        self._show(TEXT.whisper(whisper))
 
     def messages(self, *messages: Message) -> None:
         """Show what members said, a line for each line of it."""
-        lines = (f"{message.name}:{line}\n" for message in messages for line in message.text.split("\n") if line)
-        self.show("".join(lines).encode(errors="replace"))
+        lines = (f"{message.name}:{line}" for message in messages for line in message.text.split("\n") if line)
+        self._show("".join(f"{one_line(line)}\n" for line in lines).encode())
 
-    def show(self, data: bytes) -> None:
-        """Show whole lines, at once."""
+    def _show(self, data: bytes) -> None:
+        """Show whole lines, which are clean, at once."""
         try:
             if sys.stdout is not None:  # it may have been closed before this program began
                 sys.stdout.buffer.write(data)
@@ -51,7 +60,7 @@ def listed(heading: str, names: Sequence[str], count: int) -> str:
 def say(message: str) -> None:
     """Say something beside the output."""
     if sys.stderr is not None:
-        print(f"{PROG}: {message}", file=sys.stderr)  # noqa: T201
+        print(f"{PROG}: {one_line(message)}", file=sys.stderr)  # noqa: T201
 
 
 def reason(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from ..entries import Said
 from ..errors import FrameError, NotDelivered, RefusalCode, Refused, TextTooLong
 from ..events import Message
 from ..frames import AskHistory, AskMembers, AskRooms, BadFrame, Bye, Frame, Move, Ping, Rename, Say, Tell
+from ..framing import one_line
 from ..hooks import retold
 from ..limits import LISTED
 from ..render import frame
@@ -118,7 +119,7 @@ def _turn_down(client: Client, asked: Frame | BadFrame, code: str, detail: str) 
     """Answer by an error, with the `id` or the `ref` of what it answers."""
     id_ = getattr(asked, "id", None)
     about = _ref(getattr(asked, "ref", None)) if id_ is None else {"id": id_}
-    client.push(frame("error", code=code, detail=detail, **about))
+    client.push(frame("error", code=code, detail=one_line(detail), **about))
 
 
 class _EmptyTextError(Exception):

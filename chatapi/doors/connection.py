@@ -10,7 +10,7 @@ from ..clients import Client
 from ..entries import Said
 from ..errors import DISCONNECTS, Disconnect, RefusalCode, Refused
 from ..frames import BadFrame, Frame
-from ..framing import TelnetFilter
+from ..framing import TelnetFilter, one_line
 from ..handshake import Handshake
 from ..pace import NO_LIMIT, Pace
 from ..render import Style, TextStyle
@@ -265,7 +265,7 @@ class Connection:
     def refuse(self, refused: Refused, line: bytes) -> None:
         """End the connection before it has begun, with one line that says why."""
         self.hub.refusals[refused.code] += 1
-        _logger.info("refused %s: %s", self.address, refused)
+        _logger.info("refused %s: %s", self.address, one_line(str(refused)))
         self._finish(line, self.hub.limits.linger)
 
     def disconnect(self, code: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import Refused
+from ..framing import one_line
 from ..handshake import Handshake
 from ..render import TEXT, TEXT_WITH_NOTICES, frame
 from ..session import State
@@ -38,7 +39,7 @@ class TextDoor:
     def refuse(self, connection: Connection, refused: Refused) -> None:
         """Say why in JSON, which a program reads as easily as a person, and end."""
         after = {} if refused.after is None else {"after": round(refused.after, 1)}
-        connection.refuse(refused, frame("error", code=refused.code, detail=refused.detail, **after))
+        connection.refuse(refused, frame("error", code=refused.code, detail=one_line(refused.detail), **after))
 
 
 def _let_in(connection: Connection, handshake: Handshake) -> None:
