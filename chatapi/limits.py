@@ -101,6 +101,9 @@ class Limits(BaseModel):
     grace: float = Field(default=5, ge=0)
     """Seconds that a room waits for a member that lags by more than half of its log, and that a leaving
     member has to take what is still on its way to it."""
+    room_wait: float = Field(default=12, ge=0)
+    """Seconds of any minute that a room waits for slow members at most, for all of them together; half of it may be
+    used at once. The default lets one slow member have its `grace`; from 120 on there is no bound."""
     unforgiven: float = Field(default=60, ge=0)
     """Seconds during which a name or an address that was disconnected for being slow is not waited for again."""
     hook_seconds: float = Field(default=5, gt=0)

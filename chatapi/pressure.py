@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from .clients import Client
-from .limits import LOOK_EVERY, PAUSE_AT, RESUME_AT
+from .limits import LOOK_EVERY, PAUSE_AT, RESUME_AT, TICK
 from .log import Log
 
 
@@ -18,12 +18,39 @@ class Sender(Protocol):
         ...
 
 
+class WaitBudget:
+    """The time that a room may still wait for slow members: a bucket that fills while it waits, and leaks all the time.
+
+    At most half of `room_wait` is in it, and the other half leaks out in a minute. So the room waits for at most
+    `room_wait` seconds in any minute, however many members are slow, and however short each pause is.
+    """
+
+    __slots__ = ("_at", "_used", "_waiting")
+
+    def __init__(self) -> None:
+        self._used = 0.0
+        self._at = 0.0  # when `_used` was right
+        self._waiting = False
+
+    def count(self, now: float, room_wait: float, waiting: bool) -> None:
+        """Account for the time until `now`; from here on the room waits or does not."""
+        passed, self._at = now - self._at, now
+        self._used = max(0.0, self._used - passed * room_wait / 120) + passed * self._waiting
+        self._waiting = waiting
+
+    def allows(self, room_wait: float) -> bool:
+        """Whether the room may wait until the next look, two ticks after the last `count` at most."""
+        return self._used + 2 * TICK <= room_wait / 2
+
+
 class Pressure:
     """The state of one room's backpressure."""
 
-    __slots__ = ("_deadlines", "_look_at", "_patient", "_waiting")
+    __slots__ = ("_budget", "_deadlines", "_look_at", "_patient", "_room_wait", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, room_wait: float) -> None:
+        self._room_wait = room_wait
+        self._budget = WaitBudget()
         self._deadlines: dict[Client, float] = {}  # of those who lag by too much
         self._patient: set[Client] = set()  # those of them who are waited for
         self._waiting: dict[Sender, None] = {}
@@ -43,15 +70,20 @@ class Pressure:
         """Call the sender's `resume` when it may go on."""
         self._waiting[sender] = None
 
-    def relieve(self, client: Client) -> None:
+    def relieve(self, client: Client, now: float) -> None:
         """This client caught up, or is gone."""
         if self._deadlines.pop(client, None) is not None:
             self._patient.discard(client)
+            self._count(now)
 
-    def forgo(self) -> None:
+    def forgo(self, now: float) -> None:
         """Wait for nobody."""
         self._deadlines.clear()
         self._patient.clear()
+        self._count(now)
+
+    def _count(self, now: float) -> None:
+        self._budget.count(now, self._room_wait, bool(self._patient))
 
     def resume(self) -> None:
         """Let everybody who waits go on."""
@@ -66,9 +98,16 @@ class Pressure:
     def look(
         self, readers: Iterable[Client], log: Log, now: float, grace: float, forgiven: Callable[[Client], bool]
     ) -> list[Client]:
-        """Look at everybody who is behind; returns those whose time is up or whose place is lost."""
+        """Look at everybody who is behind; returns those whose time is up or whose place is lost.
+
+        Nobody is waited for once the room has waited for `Limits.room_wait` in the last minute.
+        """
         self._look_at = log.written + int(log.max_bytes * LOOK_EVERY), log.head + int(log.max_entries * LOOK_EVERY)
         pause, resume, tail = log.behind_by(PAUSE_AT), log.behind_by(RESUME_AT), log.tail
+        self._count(now)
+        may_wait = self._budget.allows(self._room_wait)
+        if not may_wait:
+            self._patient.clear()
         late = []
         for client in readers:
             at = client.oldest
@@ -78,8 +117,9 @@ class Pressure:
             elif deadline is None:
                 if at < pause:
                     self._deadlines[client] = now + grace
-                    if forgiven(client):
+                    if may_wait and forgiven(client):
                         self._patient.add(client)
             elif at >= resume:
-                self.relieve(client)
+                self.relieve(client, now)
+        self._count(now)
         return late

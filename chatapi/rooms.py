@@ -116,7 +116,7 @@ class Room:
         self.roster: Roster = Roster(self.naming.key)
         """Who is in it."""
         self._members = self.roster.here
-        self._pressure = Pressure()
+        self._pressure = Pressure(self.limits.room_wait)
         self._in_hand = 0  # bytes submitted and not yet delivered
         self._served_bytes, self._served_entries = self.log.written, self.log.head  # before the last fan-out
         self.fresh: list[AnyEntry] = []
@@ -467,7 +467,7 @@ class Room:
 
     def unattended(self) -> None:
         """Nobody looks at deadlines any more: nobody is waited for."""
-        self._pressure.forgo()
+        self._pressure.forgo(self._keeper.clock.monotonic())
         if not self.congested:
             self._pressure.resume()
 
@@ -495,6 +495,7 @@ class Room:
         client.disconnect("slow_consumer")
 
     def _relieve(self, client: Client) -> None:
-        self._pressure.relieve(client)
+        if self._pressure.lagging:
+            self._pressure.relieve(client, self._keeper.clock.monotonic())
         if not self.congested:
             self._pressure.resume()

@@ -423,6 +423,7 @@ def test_what_is_fixed_is_as_it_says() -> None:
         "at most {LISTED} of them",
         "within {nickname_seconds:g} seconds is sent away",
         "under a quarter, for {grace:g} seconds at most",
+        "In any minute a room waits for at most {room_wait:g} seconds",
         "may send {burst} lines at once and {rate:g} a second",
         "more than {flood} of them beyond one a second",
         "waits for the other side's end for {linger:g} seconds at most",
