@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from .events import Deleted, History
 from .hooks import Admit, Hooks, OnMessage, OnPresence
 from .hub import Hub
 from .limits import Limits
+from .origins import LOOPBACK
 from .poller import Poller
 from .render import TEXT
 from .rooms import Room
@@ -53,6 +54,9 @@ class ChatAPI:
     `machat` restores the ways of MaChat in Go (docs/machat.md): its names and rooms, blank lines, and as far as they
     are not given, `echo`, no `commands`, and `Limits.line_bytes` of 64 KiB.
 
+    `trusted` are the addresses and networks (``"10.0.0.0/8"``) that stand for many clients, such as a proxy: the limits
+    of one address do not apply to them. Raises `AddressError` for what is neither.
+
     The hooks may be sync or async; while an async one takes its time, that member's session waits and everybody else
     goes on. `admit` gets every `Handshake`: it returns None to let it in as it is, or a changed one, and raises
     `Refused` (``unauthorized``, ``forbidden``, …) to turn it down. `on_message` gets the `Client` and the text of what
@@ -73,11 +77,14 @@ class ChatAPI:
         on_presence: OnPresence | None = None,
         broker: Broker | None = None,
         clock: Clock | None = None,
+        trusted: Iterable[str] = LOOPBACK,
     ) -> None:
         clock = clock or SystemClock()
         broker = broker or InProcessBroker(clock)
         hooks = Hooks(admit, on_message, on_presence)
-        self._hub = Hub(limits, clock, broker, _new_key, hooks, machat=machat, echo=echo, commands=commands)
+        self._hub = Hub(
+            limits, clock, broker, _new_key, hooks, machat=machat, echo=echo, commands=commands, trusted=trusted
+        )
         self._poller: Poller | None = None
         self._listeners: list[Listener] = []
         self._listening: list[Listening] = []

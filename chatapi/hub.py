@@ -9,7 +9,7 @@ import contextlib
 import inspect
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import Final, Protocol, TypeAlias
@@ -27,6 +27,8 @@ from .hooks import Hooks, Spawn, checked, outcome
 from .limits import MACHAT_LINE_BYTES, Limits
 from .log import Page, newest_of
 from .naming import GO, OURS, Naming
+from .origins import LOOPBACK, Origins
+from .pressure import Unforgiven
 from .render import JSON, Style
 from .rooms import Room
 from .tickets import Ticket, Tickets
@@ -83,6 +85,7 @@ class Hub:
         machat: bool,
         echo: bool | None,
         commands: bool | None,
+        trusted: Iterable[str] = LOOPBACK,
     ) -> None:
         limits = _as_in_go(limits or Limits()) if machat else limits or Limits()
         self.limits: Limits = limits
@@ -95,6 +98,8 @@ class Hub:
         self.commands: bool = not machat if commands is None else commands
         """Whether lines that start with ``/`` or ``@`` are commands, where the handshake does not say."""
         self.timers: Timers = Timers()
+        self.origins: Origins = Origins(limits, clock, self.timers, trusted)
+        """The addresses that connections come from."""
         self.tickets: Tickets = Tickets(limits, clock, self.timers, new_key)
         """What lets JSON members come back."""
         self.draining = False
@@ -124,7 +129,7 @@ class Hub:
         self._crowd = 0  # entries that came since the last fan-out
         self._runnable: dict[Runnable, None] = {}
         self._untold: deque[tuple[str, Joined | Left | Renamed]] = deque()  # for the hook on_presence, oldest first
-        self._evicted: dict[str, float] = {}  # names and addresses, with the time until which they are not waited for
+        self._unforgiven = Unforgiven(limits, self.origins)
         broker.attach(Deliveries(self))
 
     # Coming, going, moving
@@ -394,12 +399,7 @@ class Hub:
 
     def evicted(self, client: Client) -> None:
         """Nobody waits for this member's name or address again for a while."""
-        until = self.clock.monotonic() + self.limits.unforgiven
-        for who in _marks(client):
-            self._evicted.pop(who, None)
-            self._evicted[who] = until
-        while self._evicted and next(iter(self._evicted.values())) <= self.clock.monotonic():
-            del self._evicted[next(iter(self._evicted))]
+        self._unforgiven.add(client, self.clock.monotonic())
 
     def reserved_for(self, client: Client) -> float | None:
         """Seconds that the name of a member whose connection broke stays reserved."""
@@ -407,8 +407,7 @@ class Hub:
 
     def is_forgiven(self, client: Client) -> bool:
         """Whether this member may be waited for."""
-        now = self.clock.monotonic()
-        return all(self._evicted.get(who, 0) <= now for who in _marks(client))
+        return not self._unforgiven.has(client, self.clock.monotonic())
 
     def refused(self, room: Room, said: Said, author: Client | None, reason: Refused) -> None:
         """The broker did not take what somebody said: its author is told, or the log where nobody can be."""
@@ -475,11 +474,6 @@ class Hub:
                 self._tell_next()
             yield
         self.broker.collect()  # whatever was said in this round begins its way together
-
-
-def _marks(client: Client) -> tuple[str, ...]:
-    """What a member is known by when it comes back: its name, and its address, which no name can be mistaken for."""
-    return (client.key, f"\n{client.address}") if client.address else (client.key,)
 
 
 def _as_in_go(limits: Limits) -> Limits:

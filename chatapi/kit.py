@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from .hooks import Hooks
 from .hub import Hub
 from .limits import TICK, Limits
 from .naming import naming_of
+from .origins import LOOPBACK
 from .tasks import task_group
 from .wires import Pollable
 
@@ -397,6 +398,7 @@ class ChatKit:
         lobby: str = "lounge",
         clock: VirtualClock | None = None,
         keys: str = "key",
+        trusted: Iterable[str] = LOOPBACK,
     ) -> None:
         self.clock: VirtualClock = clock or VirtualClock()
         self.broker: Broker = broker(self.clock)
@@ -412,6 +414,7 @@ class ChatKit:
             machat=machat,
             echo=echo,
             commands=commands,
+            trusted=trusted,
         )
         self.asked: list[tuple[Awaitable[object], Callable[[object], None]]] = []
         """What async hooks returned, with what is to be called with the result: nobody here awaits it."""

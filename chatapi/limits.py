@@ -97,6 +97,14 @@ class Limits(BaseModel):
     """Lines that one member may send at once before `rate` holds it back."""
     flood: int = Field(default=50, ge=1)
     """Refused commands, whispers and nicknames, beyond one a second, after which a member is disconnected."""
+    address_rate: float = Field(default=500, ge=0)
+    """Lines a second that are read from all connections of one address that is not trusted, in the long run; 0 for no
+    bound, as with a `rate` of 0. Ten members' worth: a household or a small office may share an address."""
+    address_burst: int = Field(default=2000, ge=1)
+    """Lines that all connections of one address may send at once before `address_rate` holds them back."""
+    address_flood: int = Field(default=500, ge=1)
+    """Refused commands, whispers and nicknames of all connections of one address that is not trusted, beyond ten a
+    second, after which the next connection that causes one is disconnected."""
 
     grace: float = Field(default=5, ge=0)
     """Seconds that a room waits for a member that lags by more than half of its log, and that a leaving

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Final
 
 from .limits import TICK, Limits
+from .origins import Origin
 
 NO_LIMIT: Final = 1 << 30
 
 
 class Pace:
-    """The lines that a member has said and the faults it has made, against `rate`, `burst` and `flood`."""
+    """The lines that a member has said and the faults it has made, against `rate`, `burst` and `flood`.
 
-    __slots__ = ("_faults", "_faults_at", "_limits", "_lines", "_lines_at")
+    They count against those of its address too. Once the address has used up its lines, each of its members is promised
+    some in its turn, as many as its own rate gives between two looks at the deadlines: none can keep the others out.
+    """
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    __slots__ = ("_faults", "_faults_at", "_limits", "_lines", "_lines_at", "_promised", "_promised_at", "origin")
+
+    def __init__(self, limits: Limits, now: float, origin: Origin) -> None:
         self._limits = limits
+        self.origin: Origin = origin
+        """What its connection is counted under."""
+        self._promised = 0  # lines of the address that only this member may say …
+        self._promised_at = 0.0  # … from then on
         self._lines = self._most  # how many it may say now
         self._faults = 0.0
         self._lines_at = self._faults_at = now
@@ -32,19 +42,42 @@ class Pace:
             return NO_LIMIT
         self._lines = min(self._most, self._lines + (now - self._lines_at) * rate)
         self._lines_at = now
-        return max(0, int(self._lines))
+        own = max(0, int(self._lines))
+        return own if not own or not self.origin.limited else min(own, self._shared(own, now))
+
+    def _shared(self, own: int, now: float) -> int:
+        """How many lines of its address it may say now."""
+        free = self.origin.free(now)
+        if self._promised:
+            return self._promised if now >= self._promised_at else 0
+        if free >= 1:
+            return int(free)
+        self._promised = min(own, ceil(self._limits.rate * TICK))
+        self._promised_at = self.origin.promise(self._promised, now)
+        return 0
 
     @property
     def ready_at(self) -> float:
         """When it may say the next line, after an `allowance` of 0."""
+        if self._lines >= 1:
+            return self._promised_at
         return self._lines_at + (1 - self._lines) / self._limits.rate
 
     def spend(self, lines: int) -> None:
         """It said so many lines."""
         self._lines -= lines
+        promised = min(lines, self._promised)
+        self._promised -= promised
+        self.origin.spend(lines - promised)
 
     def fault(self, now: float) -> bool:
-        """Something of it was refused; returns whether that makes it a flood."""
+        """Something of it was refused; returns whether that makes it a flood, or its address's faults one."""
         self._faults = max(0.0, self._faults - (now - self._faults_at)) + 1
         self._faults_at = now
-        return self._faults > self._limits.flood
+        return self.origin.fault(now) or self._faults > self._limits.flood
+
+    def close(self) -> Origin:
+        """It says nothing more: what it was promised goes back to its address, which is returned."""
+        self.origin.spend(-self._promised)
+        self._promised = 0
+        return self.origin

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from .clients import Client
-from .limits import LOOK_EVERY, PAUSE_AT, RESUME_AT, TICK
+from .limits import LOOK_EVERY, PAUSE_AT, RESUME_AT, TICK, Limits
 from .log import Log
+from .origins import Origins
 
 
 class Sender(Protocol):
@@ -41,6 +42,38 @@ class WaitBudget:
     def allows(self, room_wait: float) -> bool:
         """Whether the room may wait until the next look, two ticks after the last `count` at most."""
         return self._used + 2 * TICK <= room_wait / 2
+
+
+class Unforgiven:
+    """The names and the addresses that were disconnected for being slow a short while ago."""
+
+    def __init__(self, limits: Limits, origins: Origins) -> None:
+        self._limits = limits
+        self._origins = origins
+        self._until: dict[str, float] = {}  # those that were added last at the end
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def add(self, client: Client, now: float) -> None:
+        """This client was disconnected for being slow."""
+        for mark in self._marks(client):
+            self._until.pop(mark, None)
+            self._until[mark] = now + self._limits.unforgiven
+        while self._until:
+            oldest = next(iter(self._until))
+            if self._until[oldest] > now and len(self._until) <= 2 * self._limits.connections:
+                return
+            del self._until[oldest]
+
+    def has(self, client: Client, now: float) -> bool:
+        """Whether the name or the address of this client is among them."""
+        return any(self._until.get(mark, 0) > now for mark in self._marks(client))
+
+    def _marks(self, client: Client) -> list[str]:
+        """What a member is known by when it comes back: its name, and its address, which is never a name."""
+        key, trusted = self._origins.key(client.address)
+        return [client.key] if trusted or not client.address else [client.key, f"\n{key}"]
 
 
 class Pressure:

@@ -165,7 +165,7 @@ def test_every_flag_of_the_client_is_in_the_table() -> None:
 
 def test_defaults_of_flags_are_right() -> None:
     rows = table_of_flags("flag", "variable", "default", "meaning")
-    named = ("-a", "-lobby", "-log-level", "-store-sync", "-redis-prefix", "-redis-wait")
+    named = ("-a", "-trusted", "-lobby", "-log-level", "-store-sync", "-redis-prefix", "-redis-wait")
     for name in (*named, *(f"-keep-{name}" for name in Keep.model_fields)):
         assert f"(default {rows[name]['default']})" in (SERVER[name].help or "")
     rows = table_of_flags("flag", "default", "meaning")
@@ -425,6 +425,8 @@ def test_what_is_fixed_is_as_it_says() -> None:
         "under a quarter, for {grace:g} seconds at most",
         "In any minute a room waits for at most {room_wait:g} seconds",
         "may send {burst} lines at once and {rate:g} a second",
+        "together may send {address_burst:,} lines at once and {address_rate:g} a second",
+        "or more than {address_flood} beyond ten a second from one address",
         "more than {flood} of them beyond one a second",
         "waits for the other side's end for {linger:g} seconds at most",
     ],

@@ -11,7 +11,20 @@ PACKAGE = Path(__file__).parents[1] / "chatapi"
 LAYERS = [
     {"limits", "events", "clock", "callbacks", "sessions", "tasks"},
     {"errors", "entries", "framing", "timers"},
-    {"names", "naming", "commands", "log", "render", "broker", "pace", "addresses", "frames", "news", "outbox"},
+    {
+        "names",
+        "naming",
+        "commands",
+        "log",
+        "render",
+        "broker",
+        "origins",
+        "pace",
+        "addresses",
+        "frames",
+        "news",
+        "outbox",
+    },
     {"handshake", "clients", "dialogue", "inbox", "brokers.database"},
     {"brokers.store", "brokers.batches", "brokers.places"},
     {"brokers.writer", "brokers.view", "brokers.turns", "brokers.attendance"},
@@ -47,7 +60,7 @@ LAYERS = [
 ]
 PURE = {
     "errors", "limits", "events", "entries", "framing", "names", "naming", "handshake", "commands", "session", "log",
-    "render", "broker", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames", "tickets", "news",
+    "render", "broker", "origins", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames", "tickets", "news",
     "outbox", "dialogue", "arrivals", "roster", "deliveries",
 }  # fmt: skip
 OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}

@@ -16,6 +16,7 @@ import chatapi
 from chatapi import AddressError, Broker, ChatAPI, Limits, Listening, Refused, StoreError
 from chatapi.addresses import DEFAULT_ADDRESS
 from chatapi.limits import Keep
+from chatapi.origins import LOOPBACK, networks
 
 from .flags import Parser, fail
 
@@ -92,6 +93,12 @@ def build_parser() -> Parser:
     parser.flag(
         "-redis-wait", metavar="N", help="acknowledge messages once so many replicas of Redis have them (default 0)"
     )
+    parser.flag(
+        "-trusted",
+        metavar="ADDRESSES",
+        help="addresses and networks, separated by commas, that stand for many clients, such as a proxy: the limits of "
+        f"one address do not apply to them (default {','.join(LOOPBACK)})",
+    )
     _add_fields(parser, parser, Keep, "-keep-")
     _add_fields(parser, parser.add_argument_group("limits"), Limits, "-")
     return parser
@@ -120,12 +127,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
     )
+    trusted = [text for text in given.text("trusted", ",".join(LOOPBACK)).split(",") if text.strip()]
+    try:
+        networks(trusted)
+    except AddressError as error:
+        fail(PROG, f"{given.source('trusted')} {error}")
     chat = ChatAPI(
         _checked(given, Limits, ""),
         machat=bool(given.switch("machat")),
         echo=given.switch("echo"),
         commands=None if (no_commands := given.switch("no-commands")) is None else not no_commands,
         broker=_broker(given),
+        trusted=trusted,
     )
     _raise_descriptor_limit()
     kept = "redis" if given.text("redis") else "store"

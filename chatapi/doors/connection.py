@@ -58,7 +58,7 @@ class Connection:
         """Whether it is still on its way in."""
         self._telnet = TelnetFilter() if door.telnet else None
         self._heard = now = hub.clock.monotonic()
-        self.pace: Pace = Pace(hub.limits, now)
+        self.pace: Pace = Pace(hub.limits, now, hub.origins.hold(address.rpartition(":")[0]))
         """How fast it may speak."""
         hub.connections[self] = None
         hub.timers.set(self, now + door.seconds(hub.limits), self._deadline)
@@ -389,7 +389,8 @@ class Connection:
         self._stage = Stage.CLOSED
         self._feed.clear()
         self.hub.timers.clear(self)
-        self.hub.connections.pop(self, None)
+        if self.hub.connections.pop(self, self) is None:
+            self.hub.origins.let_go(self.pace.close())
         if self.client is not None and self.client.outlet is self:
             self.client.closed()
         self._wire.close()
