@@ -23,6 +23,8 @@ class Newcomer(NamedTuple):
     """The key that lets it come back; empty for who cannot."""
     resume: Resume | None = None
     """What it has seen, where it resumes."""
+    host: str = ""
+    """Where it comes from."""
 
 
 def is_ready(hub: Hub, room: str, name: str) -> bool:
@@ -38,7 +40,16 @@ def prepare(hub: Hub, room: str, then: Outcome, who: Newcomer | None = None) -> 
     that was claimed. What else cannot be fetched is done without: the member is told ``trimmed``, or its session is a
     new one.
     """
-    _Arrival(hub, room, who, then).go()
+    if hub.arriving >= hub.limits.connections:  # more than are connected: many have gone without waiting for the broker
+        then(unavailable("too many are waiting to come in; try again"))
+        return
+    hub.arriving += 1
+
+    def arrived(reason: Refused | None) -> None:
+        hub.arriving -= 1
+        then(reason)
+
+    _Arrival(hub, room, who, arrived).go()
 
 
 def _claim(hub: Hub, room: Room, who: Newcomer, then: Outcome) -> None:
@@ -118,8 +129,9 @@ class _Arrival:
 
     def _known(self, sent: Mapping[str, Sent] | Refused) -> None:
         assert self._resume is not None
+        assert self._who is not None
         if not isinstance(sent, Refused):
-            self._hub.tickets.was(self._resume.session, sent)
+            self._hub.tickets.was(self._resume.session, sent, self._who.host)
         self.go()
 
     def _recalled(self, entries: Sequence[AnyKept] | Refused) -> None:

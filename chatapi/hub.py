@@ -100,7 +100,9 @@ class Hub:
         self.timers: Timers = Timers()
         self.origins: Origins = Origins(limits, clock, self.timers, trusted)
         """The addresses that connections come from."""
-        self.tickets: Tickets = Tickets(limits, clock, self.timers, new_key)
+        self.tickets: Tickets = Tickets(
+            limits, clock, self.timers, self.origins, new_key, self._given_up, lambda tickets: self.call(tickets)
+        )
         """What lets JSON members come back."""
         self.draining = False
         """Whether the server is shutting down: nobody comes in, and leaves are not announced."""
@@ -119,6 +121,8 @@ class Hub:
         self.ring: Callable[[], None] = _nothing
         """The same, from any thread: `settle` asks the broker then."""
         self.rooms: dict[str, Room] = {}
+        self.arriving = 0
+        """How many wait for what must be fetched before they can come in, those included that have gone since."""
         self._new_key = new_key
         self._ids = count(1)
         self._log_bytes = 0
@@ -244,7 +248,7 @@ class Hub:
     def break_off(self, client: Client) -> None:
         """The connection of a JSON member broke: its name stays its own for a while."""
         if client.ticket is not None:
-            self.tickets.reserve(client.ticket, self._given_up)
+            self.tickets.reserve(client.ticket)
 
     def _given_up(self, client: Client) -> None:
         if client.away and client.room is not None:

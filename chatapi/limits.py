@@ -42,6 +42,10 @@ ENTRY_COST: Final = 300
 short lines is bounded too."""
 ITEM_COST: Final = 200
 """Bytes of Python objects around one whisper or answer that waits in a lane."""
+ID_COST: Final = 270
+"""Bytes of Python objects for one id that a session remembers, beside the id itself (measured on CPython 3.11)."""
+SESSION_COST: Final = 3000
+"""Bytes of Python objects for one session of a member that has left, beside its ids (likewise)."""
 TICK: Final = 0.1
 """Seconds between two looks at the deadlines: nothing here needs to be sharper."""
 
@@ -122,6 +126,11 @@ class Limits(BaseModel):
     """Seconds that the ids of a JSON member's messages are remembered, so that none is kept twice."""
     remember_ids: int = Field(default=1024, ge=1)
     """Ids of one JSON member's messages that are remembered at most."""
+    session_bytes: int = Field(default=256 * MiB, ge=MiB)
+    """Bytes of the sessions of all JSON members; above it the sessions of members that are not connected are forgotten,
+    in the order in which the members left. Those of connected members count, and are kept."""
+    address_session_bytes: int = Field(default=16 * MiB, ge=64 * KiB)
+    """The same for the sessions of one address that is not trusted: more than 5,000 sessions with few ids."""
     idle: float = Field(default=0, ge=0)
     """Seconds without a byte after which a member is disconnected; 0 for never."""
     linger: float = Field(default=2, ge=0)

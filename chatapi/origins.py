@@ -21,7 +21,19 @@ _FAULTS_A_SECOND: Final = 10
 class Origin:
     """One address, with what its connections have used of the lines and the refusals that it is allowed."""
 
-    __slots__ = ("_faults", "_faults_at", "_limits", "_used", "_used_at", "held", "key", "limited", "trusted")
+    __slots__ = (
+        "_faults",
+        "_faults_at",
+        "_limits",
+        "_used",
+        "_used_at",
+        "held",
+        "key",
+        "limited",
+        "session_bytes",
+        "sessions",
+        "trusted",
+    )
 
     def __init__(self, key: str, trusted: bool, limits: Limits) -> None:
         self.key: str = key
@@ -31,6 +43,10 @@ class Origin:
         """Whether the lines of its connections are counted together."""
         self.held: int = 0
         """What belongs to it: connections, and sessions."""
+        self.session_bytes: int = 0
+        """Bytes of its sessions."""
+        self.sessions: dict[object, None] | None = None
+        """Those of its sessions whose member is not connected, the longest first; None before the first."""
         self._limits = limits
         self._used = self._used_at = 0.0  # lines of the burst; what the rate allows leaks out
         self._faults = self._faults_at = 0.0

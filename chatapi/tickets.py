@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from itertools import islice
+from sys import getsizeof
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from .broker import Sent
 from .clients import Client
 from .clock import Clock
 from .entries import Said
-from .limits import Limits
+from .limits import ID_COST, SESSION_COST, Limits
+from .origins import Origin, Origins
 from .sessions import hashed
 
 if TYPE_CHECKING:
@@ -36,32 +39,49 @@ class Known(NamedTuple):
     room: str
     """The key of the room in which it was said; empty for a whisper."""
 
+    @property
+    def text_size(self) -> int:
+        """Bytes of the text that it holds, until that has its place."""
+        return self.said.weight if isinstance(self.said, Said) else 0
+
 
 class Ticket:
     """One session: it outlives connections, renames and room changes."""
 
-    __slots__ = ("_limits", "_on_their_way", "_said", "client", "id", "key")
+    __slots__ = ("_on_their_way", "_said", "_tickets", "client", "id", "key", "origin", "size")
 
-    def __init__(self, key: str, client: Client, limits: Limits) -> None:
+    def __init__(self, key: str, client: Client, origin: Origin, tickets: Tickets) -> None:
         self.key: str = key
         """Unguessable, and shown to nobody but its holder."""
         self.id: int = client.id
         """The member's id, whenever it comes back: its own messages stay its own."""
         self.client: Client = client
         """Its latest membership; that has a room for as long as it lasts, a while after its connection broke too."""
-        self._limits = limits
+        self.origin: Origin = origin
+        """Where its latest connection comes from."""
+        self.size: int = 0
+        """Bytes that it takes."""
+        self._tickets = tickets
         self._said: dict[str, Known] = {}
         self._on_their_way: list[str] = []  # ids of those that had no seq yet when this was looked at last
 
     def remember(self, id: str, said: Said | Kept, now: float, room: str = "") -> None:  # noqa: A002
         """The member said this under that id, in the room of that key."""
-        self._said.pop(id, None)  # an older use of it: this is the newest one
-        self._said[id] = Known(said, now, room)
+        self._remove(id)  # an older use of it: this is the newest one
+        known = self._said[id] = Known(said, now, room)
+        self._tickets.grew(self, ID_COST + getsizeof(id) + known.text_size)
         if isinstance(said, Said):
             self._on_their_way.append(id)
-        self._forget_texts()
-        if len(self._said) > self._limits.remember_ids:
-            del self._said[next(iter(self._said))]
+        self.forget_texts()
+        limits = self._tickets.limits
+        for oldest in list(islice(self._said, 2)):  # two for each that is added: those that are too old become fewer
+            if len(self._said) > limits.remember_ids or now - self._said[oldest].when > limits.remember:
+                self._remove(oldest)
+
+    def _remove(self, id: str) -> None:  # noqa: A002
+        known = self._said.pop(id, None)
+        if known is not None:
+            self._tickets.grew(self, -ID_COST - getsizeof(id) - known.text_size)
 
     def claim(self, room: Room) -> None:
         """What it has said in this room is its client's own, wherever the room had it from."""
@@ -74,9 +94,9 @@ class Ticket:
         for id in said.ids or ():  # noqa: A001
             known = self._said.get(id) if id is not None else None
             if id is not None and known is not None and known.said is said:
-                del self._said[id]
+                self._remove(id)
 
-    def _forget_texts(self) -> None:
+    def forget_texts(self) -> None:
         """Keep of what has its place no more than the place."""
         while self._on_their_way:
             known = self._said.get(self._on_their_way[0])
@@ -84,25 +104,62 @@ class Ticket:
                 if not known.said.seq:
                     return
                 self._said[self._on_their_way[0]] = known._replace(said=Kept(known.said.seq, known.said.ts))
+                self._tickets.grew(self, -known.text_size)
             del self._on_their_way[0]
 
     def recall(self, id: str, now: float) -> Known | None:  # noqa: A002
         """What it has said under that id a short while ago."""
         known = self._said.get(id)
-        return known if known is not None and now - known.when <= self._limits.remember else None
+        return known if known is not None and now - known.when <= self._tickets.limits.remember else None
+
+
+class Recalled:
+    """What was said under a key of another life of this server, for a member that is about to come in with it."""
+
+    __slots__ = ("key", "origin", "sent", "size")
+
+    def __init__(self, key: str, sent: Mapping[str, Sent], origin: Origin) -> None:
+        self.key: str = key
+        self.sent: Mapping[str, Sent] = sent
+        self.origin: Origin = origin
+        self.size: int = 0
+
+
+_Session: TypeAlias = Ticket | Recalled
 
 
 class Tickets:
-    """Every ticket that is good, by its key."""
+    """Every ticket that is good, by its key.
 
-    def __init__(self, limits: Limits, clock: Clock, timers: Timers, new_key: Callable[[], str]) -> None:
-        self._limits = limits
+    All sessions together take at most `session_bytes`, and those of one address `address_session_bytes`: if it is more,
+    sessions of members that are not connected are forgotten, in the order in which the members left. To its client a
+    session that was forgotten is a key that nobody knows.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Clock,
+        timers: Timers,
+        origins: Origins,
+        new_key: Callable[[], str],
+        given_up: Callable[[Client], None],
+        call: Callable[[Tickets], None],
+    ) -> None:
+        self.limits: Limits = limits
+        self.size: int = 0
+        """Bytes of all sessions."""
         self._clock = clock
         self._timers = timers
+        self._origins = origins
         self._new_key = new_key
+        self._given_up = given_up  # called with a member whose name is not reserved any longer
+        self._call = call  # has `run` called
         self._tickets: dict[str, Ticket] = {}
         self._by_hash: dict[str, Ticket] = {}
-        self._before: dict[str, Mapping[str, Sent]] = {}  # what keys of another life of this server stand for
+        self._before: dict[str, Recalled] = {}  # what keys of another life of this server stand for
+        self._left: dict[_Session, None] = {}  # those whose member is not connected, the longest first
+        self._crowded: dict[Origin, None] = {}  # those that may have too many
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -115,19 +172,40 @@ class Tickets:
         """The ticket whose key has this hash, if there is one."""
         return self._by_hash.get(session)
 
-    def was(self, key: str, sent: Mapping[str, Sent]) -> None:
-        """A key is about to be shown that another life of this server has given; this is what was said under it."""
-        if sent and key not in self._tickets:
-            self._before[key] = sent
+    def was(self, key: str, sent: Mapping[str, Sent], host: str) -> None:
+        """A key is about to be shown that another life of this server has given; this is what was said under it.
+
+        It is forgotten if nobody comes in with the key in the time that a handshake may take.
+        """
+        if not sent or key in self._tickets:
+            return
+        self._drop(self._before.get(key))
+        recalled = self._before[key] = Recalled(key, sent, self._origins.hold(host))
+        self.grew(recalled, ID_COST * len(sent) + sum(map(getsizeof, sent)))
+        self._leave(recalled)
+        until = self._clock.monotonic() + self.limits.handshake_seconds
+        self._timers.set(recalled, until, lambda now: self._drop(recalled))
+
+    def _drop(self, recalled: Recalled | None) -> None:
+        if recalled is not None and self._before.get(recalled.key) is recalled:
+            del self._before[recalled.key]
+            self._timers.clear(recalled)
+            self._release(recalled)
 
     def revive(self, key: str, client: Client) -> Ticket | None:
         """The ticket of another life of this server, for a client that has come in with its key."""
-        sent = self._before.pop(key, None)
-        if sent is None or key in self._tickets:
+        recalled = self._before.get(key)
+        self._drop(recalled)
+        if recalled is None or key in self._tickets:
             return None
-        ticket, now = Ticket(key, client, self._limits), self._clock.monotonic()
-        for id, place in sent.items():  # noqa: A001
+        ticket, now = self._new(key, client), self._clock.monotonic()
+        for id, place in recalled.sent.items():  # noqa: A001
             ticket.remember(id, Kept(place.seq, place.ts), now, place.room)
+        return ticket
+
+    def _new(self, key: str, client: Client) -> Ticket:
+        ticket = Ticket(key, client, self._origins.hold(client.address), self)
+        self.grew(ticket, SESSION_COST)
         return ticket
 
     def session(self, shown: str) -> str:
@@ -140,22 +218,26 @@ class Tickets:
 
     def issue(self, client: Client, ticket: Ticket | None, key: str = "") -> Ticket:
         """A ticket for a client that has come in; the one it has shown, if it has, or one with that key."""
-        ticket = ticket or Ticket(key or self._new_key(), client, self._limits)
+        if ticket is None:
+            ticket = self._new(self._new_key() if not key or key in self._tickets else key, client)
+        self._take_back(ticket)
+        self._move(ticket, self._origins.hold(client.address))
         ticket.client = client
         client.ticket = ticket
         self._tickets[ticket.key] = self._by_hash[hashed(ticket.key)] = ticket
         self._timers.clear(ticket)
         return ticket
 
-    def reserve(self, ticket: Ticket, given_up: Callable[[Client], None]) -> None:
-        """The connection broke: keep the name for a while, then call `given_up`."""
+    def reserve(self, ticket: Ticket) -> None:
+        """The connection broke: keep the name for a while, then give it up."""
         ticket.client.go_away()
+        self._leave(ticket)
 
         def give_up(now: float) -> None:
-            given_up(ticket.client)
+            self._given_up(ticket.client)
             self.keep(ticket)
 
-        self._timers.set(ticket, self._clock.monotonic() + self._limits.reserve, give_up)
+        self._timers.set(ticket, self._clock.monotonic() + self.limits.reserve, give_up)
 
     def seconds_left(self, client: Client) -> float | None:
         """For how long the name of an absent member stays reserved."""
@@ -167,7 +249,8 @@ class Tickets:
     def keep(self, ticket: Ticket) -> None:
         """The membership is over; its ids are remembered for a while, for when its holder comes back."""
         if ticket.key in self._tickets:
-            self._timers.set(ticket, self._clock.monotonic() + self._limits.remember, lambda now: self.close(ticket))
+            self._leave(ticket)
+            self._timers.set(ticket, self._clock.monotonic() + self.limits.remember, lambda now: self.close(ticket))
 
     def over(self, client: Client, may_come_back: bool) -> None:
         """A membership has ended; nothing where the client has no ticket."""
@@ -180,10 +263,12 @@ class Tickets:
 
     def close(self, ticket: Ticket) -> None:
         """The session is over for good."""
-        self._tickets.pop(ticket.key, None)
-        self._by_hash.pop(hashed(ticket.key), None)
+        if self._tickets.pop(ticket.key, None) is None:
+            return
+        del self._by_hash[hashed(ticket.key)]
         self._timers.clear(ticket)
         ticket.client.ticket = None
+        self._release(ticket)
 
     def close_all(self, code: str) -> None:
         """All of them are; members whose connection broke leave for this reason of `DISCONNECTS`."""
@@ -191,3 +276,67 @@ class Tickets:
             self.close(ticket)
             if ticket.client.away:
                 ticket.client.disconnect(code)
+
+    # What they take
+
+    def grew(self, session: _Session, by: int) -> None:
+        """A session takes so many bytes more (or less)."""
+        session.size += by
+        session.origin.session_bytes += by
+        self.size += by
+        self._look(session.origin)
+
+    def _look(self, origin: Origin) -> None:
+        """See whether something is to be forgotten; that is done later, because much may be under way now."""
+        if origin.session_bytes > self.limits.address_session_bytes and origin.sessions and not origin.trusted:
+            self._crowded[origin] = None
+            self._call(self)
+        elif self.size > self.limits.session_bytes and self._left:
+            self._call(self)
+
+    def run(self, now: float) -> None:
+        """Forget sessions for as long as there are too many."""
+        crowded, self._crowded = self._crowded, {}
+        for origin in crowded:
+            while origin.session_bytes > self.limits.address_session_bytes and origin.sessions:
+                self._forget(next(iter(origin.sessions)))
+        while self.size > self.limits.session_bytes and self._left:
+            self._forget(next(iter(self._left)))
+
+    def _forget(self, session: object) -> None:
+        if isinstance(session, Ticket):
+            client = session.client
+            self.close(session)
+            if client.away:
+                self._given_up(client)
+        elif isinstance(session, Recalled):
+            self._drop(session)
+
+    def _leave(self, session: _Session) -> None:
+        """The member of a session is not connected."""
+        if session not in self._left:
+            if session.origin.sessions is None:
+                session.origin.sessions = {}
+            session.origin.sessions[session] = self._left[session] = None
+            if isinstance(session, Ticket):
+                session.forget_texts()
+            self._look(session.origin)
+
+    def _take_back(self, session: _Session) -> None:
+        if self._left.pop(session, session) is None:
+            assert session.origin.sessions is not None
+            del session.origin.sessions[session]
+
+    def _move(self, session: _Session, origin: Origin) -> None:
+        """A session belongs to this origin from here on, which was held for it."""
+        session.origin.session_bytes -= session.size
+        self._origins.let_go(session.origin)
+        session.origin = origin
+        origin.session_bytes += session.size
+
+    def _release(self, session: _Session) -> None:
+        """A session is gone."""
+        self._take_back(session)
+        session.origin.session_bytes -= session.size
+        self.size -= session.size
+        self._origins.let_go(session.origin)

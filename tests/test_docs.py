@@ -394,6 +394,8 @@ def test_what_is_fixed_is_as_it_says() -> None:
         f"1/{limits.RUN_SHARE}",
         f"1/{limits.ROUND_SHARE}",
         str(limits.ENTRY_COST),
+        spoken(limits.SESSION_COST),
+        spoken(limits.ID_COST),
         str(limits.TICK),
         f"1/{1 / limits.PAUSE_AT:g}",
         f"1/{1 / limits.RESUME_AT:g}",

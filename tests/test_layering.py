@@ -60,8 +60,8 @@ LAYERS = [
 ]
 PURE = {
     "errors", "limits", "events", "entries", "framing", "names", "naming", "handshake", "commands", "session", "log",
-    "render", "broker", "origins", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames", "tickets", "news",
-    "outbox", "dialogue", "arrivals", "roster", "deliveries",
+    "render", "broker", "origins", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames", "tickets",
+    "news", "outbox", "dialogue", "arrivals", "roster", "deliveries",
 }  # fmt: skip
 OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}
 

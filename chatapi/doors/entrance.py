@@ -32,7 +32,7 @@ def admit(connection: Connection, handshake: Handshake, let_in: Callable[[Handsh
             let_in(handshake)
             return
         session = hub.tickets.session("" if resume is None else resume.session) if handshake.protocol == "json" else ""
-        who = arrivals.Newcomer(handshake.name, session, resume)
+        who = arrivals.Newcomer(handshake.name, session, resume, _host(connection))
         connection.wait_for(
             lambda then: arrivals.prepare(hub, handshake.room, then, who), lambda _: let_in(handshake), refuse
         )
