@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import Final, NamedTuple
 
@@ -77,6 +78,21 @@ def bind(address: Address, limits: Limits) -> list[socket.socket]:
     if not sockets:
         raise skipped or AddressError(f"{str(address)!r}: there is no such address here")
     return sockets
+
+
+def free_descriptors() -> int | None:
+    """How many more descriptors this process may open; None where that is not known."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most == resource.RLIM_INFINITY:
+        return None
+    try:
+        return most - len(os.listdir("/dev/fd"))
+    except OSError:
+        return most
 
 
 def configure(sock: socket.socket, limits: Limits) -> None:

@@ -19,7 +19,7 @@ from .broker import Broker, InProcessBroker
 from .callbacks import answer
 from .clock import Clock, SystemClock
 from .doors.door import Door
-from .doors.listener import Listener
+from .doors.listener import Listener, keep_reserve
 from .doors.telnet import TelnetDoor
 from .doors.text import TextDoor
 from .entries import Deletion
@@ -307,6 +307,7 @@ class ChatAPI:
     ) -> None:
         try:
             self._listening = [Listening(name, where) for name, door, at in doors for where in self._listen(door, at)]
+            keep_reserve(self._hub)
             self._starting = None
             task_status.started(self.listening)
             await self._drained.wait()

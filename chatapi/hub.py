@@ -27,7 +27,8 @@ from .hooks import Hooks, Spawn, checked, outcome
 from .limits import MACHAT_LINE_BYTES, Limits
 from .log import Page, newest_of
 from .naming import GO, OURS, Naming
-from .origins import LOOPBACK, Origins
+from .openings import Openings
+from .origins import LOOPBACK, Origin, Origins
 from .pressure import Unforgiven
 from .render import JSON, Style
 from .rooms import Room
@@ -38,6 +39,8 @@ _logger = logging.getLogger("chatapi")
 
 LOADED: Final = 1.0
 """Seconds that a room which was loaded stays, or a name that was claimed, though nobody has entered it yet."""
+TOLD: Final = 256
+"""Connections above the limit that are told so, and closed in good order; those above these are just closed."""
 CROWD = 256
 """Entries that may wait for the fan-out while more is read: each may be as large as one read."""
 
@@ -112,6 +115,12 @@ class Hub:
         """How often each code ended a membership."""
         self.connections: dict[Connected, None] = {}
         """Every connection that is not closed yet."""
+        self.openings: Openings[Connected] = Openings(limits)
+        """Those of them that have no member."""
+        self.most_connections: int = limits.connections
+        """So many of them at most …"""
+        self.most_sockets: int = limits.connections + TOLD
+        """… and with those that are told that these are too many."""
         self.hooks: Hooks = hooks
         """What the program decides."""
         self.spawn: Spawn = _nobody_awaits
@@ -137,6 +146,17 @@ class Hub:
         broker.attach(Deliveries(self))
 
     # Coming, going, moving
+
+    def connected(self, connection: Connected, origin: Origin) -> None:
+        """A connection begins."""
+        self.connections[connection] = None
+        self.openings.add(connection, origin, self.clock.monotonic())
+
+    def disconnected(self, connection: Connected, origin: Origin) -> None:
+        """A connection is closed; nothing where it was before."""
+        if self.connections.pop(connection, self) is None:
+            self.openings.discard(connection, origin)
+            self.origins.let_go(origin)
 
     def room(self, name: str) -> Room | None:
         """The room of this name, if there is one."""

@@ -17,6 +17,7 @@ import anyio.abc
 from .broker import Broker, Counted, InProcessBroker, Opened, Outcome, Presence, Read, Recalled, SharedRooms, Whispered
 from .doors.connection import Connection
 from .doors.door import Door
+from .doors.listener import open_connection
 from .doors.telnet import TelnetDoor
 from .doors.text import TextDoor
 from .entries import AnyEntry, AnyKept, Deletion, Departed, NameChanged, Said
@@ -151,7 +152,9 @@ class Peer:
 
     def __init__(self, kit: ChatKit, door: Door, address: str, capacity: int) -> None:
         self.wire: MemoryWire = MemoryWire(capacity)
-        self.connection: Connection = Connection(kit.hub, door, self.wire, address)
+        connection = open_connection(kit.hub, door, self.wire, address)
+        assert connection is not None, "the server has too many connections to tell this one so"
+        self.connection: Connection = connection
         self._kit = kit
 
     def send(self, data: str | bytes) -> None:

@@ -93,7 +93,12 @@ class Limits(BaseModel):
     rooms: int = Field(default=10_000, ge=1)
     """Rooms at most, those included that are empty and keep their history."""
     connections: int = Field(default=50_000, ge=1)
-    """Connections at most, those included that have not yet sent a handshake."""
+    """Connections at most, those included that have not yet sent a handshake; fewer if descriptors are short."""
+    openings: int = Field(default=4096, ge=1)
+    """Connections at most that have no member, because their handshake has not come or they are being closed. One more
+    takes the place of the oldest one of the address that has the most of them."""
+    address_openings: int = Field(default=1000, ge=1)
+    """The same for one address that is not trusted: its oldest one gives way. Enough for an office that reconnects."""
 
     rate: float = Field(default=50, ge=0)
     """Lines a second that are read from one member in the long run; 0 for no bound. More only wait, none are lost."""

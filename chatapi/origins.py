@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Any, Final
 
 from .clock import Clock
 from .errors import AddressError
@@ -30,6 +30,7 @@ class Origin:
         "held",
         "key",
         "limited",
+        "openings",
         "session_bytes",
         "sessions",
         "trusted",
@@ -43,6 +44,8 @@ class Origin:
         """Whether the lines of its connections are counted together."""
         self.held: int = 0
         """What belongs to it: connections, and sessions."""
+        self.openings: dict[Any, float] | None = None
+        """Its connections without a member, the oldest first, with when they began to be so; None where it has none."""
         self.session_bytes: int = 0
         """Bytes of its sessions."""
         self.sessions: dict[object, None] | None = None

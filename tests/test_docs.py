@@ -43,6 +43,7 @@ from chatapi import (
     addresses,
     commands,
     frames,
+    hub,
     inbox,
     limits,
     outbox,
@@ -52,7 +53,6 @@ from chatapi.brokers import database, sqlite
 from chatapi.brokers.redis import KEEP, RedisBroker
 from chatapi.brokers.sqlite import Keep, SQLiteBroker
 from chatapi.cli import client, server, store
-from chatapi.doors import listener
 from chatapi.entries import Deletion
 from chatapi.errors import FrameError
 from chatapi.handshake import Handshake, Resume
@@ -378,7 +378,7 @@ def test_the_limits_in_the_readme_have_their_defaults() -> None:
 
 
 def test_what_is_fixed_is_as_it_says() -> None:
-    assert f"where {listener._TOLD} of these are still open" in OPERATIONS.prose
+    assert f"where {hub.TOLD} of these are still open" in OPERATIONS.prose
     keepalive = addresses._KEEPALIVE
     [history] = [spec for spec in commands.TABLE if spec.name == "history"]
     values = [row["value"] for row in OPERATIONS.table("what", "value")]

@@ -254,7 +254,7 @@ def test_a_limit_can_be_a_flag_or_an_environment_variable_and_the_flag_wins() ->
 
 
 def test_switches_can_be_environment_variables() -> None:
-    env = environment(MACHAT_ECHO="1", MACHAT_NO_COMMANDS="true", MACHAT_LOG_LEVEL="warning")
+    env = environment(MACHAT_ECHO="1", MACHAT_NO_COMMANDS="true", MACHAT_LOG_LEVEL="warning", MACHAT_CONNECTIONS="1000")
     with Server(env=env) as server:
         peer = server.connect()
         peer.send(handshake("Mina", "hall") + b"\n/list\n")
@@ -266,7 +266,7 @@ def test_switches_can_be_environment_variables() -> None:
 
 
 def test_the_log_has_a_line_for_every_join_leave_and_refusal_and_never_what_was_said() -> None:
-    with Server("-line-bytes", "2000", "-telnet", "127.0.0.1:0") as server:
+    with Server("-line-bytes", "2000", "-connections", "1000", "-telnet", "127.0.0.1:0") as server:
         zoe = server.member("Zoe", "hall")
         mina = server.member("Mina", "hall", notices=True)
         mina.send("s3cret in a message\n@Zoe s3cret in a whisper\n/s3cret\n@s3cret s3cret\n/history s3cret\n")
@@ -322,14 +322,12 @@ def test_the_log_level_says_what_is_logged(level: str, expected: bool) -> None:
 
 
 def test_out_of_descriptors_it_waits_says_so_once_and_goes_on() -> None:
-    few = 40
-
-    def before() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))
-
-    with Server("-handshake-seconds", "3600", before=before) as server:
+    with Server() as server:
         mina, zoe = server.member("Mina", "hall"), server.member("Zoe", "hall")
-        crowd = [Peer(server.addresses[0]) for _ in range(few + 20)]
+        members = [server.member(f"m{i}", "hall") for i in range(10)]  # no connection without a member can give way
+        few = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (few, few))
+        crowd = [*members, *(Peer(server.addresses[0]) for _ in range(20))]
         try:
             server.says("cannot accept")
             for i in range(20):  # those who are in go on

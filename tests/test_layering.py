@@ -25,7 +25,7 @@ LAYERS = [
         "news",
         "outbox",
     },
-    {"handshake", "clients", "dialogue", "inbox", "brokers.database"},
+    {"handshake", "clients", "openings", "dialogue", "inbox", "brokers.database"},
     {"brokers.store", "brokers.batches", "brokers.places"},
     {"brokers.writer", "brokers.view", "brokers.turns", "brokers.attendance"},
     {"brokers.sqlite", "brokers.check", "brokers.shared"},
@@ -60,8 +60,8 @@ LAYERS = [
 ]
 PURE = {
     "errors", "limits", "events", "entries", "framing", "names", "naming", "handshake", "commands", "session", "log",
-    "render", "broker", "origins", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames", "tickets",
-    "news", "outbox", "dialogue", "arrivals", "roster", "deliveries",
+    "render", "broker", "openings", "origins", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames",
+    "tickets", "news", "outbox", "dialogue", "arrivals", "roster", "deliveries",
 }  # fmt: skip
 OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}
 

@@ -313,10 +313,11 @@ def test_a_bounded_number_of_addresses_is_remembered() -> None:
 def test_names_and_addresses_of_slow_members_are_bounded_in_number() -> None:
     kit = ChatKit(Limits(connections=20, rate=0, unforgiven=3600))
     for i in range(100):
-        kit.member(f"m{i}", address=f"203.0.113.{i}:1")
+        peer = kit.member(f"m{i}", address=f"203.0.113.{i}:1")
         client = kit.hub.room("dev").member(f"m{i}")  # type: ignore[union-attr]
         assert client is not None
         client.room.evict(client)  # type: ignore[union-attr]
+        peer.connection.abort()
         assert not kit.hub.is_forgiven(client)
     assert len(kit.hub._unforgiven) == 40
 

@@ -60,7 +60,7 @@ class Connection:
         self._heard = now = hub.clock.monotonic()
         self.pace: Pace = Pace(hub.limits, now, hub.origins.hold(address.rpartition(":")[0]))
         """How fast it may speak."""
-        hub.connections[self] = None
+        hub.connected(self, self.pace.origin)
         hub.timers.set(self, now + door.seconds(hub.limits), self._deadline)
         wire.attach(self)
         self._watch()
@@ -238,6 +238,7 @@ class Connection:
         self.style = style
         self._stage = Stage.JOINED
         self.is_new = False
+        self.hub.openings.discard(self, self.pace.origin)
         self.hub.timers.clear(self)
         self._expect_something()
         self.hub.call(self)
@@ -263,7 +264,9 @@ class Connection:
         self._leave("bye", self._last_words("bye"))
 
     def refuse(self, refused: Refused, line: bytes) -> None:
-        """End the connection before it has begun, with one line that says why."""
+        """End the connection before it has begun, with one line that says why; nothing where it ends already."""
+        if self._stage is not Stage.OPENING:
+            return
         self.hub.refusals[refused.code] += 1
         _logger.info("refused %s: %s", self.address, one_line(str(refused)))
         self._finish(line, self.hub.limits.linger)
@@ -380,6 +383,7 @@ class Connection:
 
     def _finish(self, last: bytes, seconds: float) -> None:
         self._stage = Stage.FLUSHING
+        self.hub.openings.add(self, self.pace.origin, self.hub.clock.monotonic())
         self._feed.last = last
         self.hub.timers.set(self, self.hub.clock.monotonic() + seconds, self._deadline)
         self.hub.call(self)
@@ -389,8 +393,7 @@ class Connection:
         self._stage = Stage.CLOSED
         self._feed.clear()
         self.hub.timers.clear(self)
-        if self.hub.connections.pop(self, self) is None:
-            self.hub.origins.let_go(self.pace.close())
+        self.hub.disconnected(self, self.pace.close())
         if self.client is not None and self.client.outlet is self:
             self.client.closed()
         self._wire.close()

@@ -7,16 +7,15 @@ import logging
 import selectors
 import socket
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final, cast
 
-from ..addresses import configure, shown
+from ..addresses import configure, free_descriptors, shown
 from ..errors import RefusalCode, Refused
-from ..wires import SocketWire
+from ..hub import TOLD, Hub
+from ..limits import TICK
+from ..wires import SocketWire, Wire
 from .connection import Connection
 from .door import Door
-
-if TYPE_CHECKING:
-    from ..hub import Hub
 
 _logger = logging.getLogger("chatapi")
 
@@ -24,9 +23,57 @@ _AT_ONCE: Final = 32
 """Connections accepted before somebody else has a turn."""
 _RETRY: Final = 0.5
 """Seconds between two tries where the system has no more descriptors or memory for sockets."""
-_TOLD: Final = 256
-"""Connections above the limit that are told so, and closed in good order; those above these are just closed."""
+_RESERVE: Final = 64
+"""Descriptors that connections leave to the rest of the program: to a store, to Redis, to its own files."""
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def keep_reserve(hub: Hub) -> None:
+    """Have the hub take no more connections than there are descriptors for, and say so where these are too few."""
+    limits, free = hub.limits, free_descriptors()
+    if free is None:
+        return
+    hub.most_sockets = min(limits.connections + TOLD, max(2, free - min(_RESERVE, free // 4)))
+    hub.most_connections = min(limits.connections, hub.most_sockets - min(TOLD, hub.most_sockets // 8))
+    if hub.most_connections < limits.connections:
+        _logger.warning(
+            "descriptors are enough for %d connections, not for %d", hub.most_connections, limits.connections
+        )
+
+
+def open_connection(hub: Hub, door: Door, wire: Wire, address: str) -> Connection | None:
+    """Begin a connection, if need be in the place of one that has no member; None where it was closed at once."""
+    full = len(hub.connections) >= hub.most_connections
+    if (full or hub.openings.full) and make_way(hub):
+        full = False
+    if full and len(hub.connections) >= hub.most_sockets:
+        wire.close()
+        hub.refusals[RefusalCode.SERVER_FULL] += 1
+        return None
+    connection = Connection(hub, door, wire, address)
+    if full:
+        why = f"the server is full; connections allowed: {hub.most_connections:,}"
+        door.refuse(connection, Refused(RefusalCode.SERVER_FULL, why))
+    elif (too_many := hub.openings.one_too_many(connection.pace.origin)) is not None:
+        _give_way(hub, cast("Connection", too_many))
+    return connection
+
+
+def make_way(hub: Hub) -> bool:
+    """Close the connection without a member that is the first to give way; False where none is."""
+    oldest = hub.openings.oldest(hub.clock.monotonic())
+    if oldest is not None:
+        _give_way(hub, cast("Connection", oldest))
+    return oldest is not None
+
+
+def _give_way(hub: Hub, connection: Connection) -> None:
+    """Close a connection now. It is told why as far as its socket takes that at once."""
+    why = "the server has too many connections that have not said who they are"
+    connection.door.refuse(connection, Refused(RefusalCode.SERVER_FULL, why))
+    connection.run(hub.clock.monotonic())
+    if connection in hub.connections:
+        connection.abort("connection_lost")
 
 
 class Listener:
@@ -48,13 +95,17 @@ class Listener:
         if not self._listening:
             return
         for _ in range(_AT_ONCE):
+            if self._hub.openings.full and self._hub.openings.oldest(now) is None:
+                self._pause(now + TICK)  # the others wait in the system's queue until these have had their chance
+                return
             try:
                 sock, sockaddr = self._socket.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause(now, error)
+                if error.errno in _EXHAUSTED and not make_way(self._hub):
+                    self._say(error)
+                    self._pause(now + _RETRY)
                     return
                 continue  # that connection was gone before it was accepted (accept(2), "Error handling")
             try:
@@ -79,32 +130,24 @@ class Listener:
         self._socket.close()
 
     def _open(self, sock: socket.socket, sockaddr: tuple[str, int]) -> None:
-        limits = self._hub.limits
-        if len(self._hub.connections) >= limits.connections + _TOLD:
-            sock.close()
-            self._hub.refusals[RefusalCode.SERVER_FULL] += 1
-            return
         try:
             sock.setblocking(False)
             if sys.platform != "linux":
-                configure(sock, limits)
+                configure(sock, self._hub.limits)
         except OSError:
             sock.close()  # gone already
             return
-        wire = SocketWire(sock, self._selector)
-        full = len(self._hub.connections) >= limits.connections
-        connection = Connection(self._hub, self._door, wire, shown(sockaddr))
-        if full:
-            why = f"the server is full; connections allowed: {limits.connections:,}"
-            self._door.refuse(connection, Refused(RefusalCode.SERVER_FULL, why))
+        open_connection(self._hub, self._door, SocketWire(sock, self._selector), shown(sockaddr))
 
-    def _pause(self, now: float, error: OSError) -> None:
+    def _say(self, error: OSError) -> None:
         if not self._told:
             self._told = True
             _logger.error("cannot accept connections for now: %s; those that are open go on", error.strerror)
+
+    def _pause(self, until: float) -> None:
         self._selector.unregister(self._socket)
         self._listening = False
-        self._hub.timers.set(self, now + _RETRY, self._resume)
+        self._hub.timers.set(self, until, self._resume)
 
     def _resume(self, now: float) -> None:
         self._selector.register(self._socket, selectors.EVENT_READ, self)
