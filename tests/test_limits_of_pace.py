@@ -101,7 +101,7 @@ def test_rate_one_beyond(way: str) -> None:
 
 @pytest.mark.parametrize("way", COUNTED)
 def test_a_rate_of_0_is_no_bound(way: str) -> None:
-    speaker = Speaker(way, Limits(line_bytes=64, rate=0, burst=1, flood=5000))
+    speaker = Speaker(way, Limits(line_bytes=64, rate=0, burst=1, flood=5000, address_flood=5000))
     speaker.send_with_the_last(2000)
     assert speaker.hears_the_last()
 

@@ -343,7 +343,7 @@ def test_a_session_is_remembered_from_when_its_member_has_left() -> None:
 
 # idle
 
-IDLE = Limits(idle=5, rate=0, announce=0, log_entries=64, grace=3600)
+IDLE = Limits(idle=5, rate=0, announce=0, log_entries=64, grace=3600, room_wait=3600)
 
 
 def member_by(way: str, chat: ChatKit, name: str = "Mina") -> Peer:

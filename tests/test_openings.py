@@ -165,7 +165,7 @@ def test_members_do_not_count_as_connections_without_one() -> None:
 def test_nothing_is_left_when_all_have_gone() -> None:
     kit = ChatKit(Limits(openings=10))
     for i in range(20):
-        (refused, gone, nameless)[i % 3](kit, i).connection.abort()
+        (refused, gone, nameless)[i % 3](kit, i).connection.abort("connection_lost")
     assert (len(kit.hub.openings), len(kit.hub.connections), len(kit.hub.origins)) in [(0, 0, 0), (0, 0, 1)]
     kit.wait(2)
     assert len(kit.hub.origins) == 0

@@ -147,7 +147,7 @@ def test_who_connects_again_and_again_sends_no_faster(host: str) -> None:
         peer = kit.member(f"m{i}", "hall", address=f"{host.format(i)}:1000")
         say(peer, 10)
         kit.wait(0.1)
-        peer.connection.abort()
+        peer.connection.abort("connection_lost")
     assert 300 < kept(kit) <= 30 + 20 * 20
 
 
@@ -203,7 +203,7 @@ def test_who_leaves_gives_back_what_it_was_promised() -> None:
         say(peer, 20)
     kit.settle()
     for peer in others:
-        peer.connection.abort()
+        peer.connection.abort("connection_lost")
     kit.wait(2.5)
     assert first.wire.reading
 
@@ -289,14 +289,14 @@ def test_an_address_is_forgotten_once_nobody_comes_from_it_and_nothing_counts_an
     for peer in peers:
         say(peer, 10)
         kit.settle()
-        peer.connection.abort()
+        peer.connection.abort("connection_lost")
     assert len(kit.hub.origins) == 1, "it could connect again"
     kit.wait(1.4)
     assert len(kit.hub.origins) == 1
     kit.wait(0.3)
     assert len(kit.hub.origins) == 0
     [peer] = crowd(kit, 1)
-    peer.connection.abort()
+    peer.connection.abort("connection_lost")
     assert len(kit.hub.origins) == 0, "it has done nothing"
 
 
@@ -306,7 +306,7 @@ def test_a_bounded_number_of_addresses_is_remembered() -> None:
         peer = kit.member("Mina", "hall", address=f"203.0.{i // 250}.{i % 250}:1")
         say(peer, 1)
         kit.settle()
-        peer.connection.abort()
+        peer.connection.abort("connection_lost")
     assert len(kit.hub.origins) == 50
 
 
@@ -317,7 +317,7 @@ def test_names_and_addresses_of_slow_members_are_bounded_in_number() -> None:
         client = kit.hub.room("dev").member(f"m{i}")  # type: ignore[union-attr]
         assert client is not None
         client.room.evict(client)  # type: ignore[union-attr]
-        peer.connection.abort()
+        peer.connection.abort("connection_lost")
         assert not kit.hub.is_forgiven(client)
     assert len(kit.hub._unforgiven) == 40
 

@@ -299,7 +299,7 @@ def test_a_bounded_number_waits_for_rooms_to_be_opened_even_if_they_have_gone() 
     assert isinstance(kit.broker, RememberingBroker)
     for i in range(20):
         peer = kit.member(f"m{i}", f"room{i}", address=f"{HOME}:1")
-        peer.connection.abort()
+        peer.connection.abort("connection_lost")
     refused = kit.member("late", "late", address=f"{HOME}:1")
     assert json.loads(refused.lines()[0])["code"] == "unavailable"
     assert kit.broker.pending == 20
