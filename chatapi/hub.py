@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 from typing import Final, Protocol, TypeAlias
 
-from .broker import Broker, Counted, Outcome, Past, Read, RoomCount, unavailable
+from .broker import Broker, Outcome, Past, Read, unavailable
 from .clients import Client, Outlet
 from .clock import Clock
 from .deliveries import Deliveries
@@ -31,6 +31,7 @@ from .openings import Openings
 from .origins import LOOPBACK, Origin, Origins
 from .pressure import Unforgiven
 from .render import JSON, Style
+from .room_list import RoomList
 from .rooms import Room
 from .tickets import Ticket, Tickets
 from .timers import Timers
@@ -132,6 +133,8 @@ class Hub:
         self.rooms: dict[str, Room] = {}
         self.arriving = 0
         """How many wait for what must be fetched before they can come in, those included that have gone since."""
+        self.room_list: RoomList = RoomList(self.rooms, lambda: broker.presence, clock)
+        """Those of them that somebody is in, and those of other servers."""
         self._new_key = new_key
         self._ids = count(1)
         self._log_bytes = 0
@@ -407,6 +410,10 @@ class Hub:
         del self.rooms[room.key]
         self.broker.close(room.key)
 
+    def attendance_changed(self, room: Room) -> None:
+        """The first member here came into a room, or the last one left it."""
+        self.room_list.changed(room)
+
     def grew(self, by: int) -> None:
         """A log grew: where all of them are too much, empty rooms go first, then the largest logs shrink."""
         self._log_bytes += by
@@ -443,13 +450,6 @@ class Hub:
             _logger.warning("messages of %s in %s were not kept: %s", said.name, room.name, reason.detail)
 
     # Work
-
-    def count_rooms(self, then: Counted) -> None:
-        """Call `then`, at once or later, with every room that somebody is in."""
-        if self.broker.presence is not None:
-            self.broker.presence.rooms(then)
-        else:
-            then([RoomCount(room.key, room.name, len(room)) for room in self.rooms.values() if room.attended])
 
     def cut(self, code: str) -> None:
         """End every connection at once, for a reason of `DISCONNECTS`, and every membership whose connection broke.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -18,6 +17,7 @@ _position = attrgetter("position")
 _seq = attrgetter("seq")
 _offset = attrgetter("offset")
 _GONE = Arrived(0, "")
+_NO_MESSAGE = Deletion("", 0)
 
 
 class Log:
@@ -28,13 +28,15 @@ class Log:
     ``head - cursor`` is how far behind a cursor is, and a cursor before `tail` has lost its place.
     """
 
-    __slots__ = ("_entries", "_gone", "head", "max_bytes", "max_entries", "written")
+    __slots__ = ("_entries", "_gone", "_kept", "_kept_gone", "head", "max_bytes", "max_entries", "written")
 
     def __init__(self, max_bytes: int, max_entries: int) -> None:
         self.max_bytes: int = max_bytes
         self.max_entries: int = max_entries
         self._entries: list[AnyEntry] = []
         self._gone = 0  # how many at the front of the list are no longer there: taking them out is O(n)
+        self._kept: list[AnyKept] = []  # those with a seq, so that no search passes over joins and leaves
+        self._kept_gone = 0
         self.head: int = 0
         self.written: int = 0
         """Bytes appended in all."""
@@ -54,6 +56,8 @@ class Log:
         entry.position = self.head
         entry.offset = self.written
         self._entries.append(entry)
+        if isinstance(entry, KeptEntry):
+            self._kept.append(entry)
         self.head += entry.count
         self.written += entry.weight
         self._trim(self.max_bytes)
@@ -66,6 +70,7 @@ class Log:
             offset -= entry.weight
             entry.position, entry.offset = position, offset
         self._entries[self._gone : self._gone] = entries
+        self._kept[self._kept_gone : self._kept_gone] = entries
         self._trim(self.max_bytes)
 
     def shrink(self, to_bytes: int) -> None:
@@ -74,16 +79,22 @@ class Log:
 
     def _trim(self, max_bytes: int) -> None:
         entries, gone = self._entries, self._gone
+        kept, kept_gone = self._kept, self._kept_gone
         oldest_offset = self.written - max_bytes
         oldest_position = self.head - self.max_entries
         newest = len(entries) - 1  # held whatever its size
         while gone < newest and (entries[gone].offset < oldest_offset or entries[gone].position < oldest_position):
+            if isinstance(entries[gone], KeptEntry):
+                kept[kept_gone] = _NO_MESSAGE
+                kept_gone += 1
             entries[gone] = _GONE
             gone += 1
         if gone > 64 and gone * 2 > len(entries):
             del entries[:gone]
             gone = 0
-        self._gone = gone
+            del kept[:kept_gone]
+            kept_gone = 0
+        self._gone, self._kept_gone = gone, kept_gone
 
     def read(self, position: int, stop: int, most: int) -> tuple[list[AnyEntry], int]:
         """Entries from `position` on, before `stop`, about `most` bytes of them but at least one.
@@ -111,40 +122,34 @@ class Log:
 
         Where only what is `shown` counts, it is messages that have a text; of a run with deleted ones all may follow.
         """
-        i = len(self._entries)
+        i = len(self._kept)
         position = self.head
-        while messages > 0 and i > self._gone:
+        while messages > 0 and i > self._kept_gone:
             i -= 1
-            entry = self._entries[i]
-            if isinstance(entry, Said | Deletion):
-                count = entry.shown if shown else entry.count
-                position = entry.position + (max(0, count - messages) if count == entry.count else 0)
-                messages -= count
+            entry = self._kept[i]
+            count = entry.shown if shown else entry.count
+            position = entry.position + (max(0, count - messages) if count == entry.count else 0)
+            messages -= count
         return position
 
     def entry_of(self, seq: int) -> AnyKept | None:
         """The entry that holds the message or deletion of this number, if it is still held."""
-        i = bisect_right(self._entries, seq, lo=self._gone, key=_seq) - 1
-        while i >= self._gone:
-            entry = self._entries[i]
-            if isinstance(entry, KeptEntry):
-                return entry if entry.seq <= seq < entry.seq + entry.count else None
-            i -= 1
-        return None
+        i = bisect_right(self._kept, seq, lo=self._kept_gone, key=_seq) - 1
+        if i < self._kept_gone:
+            return None
+        entry = self._kept[i]
+        return entry if seq < entry.seq + entry.count else None
 
     def oldest_seq(self) -> int:
         """The number of the oldest message that is held; 0 where none is."""
-        held = islice(self._entries, self._gone, None)
-        return next((entry.seq for entry in held if isinstance(entry, KeptEntry)), 0)
+        return self._kept[self._kept_gone].seq if self._kept_gone < len(self._kept) else 0
 
     def before(self, seq: int) -> Iterator[AnyKept]:
         """The kept entries that begin before `seq`, the newest first."""
-        i = bisect_left(self._entries, seq, lo=self._gone, key=_seq)
-        while i > self._gone:
+        i = bisect_left(self._kept, seq, lo=self._kept_gone, key=_seq)
+        while i > self._kept_gone:
             i -= 1
-            entry = self._entries[i]
-            if isinstance(entry, KeptEntry) and entry.seq < seq:
-                yield entry
+            yield self._kept[i]
 
     def deletes(self, target: int, after: int, before: int) -> bool:
         """Whether it holds a deletion of the message `target` with a number between `after` and `before`."""

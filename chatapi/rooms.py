@@ -46,6 +46,10 @@ class Keeper(Protocol):
         """The last member left, or the last thing on its way came back."""
         ...
 
+    def attendance_changed(self, room: Room) -> None:
+        """The first member here came into a room, or the last one left it."""
+        ...
+
     def grew(self, by: int) -> None:
         """A log holds so many bytes more (or less)."""
         ...
@@ -240,6 +244,8 @@ class Room:
         client.key = self.naming.key(client.name)
         self.check_free(client.key)
         self.roster.add(client)
+        if len(self._members) == 1:
+            self._keeper.attendance_changed(self)
         client.enter(self)
         self.behind[client.id] = client
         self._keeper.told(self, Joined(self.seq, client.name))
@@ -265,7 +271,9 @@ class Room:
             self._keeper.emptied(self)
 
     def _remove(self, client: Client) -> None:
-        del self._members[client.key]
+        self.roster.remove(client)
+        if not self._members:
+            self._keeper.attendance_changed(self)
         for place in (self.current, self.behind, self.listeners):
             place.pop(client.id, None)
         self._relieve(client)

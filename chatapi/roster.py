@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from heapq import nsmallest
-from itertools import chain
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from .sorted_keys import SortedKeys
 
 if TYPE_CHECKING:
     from .clients import Client
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 class Roster:
     """Names, each of which is somebody's: a member's here, one's elsewhere, or granted to who is about to come in."""
 
-    __slots__ = ("_elsewhere", "_granted", "_key", "here")
+    __slots__ = ("_elsewhere", "_granted", "_key", "_keys", "here")
 
     def __init__(self, key: Callable[[str], str]) -> None:
         self._key = key
         self.here: dict[str, Client] = {}
         """The members here, by the keys of their names."""
         self._elsewhere: dict[str, str] = {}
+        self._keys = SortedKeys()  # of those here and elsewhere
         self._granted: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -29,11 +30,7 @@ class Roster:
     def first(self, most: int, after: str | None = None) -> list[str]:
         """The first so many names, sorted, behind `after`."""
         here, elsewhere = self.here, self._elsewhere
-        keys: Iterable[str] = chain(here, elsewhere)
-        if after is not None:
-            behind = self._key(after)
-            keys = (key for key in keys if key > behind)
-        keys = nsmallest(most, keys)
+        keys = self._keys.after(None if after is None else self._key(after), most)
         return [elsewhere[key] if key in elsewhere else here[key].name for key in keys]
 
     def add(self, client: Client) -> None:
@@ -41,12 +38,20 @@ class Roster:
         self._granted.pop(client.key, None)
         self._elsewhere.pop(client.key, None)
         self.here[client.key] = client
+        self._keys.add(client.key)
+
+    def remove(self, client: Client) -> None:
+        """A member here leaves."""
+        del self.here[client.key]
+        if client.key not in self._elsewhere:
+            self._keys.discard(client.key)
 
     def call(self, client: Client, name: str) -> None:
         """A member here has another name from here on."""
-        del self.here[client.key]
+        self.remove(client)
         client.name, client.key = name, self._key(name)
         self.here[client.key] = client
+        self._keys.add(client.key)
 
     # Where several servers share the room
 
@@ -78,5 +83,8 @@ class Roster:
         """Somebody is called so on another server, or nobody is any more."""
         if name is not None:
             self._elsewhere[key] = name
+            self._keys.add(key)
         else:
             self._elsewhere.pop(key, None)
+            if key not in self.here:
+                self._keys.discard(key)

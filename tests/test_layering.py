@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "chatapi"
 LAYERS = [
-    {"limits", "events", "clock", "callbacks", "sessions", "tasks"},
+    {"limits", "events", "clock", "callbacks", "sessions", "sorted_keys", "tasks"},
     {"errors", "entries", "framing", "timers"},
     {
         "names",
@@ -36,7 +36,7 @@ LAYERS = [
     {"connection"},
     {"blocking", "proxy"},
     {"rooms"},
-    {"fanout"},
+    {"fanout", "room_list"},
     {"hub"},
     {"arrivals"},
     {"doors.replies", "doors.answers", "doors.door", "doors.feed", "doors.stages", "doors.asking"},
@@ -62,6 +62,7 @@ PURE = {
     "errors", "limits", "events", "entries", "framing", "names", "naming", "handshake", "commands", "session", "log",
     "render", "broker", "openings", "origins", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames",
     "tickets", "news", "outbox", "dialogue", "arrivals", "roster", "deliveries",
+    "sorted_keys", "room_list",
 }  # fmt: skip
 OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from heapq import nsmallest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -223,12 +222,13 @@ def _members(connection: Connection, client: Client, asked: AskMembers) -> None:
 def _rooms(connection: Connection, client: Client, asked: AskRooms) -> None:
     after = None if asked.after is None else connection.hub.naming.room_key(asked.after)
 
-    def answer(rooms: Sequence[RoomCount]) -> None:
-        found = nsmallest(asked.limit + 1, (room for room in rooms if after is None or room.key > after))
-        listed = [{"name": room.name, "count": room.members} for room in found]
-        client.push(_page("rooms", listed, asked.limit, len(rooms), asked.ref, lambda room: room["name"]))
+    def answer(found: tuple[Sequence[RoomCount], int]) -> None:
+        rooms, count = found
+        listed = [{"name": room.name, "count": room.members} for room in rooms]
+        client.push(_page("rooms", listed, asked.limit, count, asked.ref, lambda room: room["name"]))
 
-    _wait(connection, client, asked, connection.hub.count_rooms, answer)
+    rooms = connection.hub.room_list
+    _wait(connection, client, asked, lambda then: rooms.page(after, asked.limit + 1, then), answer)
 
 
 def _page(

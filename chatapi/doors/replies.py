@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from heapq import nsmallest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -135,12 +134,17 @@ def _list(connection: Connection, client: Client, command: Command) -> None:
 
 
 def _rooms(connection: Connection, client: Client, command: Command) -> None:
-    def told(rooms: Sequence[RoomCount]) -> None:
-        shown = ", ".join(f"{room.name} ({room.members:,})" for room in nsmallest(LISTED, rooms))
-        more = f" and {len(rooms) - LISTED:,} more" if len(rooms) > LISTED else ""
-        connection.tell(f"rooms ({len(rooms):,}): {shown}{more}")
+    def told(found: tuple[Sequence[RoomCount], int]) -> None:
+        rooms, count = found
+        shown = ", ".join(f"{room.name} ({room.members:,})" for room in rooms)
+        more = f" and {count - len(rooms):,} more" if count > len(rooms) else ""
+        connection.tell(f"rooms ({count:,}): {shown}{more}")
 
-    connection.wait_for(connection.hub.count_rooms, told, lambda refused: _refuse(connection, refused))
+    connection.wait_for(
+        lambda then: connection.hub.room_list.page(None, LISTED, then),
+        told,
+        lambda refused: _refuse(connection, refused),
+    )
 
 
 def _join(connection: Connection, client: Client, command: Command) -> None:
