@@ -115,7 +115,10 @@ class BlockingConnection:
         return self._call(self._room.rooms)
 
     def history(self, *, before: int | None = None, limit: int = 100) -> History:
-        """At most `limit` messages (1 to 100) before the one with the number `before`, or the room's last ones."""
+        """At most `limit` messages (1 to 100) before the one with the number `before`, or the room's last ones.
+
+        A server bounds the bytes of an answer too: there may be fewer messages, and `more` before them.
+        """
         return self._call(lambda: self._room.history(before=before, limit=limit))
 
     def ping(self) -> float:

@@ -187,6 +187,9 @@ class Bot:
     def replaced(self) -> None:
         """Never called: a bot has no ticket."""
 
+    def shows_past(self, messages: int, size: int) -> None:
+        """A bot has no pace."""
+
     def crashed(self) -> None:
         """Never called."""
 

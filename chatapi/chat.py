@@ -177,7 +177,7 @@ class ChatAPI:
         """
         here = await self._opened(self._hub.naming.room(room))
         before = here.seq + 1 if before is None else min(before, here.seq + 1)
-        messages, more = await answer(lambda then: self._hub.read(here, before, limit, then))
+        messages, more = await answer(lambda then: self._hub.read(here, before, limit, here.log.max_bytes, then))
         return History(tuple(messages), more)
 
     async def delete(self, room: str, seq: int, name: str) -> Deleted:

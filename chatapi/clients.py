@@ -59,6 +59,10 @@ class Outlet(Protocol):
         """Another outlet takes this one's place: nothing more is to be read from the client."""
         ...
 
+    def shows_past(self, messages: int, size: int) -> None:
+        """The client is about to be shown so many messages of the past, of about so many bytes."""
+        ...
+
     def crashed(self) -> None:
         """An exception came out of one of these: a fault of the program; it is being handled and can be logged."""
         ...
@@ -119,6 +123,7 @@ class Client:
         "name",
         "outlet",
         "position",
+        "replaying",
         "room",
         "style",
         "ticket",
@@ -149,6 +154,8 @@ class Client:
         self._lane: deque[_Private | _Replay] | None = None
         self._latest: Said | NameChanged | None = None  # what it did last, where that had no place at once
         self.lane_size: int = 0
+        self.replaying: bool = False
+        """Whether it is still to be shown a part of the past: what it sends meanwhile waits."""
 
     def __repr__(self) -> str:
         return f"<Client {self.name!r} in {self.room.name!r}>" if self.room else f"<Client {self.name!r}, gone>"
@@ -279,14 +286,18 @@ class Client:
     def replay(self, messages: int) -> None:
         """Show the last `messages` messages of the room, at most `Limits.history`, behind what the log holds now."""
         head, room = self._log.head, self._there()
-        self.lane_size += ITEM_COST
         most = min(messages, room.limits.history)
-        self._append(_Replay(head, room.back(most, shown=not self.style.numbered), head))
+        self._show_again(_Replay(head, room.back(most, shown=not self.style.numbered), head))
 
     def catch_up(self, position: int) -> None:
         """Show the messages that were said since `position`, before anything that comes now."""
+        self._show_again(_Replay(self._log.head, position, self._log.head, live=True, begun=True))
+
+    def _show_again(self, replay: _Replay) -> None:
         self.lane_size += ITEM_COST
-        self._append(_Replay(self._log.head, position, self._log.head, live=True, begun=True))
+        self.replaying = True
+        self.outlet.shows_past(replay.stop - replay.at, self._log.weight(replay.at))
+        self._append(replay)
 
     @property
     def _reads(self) -> bool:
@@ -343,6 +354,7 @@ class Client:
             if at >= item.stop:
                 lane.popleft()
                 self.lane_size -= ITEM_COST
+                self.replaying = False
                 continue
             if at < self._log.tail:
                 self._lost_place()
@@ -387,6 +399,7 @@ class Client:
         """Read nothing more."""
         self._lane = None
         self.lane_size = 0
+        self.replaying = False
         self.position = self._stop()
 
     def closed(self) -> None:

@@ -219,6 +219,7 @@ class Connection:
     async def history(self, *, before: int | None = None, limit: int = 100) -> History:
         """At most `limit` messages (1 to 100) before the one with the number `before`, or the room's last ones.
 
+        A server bounds the bytes of an answer too: there may be fewer messages, and `more` before them.
         Raises `SendRefused` for a limit out of range, `Refused` (``unavailable``), and what every call does.
         """
         answer = await self._ask("history", before=before, limit=limit)

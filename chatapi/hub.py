@@ -280,25 +280,28 @@ class Hub:
             self.disconnects["connection_lost"] += 1
             _logger.info("%s left from %s: %s", client.name, client.address, "connection_lost")
 
-    def read(self, room: Room, before: int, most: int, then: Callable[[Page | Refused], None]) -> None:
-        """Call `then`, at once or later, with a page: from the room's own log or, where that is not all, the broker."""
-        page = room.page(before, most)
-        if not room.lacks(before, most - len(page[0])):
-            then(page)
+    def read(self, room: Room, before: int, most: int, max_bytes: int, then: Callable[[Page | Refused], None]) -> None:
+        """Call `then`, at once or later, with a page: from the room's own log or, where that is not all, the broker.
+
+        It has at most `most` messages and about `max_bytes` of texts, but at least one message if there is one.
+        """
+        messages, more = room.page(before, most, max_bytes)
+        if more or not room.lacks(before, most - len(messages)):
+            then((messages, more or (bool(messages) and room.lacks(messages[0].seq, 1))))
             return
 
         def found(entries: Sequence[AnyKept] | Refused) -> None:
             if isinstance(entries, Refused):
                 then(entries)
                 return
-            messages, more = newest_of(reversed(entries), room.first, before, most)
+            messages, more = newest_of(reversed(entries), room.first, before, most, max_bytes)
             older = bool(entries) and room.first < entries[0].seq
             if older and not messages:  # nothing but deletions
-                self.fetch(room, entries[0].seq, most + 1, room.log.max_bytes, found)
+                self.fetch(room, entries[0].seq, most + 1, max_bytes, found)
             else:
                 then((messages, more or older))
 
-        self.fetch(room, before, most + 1, room.log.max_bytes, found)
+        self.fetch(room, before, most + 1, max_bytes, found)
 
     def fetch(self, room: Room, before: int, messages: int, max_bytes: int, then: Read) -> None:
         """`Broker.read`, without the text of what is deleted while it is under way."""

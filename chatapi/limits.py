@@ -46,6 +46,10 @@ ID_COST: Final = 270
 """Bytes of Python objects for one id that a session remembers, beside the id itself (measured on CPython 3.11)."""
 SESSION_COST: Final = 3000
 """Bytes of Python objects for one session of a member that has left, beside its ids (likewise)."""
+PAST_MESSAGES: Final = 32
+"""Messages of the past that cost the member which is shown them as much as one line of its own, against `rate` …"""
+PAST_BYTES: Final = 8 * KiB
+"""… or bytes of them, where that is more: else a few bytes could have the server send megabytes, again and again."""
 TICK: Final = 0.1
 """Seconds between two looks at the deadlines: nothing here needs to be sharper."""
 
@@ -86,7 +90,7 @@ class Limits(BaseModel):
     receive_buffer_bytes: int = Field(default=64 * KiB, ge=4 * KiB, le=64 * MiB)
     """Bytes the kernel may hold from a member that is not read from (SO_RCVBUF; Linux doubles it)."""
     lane_bytes: int = Field(default=64 * KiB, ge=4 * KiB)
-    """Bytes of whispers and answers that may wait for one member."""
+    """Bytes of whispers and answers that may wait for one member; a page of history has no more, or one message."""
 
     room_members: int = Field(default=20_000, ge=1)
     """Members of one room at most."""
@@ -103,7 +107,8 @@ class Limits(BaseModel):
     rate: float = Field(default=50, ge=0)
     """Lines a second that are read from one member in the long run; 0 for no bound. More only wait, none are lost."""
     burst: int = Field(default=200, ge=1)
-    """Lines that one member may send at once before `rate` holds it back."""
+    """Lines that one member may send at once before `rate` holds it back; the past that is shown at once costs no
+    more."""
     flood: int = Field(default=50, ge=1)
     """Refused commands, whispers and nicknames, beyond one a second, after which a member is disconnected."""
     address_rate: float = Field(default=500, ge=0)

@@ -117,6 +117,11 @@ class Log:
             i += 1
         return found, found[-1].end
 
+    def weight(self, position: int) -> int:
+        """About how many bytes are held from `position` on."""
+        i = bisect_right(self._entries, position, lo=self._gone, key=_position) - 1
+        return self.written - self._entries[max(i, self._gone)].offset if position < self.head else 0
+
     def back(self, messages: int, *, shown: bool = False) -> int:
         """The position from which so many messages and deletions follow, or the tail where fewer are held.
 
@@ -167,16 +172,20 @@ class Log:
         return max(by_bytes, self.head - int(fraction * self.max_entries))
 
 
-def newest_of(entries: Iterable[AnyKept], first: int, before: int, most: int) -> Page:
+def newest_of(entries: Iterable[AnyKept], first: int, before: int, most: int, max_bytes: int) -> Page:
     """The newest `most` messages from `first` on and before `before`, oldest first, and whether there are older ones.
 
-    `entries` come newest first.
+    `entries` come newest first. Fewer messages, but at least one, where their texts have more than `max_bytes`, about.
     """
     found: list[Message] = []
+    size = 0
     for entry in entries if most > 0 else ():
-        for message in reversed(list(entry.events())):
-            if isinstance(message, Message) and first <= message.seq < before:
-                if len(found) == most:
-                    return found[::-1], True
-                found.append(message)
+        if not isinstance(entry, Said):
+            continue
+        texts = entry.texts()
+        for i in range(min(entry.count, before - entry.seq) - 1, max(0, first - entry.seq) - 1, -1):
+            if len(found) == most or size >= max_bytes:
+                return found[::-1], True
+            found.append(Message(entry.seq + i, entry.ts + i, entry.name, texts[i]))
+            size += len(texts[i])
     return found[::-1], False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Final
 
-from .limits import TICK, Limits
+from .limits import PAST_BYTES, PAST_MESSAGES, TICK, Limits
 from .origins import Origin
 
 NO_LIMIT: Final = 1 << 30
@@ -63,12 +63,17 @@ class Pace:
             return self._promised_at
         return self._lines_at + (1 - self._lines) / self._limits.rate
 
-    def spend(self, lines: int) -> None:
+    def spend(self, lines: float) -> None:
         """It said so many lines."""
         self._lines -= lines
         promised = min(lines, self._promised)
         self._promised -= promised
         self.origin.spend(lines - promised)
+
+    def spend_on_past(self, messages: int, size: int) -> None:
+        """It is shown so many messages of the past, of so many bytes: at most the price of a whole burst, so that who
+        resumes after a long time is not held up for longer than `burst` / `rate` seconds."""
+        self.spend(min(max(messages / PAST_MESSAGES, size / PAST_BYTES), self._limits.burst))
 
     def fault(self, now: float) -> bool:
         """Something of it was refused; returns whether that makes it a flood, or its address's faults one."""

@@ -169,12 +169,11 @@ class Room:
 
         `ChatAPI.history` reads on in what a durable broker keeps.
         """
-        return self.page(self.seq + 1, messages)[0]
+        return self.page(self.seq + 1, messages, self.log.max_bytes)[0]
 
-    def page(self, before: int, most: int) -> Page:
-        """The newest messages with a `seq` below `before` in the room's own log, and whether there are older ones."""
-        messages, more = newest_of(self.log.before(before), self.first, before, most)
-        return messages, more or (bool(messages) and self._keeper.broker.keeps and self.first < self.oldest)
+    def page(self, before: int, most: int, max_bytes: int) -> Page:
+        """The newest messages with a `seq` below `before` in the room's own log, and whether it has older ones."""
+        return newest_of(self.log.before(before), self.first, before, most, max_bytes)
 
     def lacks(self, before: int, messages: int) -> bool:
         """Whether the broker may have some of so many messages below `before` that the log does not hold any more."""

@@ -396,6 +396,8 @@ def test_what_is_fixed_is_as_it_says() -> None:
         str(limits.ENTRY_COST),
         spoken(limits.SESSION_COST),
         spoken(limits.ID_COST),
+        str(limits.PAST_MESSAGES),
+        spoken(limits.PAST_BYTES),
         str(limits.TICK),
         f"1/{1 / limits.PAUSE_AT:g}",
         f"1/{1 / limits.RESUME_AT:g}",
@@ -422,6 +424,9 @@ def test_what_is_fixed_is_as_it_says() -> None:
         "remembered for {remember:g} seconds, and at most {remember_ids:,} of them",
         "Rooms of more than {announce} members",
         "{lane_bytes:,} bytes wait for it already",
+        "An answer has at most {lane_bytes:,} bytes",
+        "for each {PAST_MESSAGES} messages or {PAST_BYTES:,} bytes of it",
+        "all that is shown at once as {burst} lines at most",
         "at most {LISTED} of them",
         "within {nickname_seconds:g} seconds is sent away",
         "under a quarter, for {grace:g} seconds at most",
@@ -434,7 +439,7 @@ def test_what_is_fixed_is_as_it_says() -> None:
     ],
 )
 def test_numbers_in_the_protocol_page_are_the_defaults(sentence: str) -> None:
-    fixed = {name: getattr(limits, name) for name in ("NAME_CHARS", "ROOM_CHARS", "LISTED")}
+    fixed = {name: getattr(limits, name) for name in dir(limits) if name.isupper()}
     assert sentence.format(**Limits().model_dump(), **fixed) in PROTOCOL.prose
 
 

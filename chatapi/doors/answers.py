@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic_core import to_json
+
 from ..broker import RoomCount
 from ..clients import Client
 from ..entries import Said
@@ -244,11 +246,25 @@ def _history(connection: Connection, client: Client, asked: AskHistory) -> None:
     before = min(room.seq + 1, asked.before or room.seq + 1)
     most = min(asked.limit, room.limits.history)
 
-    def answer(page: tuple[list[Message], bool]) -> None:
-        listed = [{"seq": m.seq, "ts": m.ts, "name": m.name, "text": m.text} for m in page[0]]
-        client.push(frame("history", messages=listed, more=page[1], **_ref(asked.ref)))
+    most_bytes = room.limits.lane_bytes
 
-    _wait(connection, client, asked, lambda then: connection.hub.read(room, before, most, then), answer)
+    def answer(page: tuple[list[Message], bool]) -> None:
+        """Answer with as many of the newest messages as `lane_bytes` have room for, at least one."""
+        messages, more = page
+        left = most_bytes + 1 - len(frame("history", messages=[], more=False, **_ref(asked.ref)))
+        listed: list[dict[str, Any]] = []
+        for m in reversed(messages):
+            shown = {"seq": m.seq, "ts": m.ts, "name": m.name, "text": m.text}
+            left -= len(to_json(shown)) + 1
+            if left < 0 and listed:
+                more = True
+                break
+            listed.append(shown)
+        answered = frame("history", messages=listed[::-1], more=more, **_ref(asked.ref))
+        connection.shows_past(len(listed), len(answered))
+        client.push(answered)
+
+    _wait(connection, client, asked, lambda then: connection.hub.read(room, before, most, most_bytes, then), answer)
 
 
 def _wait(

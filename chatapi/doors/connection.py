@@ -175,7 +175,7 @@ class Connection:
             return 0
         if client is None or client.room is None:
             return 0 if self._feed.waiting >= self.hub.limits.lane_bytes else NO_LIMIT
-        if client.lane_full:
+        if client.lane_full or client.replaying:
             return 0
         most = NO_LIMIT if self.hub.hooks.on_message is None else 1  # it is asked about each message
         if self.hub.draining:
@@ -220,6 +220,10 @@ class Connection:
         except BaseException:
             self._deciding = False
             raise
+
+    def shows_past(self, messages: int, size: int) -> None:
+        """The member is about to be shown so much of the past, which it pays for as for lines of its own."""
+        self.pace.spend_on_past(messages, size)
 
     def fault(self) -> None:
         """Something was refused; too much of that in too short a time is a flood."""
