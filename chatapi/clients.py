@@ -330,7 +330,7 @@ class Client:
         return not self._lane and self.position >= self._stop()
 
     def read(self, most: int) -> Part | None:
-        """The next part of what it is to be shown, about `most` bytes of it, or None where nothing is left.
+        """The next part of what it is to be shown, a `chunk` of `most` bytes of it, or None where nothing is left.
 
         A client whose place in the log is gone is disconnected as a slow consumer.
         """
@@ -341,7 +341,7 @@ class Client:
                 if self.position < self._log.tail:
                     self._lost_place()
                     return None
-                entries, self.position = self._log.read(self.position, stop, most)
+                entries, self.position = self._log.read(self.position, stop, most, self.style.size)
                 return Passage(entries, live=True)
             if not lane:
                 return None
@@ -359,7 +359,7 @@ class Client:
             if at < self._log.tail:
                 self._lost_place()
                 return None
-            entries, at = self._log.read(at, item.stop, most)
+            entries, at = self._log.read(at, item.stop, most, self.style.size)
             lane[0] = item._replace(at=at, begun=True)
             if kept := [entry for entry in entries if isinstance(entry, KeptEntry)]:
                 return Passage(kept, item.live)

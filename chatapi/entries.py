@@ -39,11 +39,6 @@ class Entry:
         """Given by the log: the bytes that came before it."""
 
     @property
-    def size(self) -> int:
-        """About how many bytes it comes to when it is rendered."""
-        return self.weight
-
-    @property
     def end(self) -> int:
         """The position right behind it."""
         return self.position + self.count
@@ -107,11 +102,6 @@ class Said(KeptEntry):
         self.weight: int = len(block) + count * len(name) + ENTRY_COST
         """What it costs the log."""
 
-    @property
-    def size(self) -> int:
-        """About how many bytes it comes to when it is rendered."""
-        return self.weight - ENTRY_COST
-
     def texts(self) -> list[str]:
         """The messages' texts."""
         text = self.block[:-1].decode()
@@ -131,13 +121,14 @@ class Said(KeptEntry):
         """What its author calls one of the messages."""
         return self.ids[index] if self.ids else None
 
-    def after(self, position: int) -> Said:
-        """The same run without the messages before `position`, for a cursor that points into it."""
-        skip = position - self.position
-        ids = self.ids[skip:] if self.ids else None
-        rest = Said(self.origin, self.name, self.block.split(b"\n", skip)[skip], self.count - skip, ids, self.session)
-        rest.seq, rest.ts, rest.position, rest.erased = self.seq + skip, self.ts + skip, position, self.erased
-        return rest
+    def between(self, start: int, stop: int) -> Said:
+        """The messages of this run from the position `start` on and before `stop`."""
+        skip, count = start - self.position, stop - start
+        block = b"\n".join(self.block.split(b"\n", skip + count)[skip : skip + count]) + b"\n"
+        ids = self.ids[skip : skip + count] if self.ids else None
+        part = Said(self.origin, self.name, block, count, ids, self.session)
+        part.seq, part.ts, part.position, part.erased = self.seq + skip, self.ts + skip, start, self.erased
+        return part
 
     def erase(self, seq: int) -> None:
         """Empty the text of one of the messages."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, islice
 
-from .entries import AnyEntry
-from .limits import CHUNK_BYTES
-from .render import Batch
+from .entries import AnyEntry, Said
+from .limits import CHUNK_BYTES, ENTRY_COST
+from .log import chunk
+from .render import JSON, TELNET, Batch
 from .rooms import Room
 
 SLICE = 32
@@ -20,8 +22,10 @@ def fan_out(room: Room) -> Iterator[None]:
     woken to read for itself; so nothing is sent twice and nothing is left out, whatever happens between two slices.
     """
     stop = room.log.head  # what comes while this pass yields has the next one
+    done = 0
     while room.fresh and room.fresh[0].position < stop:
-        batch = Batch(_take(room))
+        batch = Batch(_take(room, done))
+        done = batch.end
         start, end, origins = batch.start, batch.end, batch.origins
         members = list(room.current.values())
         style, shared = None, b""
@@ -56,14 +60,33 @@ def fan_out(room: Room) -> Iterator[None]:
             yield
 
 
-def _take(room: Room) -> list[AnyEntry]:
-    """About a chunk of what is fresh, but at least one entry."""
+def _take(room: Room, done: int) -> list[AnyEntry]:
+    """A chunk of what is fresh from the position `done` on: what a stalled member holds of it is no more than that.
+
+    Of a run that is cut, the whole stays fresh until the last of it was taken.
+    """
     fresh = room.fresh
-    size = taken = 0
-    for entry in fresh:
-        size += entry.size
-        if size > CHUNK_BYTES and taken:
-            break
-        taken += 1
-    room.fresh = fresh[taken:]
-    return fresh[:taken]
+    first = fresh[0]
+    if is_small(len(fresh), room.log.written - first.offset):
+        room.fresh = []
+        return fresh
+    if first.position < done and isinstance(first, Said):
+        first = first.between(done, first.end)
+    found = chunk(
+        chain((first,), islice(fresh, 1, None)), CHUNK_BYTES, _longest if room.roster.numbered else TELNET.size
+    )
+    taken = len(found)
+    room.fresh = fresh[taken if found[-1].end == fresh[taken - 1].end else taken - 1 :]
+    return found
+
+
+def is_small(entries: int, weight: int) -> bool:
+    """Whether so many entries, which weigh so much together, cannot be more than a chunk: quicker than to measure them.
+
+    A message of many short lines grows most, to 66 times its size: there is a name of up to 128 bytes in each line.
+    """
+    return (weight - entries * ENTRY_COST) * 67 + entries * 1024 <= CHUNK_BYTES
+
+
+def _longest(entry: AnyEntry) -> int:
+    return max(JSON.size(entry), TELNET.size(entry))

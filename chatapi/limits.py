@@ -24,9 +24,10 @@ READ_BYTES: Final = 64 * KiB
 """Bytes taken from a socket at once: more would let one sender hold the others up for longer."""
 CHUNK_BYTES: Final = 64 * KiB
 """Bytes of rendered log handed to a socket at once, about what its send buffer takes: what the kernel
-refuses of a chunk is all that a stalled member holds."""
+refuses of a chunk is all that a stalled member holds. A run that is longer by itself is cut, if by more than a quarter;
+one message is never cut."""
 LINES_AT_ONCE: Final = 512
-"""Lines taken from one member as one run: with a long name, short lines grow when they are rendered."""
+"""Lines taken from one member as one run: short lines grow many times when they are rendered."""
 RUN_SHARE: Final = 16
 """One run takes at most this part of its room's log, in bytes and in entries, or one line …"""
 ROUND_SHARE: Final = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -12,6 +12,9 @@ from .events import Message
 
 Page: TypeAlias = tuple[list[Message], bool]
 """Messages, oldest first, and whether there are older ones."""
+
+Size: TypeAlias = Callable[[AnyEntry], int]
+"""Measures an entry: how many bytes it has at most when it is rendered."""
 
 _position = attrgetter("position")
 _seq = attrgetter("seq")
@@ -96,26 +99,26 @@ class Log:
             kept_gone = 0
         self._gone, self._kept_gone = gone, kept_gone
 
-    def read(self, position: int, stop: int, most: int) -> tuple[list[AnyEntry], int]:
-        """Entries from `position` on, before `stop`, about `most` bytes of them but at least one.
+    def read(self, position: int, stop: int, most: int, size: Size) -> tuple[list[AnyEntry], int]:
+        """A `chunk` of the entries from `position` on, before `stop`, and the position to go on from.
 
-        They are weighed, not measured: in JSON a short line comes to ten times its size, and who lags has a copy to
-        itself. Returns them with the position to go on from. The position must be held; `stop` lies between entries.
+        The position must be held; `stop` lies between entries.
         """
         if position >= stop:
             return [], position
+        found = chunk(self._between(position, stop), most, size)
+        return found, found[-1].end
+
+    def _between(self, position: int, stop: int) -> Iterator[AnyEntry]:
         entries = self._entries
         i = bisect_right(entries, position, lo=self._gone, key=_position) - 1
-        found: list[AnyEntry] = []
-        size = 0
-        while i < len(entries) and entries[i].position < stop and size < most:
-            entry = entries[i]
-            if entry.position < position and isinstance(entry, Said):
-                entry = entry.after(position)
-            found.append(entry)
-            size += entry.weight
+        first = entries[i]
+        if first.position < position and isinstance(first, Said):
+            yield first.between(position, first.end)
             i += 1
-        return found, found[-1].end
+        while i < len(entries) and entries[i].position < stop:
+            yield entries[i]
+            i += 1
 
     def weight(self, position: int) -> int:
         """About how many bytes are held from `position` on."""
@@ -170,6 +173,32 @@ class Log:
         i = bisect_left(self._entries, self.written - fraction * self.max_bytes, lo=self._gone, key=_offset)
         by_bytes = self._entries[i].position if i < len(self._entries) else self.head
         return max(by_bytes, self.head - int(fraction * self.max_entries))
+
+
+def chunk(entries: Iterable[AnyEntry], most: int, size: Size) -> list[AnyEntry]:
+    """The first entries, as many as come to `most` bytes when they are rendered, but at least one message.
+
+    A run that is too long by itself is cut, where that is by more than a quarter: what one read brings in of lines of
+    text stays one.
+    """
+    found: list[AnyEntry] = []
+    left = most
+    for entry in entries:
+        measured = size(entry)
+        if measured > left:
+            if not found:
+                found.append(_beginning(entry, measured, most, size) if measured > most + most // 4 else entry)
+            break
+        left -= measured
+        found.append(entry)
+    return found
+
+
+def _beginning(entry: AnyEntry, measured: int, most: int, size: Size) -> AnyEntry:
+    while measured > most and isinstance(entry, Said) and entry.count > 1:
+        entry = entry.between(entry.position, entry.position + max(1, entry.count * most // measured))
+        measured = size(entry)
+    return entry
 
 
 def newest_of(entries: Iterable[AnyKept], first: int, before: int, most: int, max_bytes: int) -> Page:

@@ -65,7 +65,7 @@ class Origin:
         self._used_at = now
         return self._most - self._used
 
-    def spend(self, lines: int) -> None:
+    def spend(self, lines: float) -> None:
         """One of its connections said so many lines, or gives back (below 0) what it was promised."""
         self._used += lines
 

@@ -66,7 +66,7 @@ class Pace:
     def spend(self, lines: float) -> None:
         """It said so many lines."""
         self._lines -= lines
-        promised = min(lines, self._promised)
+        promised = min(ceil(lines), self._promised)
         self._promised -= promised
         self.origin.spend(lines - promised)
 

@@ -33,6 +33,10 @@ class Style(Protocol):
         """An entry as its author gets it."""
         ...
 
+    def size(self, entry: AnyEntry) -> int:
+        """How many bytes `entry` and `own` have at most, and about: quicker than to render them."""
+        ...
+
     def whisper(self, whisper: Whisper) -> bytes:
         """What somebody said to this member alone."""
         ...
@@ -88,6 +92,13 @@ class TextStyle(NamedTuple):
             return self.line(f"you are now {entry.to}")
         return self.entry(entry) if echo and isinstance(entry, Said) else b""
 
+    def size(self, entry: AnyEntry) -> int:
+        """The text, and what stands before and behind each line; of anything else more than it can have."""
+        if not isinstance(entry, Said):
+            return _names_size(entry)
+        lines = entry.count if entry.count > 1 else entry.block.count(b"\n")
+        return len(entry.block) + lines * (len(entry.name.encode()) + len(self.joint) + len(self.end) - 1)
+
     def whisper(self, whisper: Whisper) -> bytes:
         """A line that nobody else can have sent, for each line of the text."""
         return b"".join(self.line(f"{whisper.name} whispers: {line}") for line in whisper.text.split("\n"))
@@ -102,6 +113,19 @@ class TextStyle(NamedTuple):
 
 
 _BECAUSE: Final = {"bye": "", "moved": " for another room"}
+
+
+def _names_size(entry: AnyEntry) -> int:
+    """More bytes than there are in what is told of names, in either protocol."""
+    ref = 0
+    names = len(entry.name)
+    if isinstance(entry, NameChanged):
+        names += len(entry.to)
+        ref = 0 if entry.ref is None else len(to_json(entry.ref))
+    return 128 + 4 * names + ref
+
+
+_FRAME: Final = len('{"type":"message","seq":,"ts":,"name":,"text":""}')
 
 
 class JsonStyle:
@@ -150,6 +174,22 @@ class JsonStyle:
             else:
                 pieces.append(b'{"type":"ack","id":%b,"seq":%d,"ts":%d}\n' % (to_json(id_), seq, ts))
         return b"".join(pieces)
+
+    def size(self, entry: AnyEntry) -> int:
+        """The text with what is escaped in it, and a frame around each message; of anything else more than it can have.
+
+        Of control characters a text has line feeds and tabs alone.
+        """
+        if not isinstance(entry, Said):
+            return _names_size(entry)
+        block = entry.block
+        size = len(block) + sum(map(block.count, (b'"', b"\\", b"\t")))
+        if entry.count == 1:
+            size += block.count(b"\n")
+        if entry.ids:
+            size += sum(len(b',"id":') + len(to_json(id_)) for id_ in entry.ids)
+        numbers = len(str(entry.seq + entry.count)) + len(str(entry.ts + entry.count))
+        return size + entry.count * (_FRAME + numbers + len(to_json(entry.name)))
 
     def whisper(self, whisper: Whisper) -> bytes:
         """A `whisper`."""

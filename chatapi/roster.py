@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 class Roster:
     """Names, each of which is somebody's: a member's here, one's elsewhere, or granted to who is about to come in."""
 
-    __slots__ = ("_elsewhere", "_granted", "_key", "_keys", "here")
+    __slots__ = ("_elsewhere", "_granted", "_key", "_keys", "here", "numbered")
 
     def __init__(self, key: Callable[[str], str]) -> None:
         self._key = key
         self.here: dict[str, Client] = {}
         """The members here, by the keys of their names."""
+        self.numbered: int = 0
+        """How many of them are told numbers, in frames that are longer than lines."""
         self._elsewhere: dict[str, str] = {}
         self._keys = SortedKeys()  # of those here and elsewhere
         self._granted: dict[str, str] = {}
@@ -38,11 +40,13 @@ class Roster:
         self._granted.pop(client.key, None)
         self._elsewhere.pop(client.key, None)
         self.here[client.key] = client
+        self.numbered += client.style.numbered
         self._keys.add(client.key)
 
     def remove(self, client: Client) -> None:
         """A member here leaves."""
         del self.here[client.key]
+        self.numbered -= client.style.numbered
         if client.key not in self._elsewhere:
             self._keys.discard(client.key)
 
@@ -50,8 +54,7 @@ class Roster:
         """A member here has another name from here on."""
         self.remove(client)
         client.name, client.key = name, self._key(name)
-        self.here[client.key] = client
-        self._keys.add(client.key)
+        self.add(client)
 
     # Where several servers share the room
 
