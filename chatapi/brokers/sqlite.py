@@ -74,7 +74,7 @@ class SQLiteBroker:
         self._done: Done = deque()
         self._on_their_way: deque[Part] = deque()
         self._fresh: list[Part] = []  # those of them that the writing thread has not got yet
-        self._questions: deque[Callable[[Refused], None]] = deque()  # who is to be told if no answer comes
+        self._questions: dict[object, Callable[[Refused], None]] = {}  # who is to be told if no answer comes
         self._failing = False
         self._rooms: Rooms | None = None
 
@@ -130,20 +130,21 @@ class SQLiteBroker:
         while self._on_their_way:  # what came last, or is with a disk that does not answer
             part = self._on_their_way.popleft()
             self._settle(part, part.unplaced(), _ENDED)
-        while self._questions:
-            self._questions.popleft()(unavailable(_ENDED))
+        questions, self._questions = self._questions, {}
+        for failed in questions.values():
+            failed(unavailable(_ENDED))
 
     # What rooms ask
 
     def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
-        """Read what there is of a room."""
+        """Read what there is of a room; members wait for that, so pages of history come later."""
 
         def opened(past: Past | None) -> None:
             past = past or Past(epoch, name)
             self._logs[room] = Log(room, past)
             then(past)
 
-        self._ask(partial(self._store.past, room, messages, max_bytes), opened, then)
+        self._ask(partial(self._store.past, room, messages, max_bytes), opened, then, urgent=True)
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
         """Take entries: what is to be kept waits for the commit, and what follows it in its room waits with it."""
@@ -169,7 +170,7 @@ class SQLiteBroker:
         """What a session has said under which ids."""
         assert self._rooms is not None
         since = self._clock.micros() - int(self._rooms.limits.remember * 1_000_000)
-        self._ask(partial(self._store.sent, session, since), then, then)
+        self._ask(partial(self._store.sent, session, since), then, then, urgent=True)
 
     def close(self, room: str) -> None:
         """Forget a room; the file does not."""
@@ -227,14 +228,21 @@ class SQLiteBroker:
 
     # Reading
 
-    def _ask(self, question: Callable[[], _T], then: Callable[[_T], None], failed: Callable[[Refused], None]) -> None:
+    def _ask(
+        self,
+        question: Callable[[], _T],
+        then: Callable[[_T], None],
+        failed: Callable[[Refused], None],
+        *,
+        urgent: bool = False,
+    ) -> None:
         """Have the reading thread answer a question."""
         if self._reader is None:
             failed(unavailable("the chat does not run; use `async with chat`, or serve it"))
             return
 
         def answered(answer: Any) -> None:
-            self._questions.popleft()  # this one: the thread answers in order
+            del self._questions[answered]
             if not isinstance(answer, Exception):
                 then(answer)
                 return
@@ -242,8 +250,8 @@ class SQLiteBroker:
             _logger.error("history cannot be read: %s", answer, exc_info=None if expected else answer)
             failed(unavailable(self._told(str(answer) or repr(answer))))
 
-        self._questions.append(failed)
-        self._reader.call(question, answered)
+        self._questions[answered] = failed
+        self._reader.call(question, answered, urgent=urgent)
 
     # Forgetting
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..broker import Past
 from ..clock import Clock
@@ -17,6 +17,9 @@ from ..errors import StoreError
 from .store import Append, Placed, Store
 
 _logger = logging.getLogger("chatapi")
+
+URGENT_IN_A_ROW: Final = 16
+"""Urgent calls that go before one that is not: neither kind can keep the other from ever having its turn."""
 
 Place: TypeAlias = tuple[int, int]
 """A seq and a ts."""
@@ -74,17 +77,20 @@ Done: TypeAlias = deque[Committed | Callable[[], None]]
 
 
 class Worker(threading.Thread):
-    """Calls what it is given, in order; `ring` is called, in this thread, when something was added to `done`."""
+    """Calls what it is given, in order but for what is urgent; `ring` is called, in this thread, when something was
+    added to `done`."""
 
     def __init__(self, name: str, done: Done, ring: Callable[[], None]) -> None:
         super().__init__(name=name, daemon=True)  # a disk that hangs must not keep the program from ending
         self._done, self._ring = done, ring
-        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._stopped = False
+        self._urgent: deque[Callable[[], None]] = deque()
+        self._other: deque[Callable[[], None]] = deque()
+        self._in_a_row = 0  # urgent ones that went before one that waits
+        self._tokens: SimpleQueue[None] = SimpleQueue()  # one for each that waits, and one to stop
 
-    def call(self, what: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Call something in this thread, behind what waits; then `then`, on the event loop, with what it returned or
-        raised."""
+    def call(self, what: Callable[[], Any], then: Callable[[Any], None], *, urgent: bool = False) -> None:
+        """Call something in this thread, behind what waits, or where it is `urgent` behind what is urgent; then `then`,
+        on the event loop, with what it returned or raised."""
 
         def call() -> None:
             try:
@@ -93,19 +99,30 @@ class Worker(threading.Thread):
                 result = error
             self._tell(partial(then, result))
 
-        self._work.put(call)
+        self._put(call, urgent=urgent)
+
+    def _put(self, work: Callable[[], None], *, urgent: bool = False) -> None:
+        (self._urgent if urgent else self._other).append(work)
+        self._tokens.put(None)
 
     def stop(self) -> None:
         """End once all that waits is done."""
-        self._work.put(self._end)
+        self._tokens.put(None)
 
     def run(self) -> None:
         """Work until stopped."""
-        while not self._stopped:
-            self._work.get()()
+        while True:
+            self._tokens.get()
+            if not (self._urgent or self._other):
+                return
+            self._next()()
 
-    def _end(self) -> None:
-        self._stopped = True
+    def _next(self) -> Callable[[], None]:
+        if self._urgent and (self._in_a_row < URGENT_IN_A_ROW or not self._other):
+            self._in_a_row += 1
+            return self._urgent.popleft()
+        self._in_a_row = 0
+        return self._other.popleft()
 
     def _tell(self, done: Committed | Callable[[], None]) -> None:
         self._done.append(done)
@@ -123,7 +140,7 @@ class Writer(Worker):
     def commit(self, parts: Sequence[Part]) -> None:
         """Commit these with whatever else waits."""
         self._parts.put(parts)
-        self._work.put(self._commit_all)
+        self._put(self._commit_all)
 
     def _commit_all(self) -> None:
         parts: list[Part] = []
