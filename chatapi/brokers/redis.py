@@ -33,7 +33,7 @@ from .nodes import Nodes
 from .places import Places, Server, hidden, reason_of
 from .shard import AWAY, ROOM, Call, Shard
 from .shared import SharedRoom, State
-from .turns import Claiming, Deleting, Keys, Node, Releasing, Renaming, Saying, Value
+from .turns import MOST_BYTES, Claiming, Deleting, Keys, Node, Releasing, Renaming, Saying, Value
 
 _logger = logging.getLogger("chatapi")
 
@@ -330,7 +330,7 @@ class RedisBroker:
             else:
                 then([*page, *newer])
 
-        self._ask(shared, "page", [before, messages, max_bytes], found, then)
+        self._ask(shared, "page", [before, messages, max_bytes], found, then, back=max_bytes + MOST_BYTES)
 
     def sent(self, room: str, session: str, then: Recalled) -> None:
         """What a session has said in this room under which ids."""
@@ -368,8 +368,10 @@ class RedisBroker:
         arguments: Sequence[Value],
         then: Callable[[Any], None],
         failed: Callable[[Refused], None],
+        *,
+        back: int = 0,
     ) -> None:
-        """Ask the script about a room."""
+        """Ask the script about a room; `back` is as in `Call`."""
         if self._tasks is None:
             failed(unavailable(_ENDED))
             return
@@ -384,7 +386,7 @@ class RedisBroker:
 
         keys = shared.keys.fixed()
         section = [command, len(keys), len(arguments), *arguments]
-        self._shard(shared.keys.tag).call(Call(answered, section, ROOM, keys))
+        self._shard(shared.keys.tag).call(Call(answered, section, ROOM, keys, back))
 
     # Who is there
 

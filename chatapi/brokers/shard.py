@@ -51,6 +51,8 @@ class Call(NamedTuple):
     arguments: Sequence[Value]
     script: str = ""
     keys: Sequence[str] = ()
+    back: int = 0
+    """Bytes in its answer, about, where they may be many: such calls come last, and only so many at once."""
 
 
 class Shard:
@@ -242,7 +244,7 @@ class Shard:
         while True:
             self._work = anyio.Event()
             sections = self._sections() if self._may_ask() and not self._unsure else []
-            calls, self._calls = self._calls, deque()
+            calls = self._take_calls()
             if self._unsure:
                 await self._ask(connection, [], calls)
                 await self._see_replicas(connection)
@@ -259,6 +261,16 @@ class Shard:
                         self._works()
                 continue
             await self._ask(connection, sections, calls)
+
+    def _take_calls(self) -> deque[Call]:
+        """What is asked in the next round trip beside the rooms' sections."""
+        small, large, later = deque[Call](), deque[Call](), deque[Call]()
+        back = 0
+        for call in self._calls:
+            back += call.back
+            (small if not call.back else large if back <= _MOST_BACK or not large else later).append(call)
+        self._calls = later
+        return small + large
 
     def _sections(self) -> list[tuple[SharedRoom, Section]]:
         found: list[tuple[SharedRoom, Section]] = []
