@@ -213,7 +213,7 @@ class ChatAPI:
 
     async def _settled(self) -> None:
         if self._poller is not None:
-            with anyio.move_on_after(self.limits.drain):
+            with self._poller.within(self.limits.drain):
                 await self._poller.until(lambda: all(room.settled for room in self._hub.rooms.values()))
 
     async def _opened(self, name: str) -> Room:
@@ -307,6 +307,7 @@ class ChatAPI:
     ) -> None:
         try:
             self._listening = [Listening(name, where) for name, door, at in doors for where in self._listen(door, at)]
+            self._hub.listening = dict(reversed(self._listening))  # the first of each
             keep_reserve(self._hub)
             self._starting = None
             task_status.started(self.listening)
@@ -347,10 +348,10 @@ class ChatAPI:
         _logger.info("draining: nobody comes in any more, and %d connections are told", len(hub.connections))
         self._stop_listening()
         try:
-            with anyio.move_on_after(self.limits.drain):
+            with poller.within(self.limits.drain):
                 for connection in list(hub.connections):
                     hub.call(connection)
-                with anyio.move_on_after(self.limits.drain / 2):
+                with poller.within(self.limits.drain / 2):
                     await poller.until(
                         lambda: (
                             not hub.busy
@@ -376,9 +377,12 @@ class ChatAPI:
 
     async def _await(self, awaitable: Awaitable[object], then: Callable[[object], None], shield: bool) -> None:
         """Await what a hook returned, and go on with what came of it."""
-        result: object
+        assert self._poller is not None
+        seconds = self.limits.hook_seconds
+        result: object = TimeoutError(f"it took longer than {seconds:g} s")
         try:
-            with anyio.fail_after(self.limits.hook_seconds, shield=shield):
+            scope = anyio.move_on_after(seconds, shield=True) if shield else self._poller.within(seconds)
+            with scope:
                 result = await awaitable
         except Exception as error:
             result = error
@@ -401,6 +405,7 @@ class ChatAPI:
         if self._poller is not None:
             self._poller.eager = []
         self._listening.clear()
+        self._hub.listening = {}
 
 
 def _new_key() -> str:

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import count
 from typing import Final, Protocol, TypeAlias
 
+from .addresses import Address
 from .broker import Broker, Outcome, Past, Read, unavailable
 from .clients import Client, Outlet
 from .clock import Clock
@@ -122,6 +123,8 @@ class Hub:
         """So many of them at most …"""
         self.most_sockets: int = limits.connections + TOLD
         """… and with those that are told that these are too many."""
+        self.listening: dict[str, Address] = {}
+        """An address of each door, by the door's name; set by whoever opens them."""
         self.hooks: Hooks = hooks
         """What the program decides."""
         self.spawn: Spawn = _nobody_awaits

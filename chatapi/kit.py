@@ -72,7 +72,7 @@ class MemoryWire:
         self.discarded: int = 0
         """Bytes that were still to be read when the server closed: a real socket would have sent a reset."""
         self._incoming: deque[bytes] = deque()
-        self._broken = False
+        self._broken = self._unreported = False
         self._owner: Pollable | None = None
 
     # The server's side
@@ -83,9 +83,8 @@ class MemoryWire:
 
     def send(self, data: bytes | memoryview) -> int:
         """Take what there is room for."""
-        if self._broken or self.closed:
-            raise ConnectionResetError("the connection is broken")
-        if self.ended:
+        self._report()
+        if self.ended or self._broken or self.closed:
             raise BrokenPipeError("the stream was ended")
         room = max(0, self.capacity - len(self.sent))
         if not room:
@@ -93,11 +92,20 @@ class MemoryWire:
         self.sent += data[:room]
         return min(room, len(data))
 
-    def receive(self) -> bytes | None:
-        """What has come in."""
-        if self._broken:
+    def receive(self, most: int) -> bytes | None:
+        """What has come in; after a reset too, as Linux has it: then the error, once, and the end."""
+        if self._incoming:
+            data = self._incoming.popleft()
+            if len(data) > most or not data:  # the end stays the end
+                self._incoming.appendleft(data[most:])
+            return data[:most]
+        self._report()
+        return b"" if self._broken else None
+
+    def _report(self) -> None:
+        if self._unreported:
+            self._unreported = False
             raise ConnectionResetError("the connection is broken")
-        return self._incoming.popleft() if self._incoming else None
 
     def watch(self, read: bool, write: bool) -> None:
         """Note what is wanted."""
@@ -125,8 +133,8 @@ class MemoryWire:
         self._incoming.append(data)
 
     def reset(self) -> None:
-        """Break the connection."""
-        self._broken = True
+        """Break the connection; what has arrived can still be received."""
+        self._broken = self._unreported = True
 
     def take(self, most: int | None = None) -> bytes:
         """Read what the server sent, at most `most` bytes of it."""
@@ -459,6 +467,7 @@ class ChatKit:
         end = self.clock.monotonic() + seconds
         while self.clock.monotonic() < end:
             self.clock.turn(min(TICK, end - self.clock.monotonic()))
+            self.settle()
             self.hub.timers.run(self.clock.monotonic())
             self.settle()
 

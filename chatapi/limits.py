@@ -22,6 +22,8 @@ LISTED: Final = 100
 
 READ_BYTES: Final = 64 * KiB
 """Bytes taken from a socket at once: more would let one sender hold the others up for longer."""
+OPENING_READ_BYTES: Final = 4 * KiB
+"""Bytes taken at once from a connection that is not in a room yet: strangers get a small share of each round."""
 CHUNK_BYTES: Final = 64 * KiB
 """Bytes of rendered log handed to a socket at once, about what its send buffer takes: what the kernel
 refuses of a chunk is all that a stalled member holds. A run that is longer by itself is cut, if by more than a quarter;
@@ -68,6 +70,9 @@ class Limits(BaseModel):
     """Bytes of one frame of the JSON protocol at most; its text keeps to `line_bytes`."""
     handshake_bytes: int = Field(default=8 * KiB, ge=128, le=MiB)
     """Bytes of the handshake at most, blanks before it not counted."""
+    opening_bytes: int = Field(default=64 * KiB, ge=128, le=16 * MiB)
+    """Bytes that a connection may send before it is in a room: blanks, refused nicknames and telnet's sequences count.
+    At least `handshake_bytes` are allowed. Nobody knows yet who sends them, so they are few."""
     handshake_seconds: float = Field(default=10, gt=0, le=3600)
     """Seconds from connecting until the handshake must be whole: a silent socket is not kept."""
     nickname_seconds: float = Field(default=120, gt=0, le=3600)

@@ -25,6 +25,10 @@ _TURN: Final = 0.001
 """Seconds after which the rest of the program has a turn."""
 _NEWCOMERS: Final = 256
 """Connections that come in by one round: each costs as much as twenty sends, and members do not wait for thousands."""
+_STOOD_STILL: Final = 1.0
+"""Seconds without a round, though there are deadlines, after which the server stood still: the process was stopped,
+or the program kept the event loop busy. What members sent meanwhile has not been read, so the time is not held against
+anybody."""
 _SLICE: Final = 16
 """Sockets read before a look at who connects, and at whether so much was said that it should go out."""
 
@@ -47,6 +51,7 @@ class Poller:
         self._ready: Readiness | None = None
         self._first_newcomer = 0
         self._deadlines = anyio.Event()  # set while there are deadlines to look at
+        self._looked: float | None = None  # when the last round began, if it left deadlines behind
         self._until: list[tuple[Callable[[], bool], anyio.Event]] = []
         hub.wake, hub.ring = self.wake, self.ring
 
@@ -94,6 +99,18 @@ class Poller:
         self.wake()
         await event.wait()
 
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[anyio.CancelScope]:
+        """Cancel the block after so many seconds; those in which the server stood still do not count."""
+        timers, scope = self._hub.timers, anyio.CancelScope()
+        timers.set(scope, self._hub.clock.monotonic() + seconds, lambda now: scope.cancel())
+        self.wake()
+        try:
+            with scope:
+                yield scope
+        finally:
+            timers.clear(scope)
+
     def close(self) -> None:
         """Give back what it holds."""
         self._hub.unattended()
@@ -107,7 +124,22 @@ class Poller:
         """Do everything that can be done now; it yields wherever others may have a turn."""
         hub = self._hub
         now = hub.clock.monotonic()
-        hub.timers.run(now)
+        late = 0 if self._looked is None else now - self._looked - TICK
+        if late > _STOOD_STILL:
+            hub.timers.postpone(late)
+            yield from self._serve_sockets(now)  # who has connected meanwhile is read from by the next line
+        yield from self._serve_sockets(now)
+        yield from hub.settle()
+        hub.timers.run(now)  # last: what has come in time is read before
+        self._looked = now if hub.timers else None
+        if hub.timers:
+            self._deadlines.set()
+        for waiting in [waiting for waiting in self._until if waiting[0]()]:
+            self._until.remove(waiting)
+            waiting[1].set()
+
+    def _serve_sockets(self, now: float) -> Iterator[None]:
+        """Read and write whatever can be read and written now."""
         members: list[tuple[Pollable, int]] = []
         newcomers: list[tuple[Pollable, int]] = []
         for key, mask in self.selector.select(0):
@@ -119,12 +151,6 @@ class Poller:
                 (newcomers if owner.is_new else members).append((owner, mask))
         yield from self._serve(members, now)
         yield from self._serve(self._some_of(newcomers), now)
-        yield from hub.settle()
-        if hub.timers:
-            self._deadlines.set()
-        for waiting in [waiting for waiting in self._until if waiting[0]()]:
-            self._until.remove(waiting)
-            waiting[1].set()
 
     def _some_of(self, newcomers: list[tuple[Pollable, int]]) -> list[tuple[Pollable, int]]:
         """As many as may come in by one round, others in each: none can keep the rest out."""

@@ -481,7 +481,10 @@ class Room:
     def look(self, now: float) -> None:
         """See who lags, disconnect those who are not waited for any longer, let senders go on when nobody lags."""
         pressure = self._pressure
-        for client in pressure.look(self.behind.values(), self.log, now, self.limits.grace, self._keeper.is_forgiven):
+        counted = now - self._keeper.timers.lost
+        for client in pressure.look(
+            self.behind.values(), self.log, counted, self.limits.grace, self._keeper.is_forgiven
+        ):
             self.evict(client)
         if not self.congested:
             pressure.resume()

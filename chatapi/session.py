@@ -23,8 +23,15 @@ from .framing import ObjectScanner, clean, close_lines, cut_lines, find_fault, t
 from .handshake import EXAMPLE, Handshake, parse_handshake
 from .limits import LINES_AT_ONCE, RUN_SHARE, Limits
 from .naming import OURS, Naming
+from .strangers import find_stranger, may_become_stranger
 
 _BLANKS: Final = b" \t\r\n"
+_MARKS: Final = {
+    b"\xef\xbb\xbf": "a byte order mark; leave it out",
+    b"\xff\xfe": "the byte order mark of UTF-16",
+    b"\xfe\xff": "the byte order mark of UTF-16",
+    b"\0": "a NUL byte, as UTF-16 may",
+}
 _BLANK_LINES: Final = re.compile(rb"(?:[ \t\r]{0,64}\n)+")  # short ones, at C speed: longer ones may be too long
 
 
@@ -75,6 +82,7 @@ class Session:
         "commands",
         "ended",
         "state",
+        "wasted",
     )
 
     def __init__(self, limits: Limits, state: State = State.HANDSHAKE, naming: Naming = OURS) -> None:
@@ -91,6 +99,8 @@ class Session:
         self.state: State = state
         self.ended: bool = False
         """Whether the other side's end of stream has come."""
+        self.wasted: int = 0
+        """Bytes that were dropped because they make no line or frame; `Intake` charges them and sets this to 0."""
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the wire."""
@@ -118,7 +128,8 @@ class Session:
     def step(self, most: int) -> Step | None:
         """The next step, of at most `most` lines, or None until more bytes come.
 
-        Raises `Refused` where a handshake cannot be taken; nothing is to be asked of the session after that.
+        Raises `Refused` where a handshake cannot be taken, and `Stranger` where the client speaks another protocol;
+        nothing is to be asked of the session after that.
         """
         step = self._step(most)
         if self._at >= len(self._buffer):
@@ -134,6 +145,8 @@ class Session:
         if self._skipping:
             return self._skip()
         buffer = self._buffer
+        if self.state is State.NICKNAME and (stranger := find_stranger(buffer[self._at :])) is not None:
+            raise stranger
         end = buffer.rfind(b"\n", self._at) + 1
         if end <= self._at:
             return self._unfinished()
@@ -148,11 +161,8 @@ class Session:
             self._buffer = self._buffer.lstrip(_BLANKS)
             if self._buffer:
                 if self._buffer[0] != 0x7B:
-                    shown = ascii(chr(self._buffer[0]))  # no more of it: this goes into the log
-                    raise Refused(
-                        RefusalCode.BAD_HANDSHAKE,
-                        f"the handshake is a JSON object such as {EXAMPLE}; this starts with {shown}",
-                    )
+                    self._refuse_opening()
+                    return None
                 self._scanner = ObjectScanner()
         end = self._scanner.end(self._buffer) if self._scanner else 0
         if (end or len(self._buffer)) > self._limits.handshake_bytes:
@@ -165,12 +175,31 @@ class Session:
                     RefusalCode.BAD_HANDSHAKE, f"the stream ended within the handshake; it looks like {EXAMPLE}"
                 )
             return None
+        if b"\0" in self._buffer[:end]:
+            raise Refused(
+                RefusalCode.BAD_HANDSHAKE,
+                f"the handshake has NUL bytes, as UTF-16 has; it is JSON in UTF-8 such as {EXAMPLE}",
+            )
         handshake = parse_handshake(self._buffer[:end], self._naming)
         self._scanner = None
         self._at = end
         self._swallow = not self._naming.allows_empty or end < len(self._buffer)  # in Go a later one is a blank line
         self.state = State.LINES
         return handshake
+
+    def _refuse_opening(self) -> None:
+        """Refuse what does not begin like a handshake, once it is known what it is; until then wait for more."""
+        buffer = self._buffer + b"\n" if self.ended else self._buffer
+        if (stranger := find_stranger(buffer)) is not None:
+            raise stranger
+        if may_become_stranger(buffer):
+            return
+        start = next((name for mark, name in _MARKS.items() if buffer.startswith(mark)), None)
+        start = start or ascii(chr(buffer[0]))  # no more of it: this goes into the log
+        raise Refused(
+            RefusalCode.BAD_HANDSHAKE,
+            f"the handshake is a JSON object in UTF-8 such as {EXAMPLE}; this starts with {start}",
+        )
 
     def _swallow_line_end(self) -> bool:
         """Drop the line end behind the handshake; False while it is not known whether there is one."""
@@ -187,7 +216,8 @@ class Session:
     def _unfinished(self) -> Step | None:
         """There is no whole line: wait for the rest, or make do without."""
         size = self.waiting
-        limit = self._line_bytes
+        # a nickname is kept whole, since it may be a request of HTTP; the connection bounds its opening
+        limit = size if self.state is State.NICKNAME else self._line_bytes
         if size > limit + 1 or (size > limit and not self._buffer.endswith(b"\r")):
             self._skipping = True
             return self._skip()
@@ -204,7 +234,9 @@ class Session:
             self._buffer = b"\r" if rest.endswith(b"\r") else b""  # it may belong to the line end
             self._at = 0
             self._skipped += len(rest) - len(self._buffer)
+            self.wasted += len(rest) - len(self._buffer)
             return None
+        self.wasted += len(rest)
         self._at = end + 1 if end >= 0 else len(self._buffer)
         size = self._skipped + len(rest.removesuffix(b"\r"))
         self._skipping, self._skipped = False, 0
@@ -225,6 +257,7 @@ class Session:
         buffer = self._buffer
         while True:
             if blank := _BLANK_LINES.match(buffer, self._at):
+                self.wasted += blank.end() - self._at
                 self._at = blank.end()
             end = buffer.find(b"\n", self._at)
             if end < 0:

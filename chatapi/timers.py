@@ -18,12 +18,14 @@ Action: TypeAlias = Callable[[float], None]
 class Timers:
     """Who is to be called when. Setting and clearing cost the same whatever their number."""
 
-    __slots__ = ("_buckets", "_seen", "_when")
+    __slots__ = ("_buckets", "_seen", "_when", "lost")
 
     def __init__(self) -> None:
         self._buckets: dict[int, dict[object, Action]] = {}  # by tick
         self._when: dict[object, int] = {}
         self._seen: int | None = None  # the last tick that was looked at
+        self.lost: float = 0
+        """Seconds in which the server stood still: they count for no deadline, and ticks are counted without them."""
 
     def __bool__(self) -> bool:
         return bool(self._when)
@@ -34,12 +36,12 @@ class Timers:
     def when(self, owner: object) -> float | None:
         """When the owner's deadline is, to a tick."""
         tick = self._when.get(owner)
-        return None if tick is None else tick * TICK
+        return None if tick is None else tick * TICK + self.lost
 
     def set(self, owner: object, when: float, action: Action) -> None:
         """Call `action` once at `when` or a tick later; an earlier deadline of this owner is forgotten."""
         self.clear(owner)
-        tick = ceil(when / TICK)
+        tick = ceil((when - self.lost) / TICK)
         if self._seen is not None and tick <= self._seen:
             tick = self._seen + 1
         self._when[owner] = tick
@@ -54,9 +56,13 @@ class Timers:
             if not bucket:
                 del self._buckets[tick]
 
+    def postpone(self, seconds: float) -> None:
+        """The server stood still for so long: every deadline is so much later."""
+        self.lost += seconds
+
     def run(self, now: float) -> None:
         """Call everybody whose deadline has passed."""
-        tick = int(now / TICK)
+        tick = int((now - self.lost) / TICK)
         if self._seen is None or tick - self._seen > len(self._buckets):
             passed = sorted(due for due in self._buckets if due <= tick)
         else:

@@ -8,8 +8,6 @@ import socket
 import struct
 from typing import Protocol
 
-from .limits import READ_BYTES
-
 
 class Pollable(Protocol):
     """Who is told what its wire can do now."""
@@ -54,8 +52,11 @@ class Wire(Protocol):
         """As `Send` says."""
         ...
 
-    def receive(self) -> bytes | None:
-        """Bytes that are there now; empty at the end of the stream, None where there are none. Raises `OSError`."""
+    def receive(self, most: int, /) -> bytes | None:
+        """At most so many bytes that are there now; empty at the end of the stream, None where there are none.
+
+        Raises `OSError` where the connection broke, once what had come before was received.
+        """
         ...
 
     def watch(self, read: bool, write: bool) -> None:
@@ -91,10 +92,10 @@ class SocketWire:
         """Learn who is to be told."""
         self._owner = owner
 
-    def receive(self) -> bytes | None:
+    def receive(self, most: int) -> bytes | None:
         """Bytes that are there now."""
         try:
-            return self._socket.recv(READ_BYTES)
+            return self._socket.recv(most)
         except (BlockingIOError, InterruptedError):
             return None
 

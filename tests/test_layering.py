@@ -24,6 +24,7 @@ LAYERS = [
         "frames",
         "news",
         "outbox",
+        "strangers",
     },
     {"handshake", "clients", "openings", "dialogue", "inbox", "brokers.database"},
     {"brokers.store", "brokers.batches", "brokers.places"},
@@ -41,6 +42,7 @@ LAYERS = [
     {"arrivals"},
     {"doors.replies", "doors.answers", "doors.door", "doors.feed", "doors.stages", "doors.asking"},
     {"doors.entrance"},
+    {"doors.intake"},
     {"doors.connection", "doors.text", "doors.telnet"},
     {"readiness"},
     {"doors.listener", "poller", "bots"},
@@ -62,7 +64,7 @@ PURE = {
     "errors", "limits", "events", "entries", "framing", "names", "naming", "handshake", "commands", "session", "log",
     "render", "broker", "openings", "origins", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames",
     "tickets", "news", "outbox", "dialogue", "arrivals", "roster", "deliveries",
-    "sorted_keys", "room_list",
+    "sorted_keys", "room_list", "strangers",
 }  # fmt: skip
 OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}
 

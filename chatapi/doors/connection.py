@@ -10,15 +10,16 @@ from ..clients import Client
 from ..entries import Said
 from ..errors import DISCONNECTS, Disconnect, RefusalCode, Refused
 from ..frames import BadFrame, Frame
-from ..framing import TelnetFilter, one_line
+from ..framing import one_line
 from ..handshake import Handshake
-from ..pace import NO_LIMIT, Pace
+from ..pace import NO_LIMIT
 from ..render import Style, TextStyle
-from ..session import BadLine, Lines, Nickname, Session, Step
-from ..wires import Send, Wire
+from ..session import BadLine, Lines, Nickname, Step
+from ..strangers import Stranger
+from ..wires import Wire
 from . import answers, entrance, replies
 from .door import Door
-from .feed import Feed
+from .intake import Intake
 from .stages import Stage
 
 if TYPE_CHECKING:
@@ -30,110 +31,71 @@ _STEPS: Final = 64
 """Steps taken for one connection before it is somebody else's turn."""
 
 
-class Connection:
+class Connection(Intake):
     """One connected peer. It is an `Outlet` to its client, a `Sender` to its room, a `Runnable` to the hub."""
 
-    __slots__ = (
-        "_deciding", "_feed", "_heard", "_held", "_parked", "_peer_ended", "_stage", "_telnet", "_wire", "address",
-        "client", "door", "hub", "is_new", "pace", "send", "session", "style",
-    )  # fmt: skip
+    __slots__ = ("_deciding", "_held", "_parked", "client", "is_new", "style")
 
     def __init__(self, hub: Hub, door: Door, wire: Wire, address: str) -> None:
-        self.hub: Hub = hub
-        self._wire = wire
-        self._feed = Feed(wire)
-        self.send: Send = wire.send
-        self.door: Door = door
-        self.address: str = address
-        """Where it comes from: ``host:port``, mapped addresses as IPv4."""
-        self.session: Session = Session(hub.limits, door.opens_with, hub.naming)
+        super().__init__(hub, door, wire, address)
         self.client: Client | None = None
         self.style: Style = door.style
-        self._stage = Stage.OPENING
         self._held: Step | None = None  # a command that waits until everything before it was shown
         self._deciding = False  # whether a hook of the program takes its time
         self._parked = False  # whether reading waits for something
-        self._peer_ended = False
         self.is_new: bool = True
         """Whether it is still on its way in."""
-        self._telnet = TelnetFilter() if door.telnet else None
-        self._heard = now = hub.clock.monotonic()
-        self.pace: Pace = Pace(hub.limits, now, hub.origins.hold(address.rpartition(":")[0]))
-        """How fast it may speak."""
         hub.connected(self, self.pace.origin)
-        hub.timers.set(self, now + door.seconds(hub.limits), self._deadline)
+        hub.timers.set(self, self._heard + door.seconds(hub.limits), self._deadline)
         wire.attach(self)
         self._watch()
         door.greet(self)
 
-    # Bytes in
+    # Bytes in: what was received
 
-    def readable(self, now: float) -> None:
-        """The wire has bytes, or its end."""
-        if self._stage is Stage.CLOSED:  # earlier in this round
-            return
-        allowed = self._allowance(now) if self._stage <= Stage.JOINED else NO_LIMIT
-        if not allowed:
-            self._park()
-            return
-        try:
-            data = self._wire.receive()
-        except OSError:
-            self.broken()
-            return
-        if data is None:
-            return
-        self._heard = now
-        if not data:
-            self._peer_ended = True
-        if self._stage >= Stage.FLUSHING:
-            if self._stage is Stage.LINGERING and not data:
-                self._close()
-            else:
-                self._watch()
-            return
-        if not data:
-            self.session.end()
-        elif self._telnet is None:
-            self.session.feed(data)
-        else:
-            text, answer = self._telnet.feed(data)
-            self.session.feed(text)
-            self.write(answer)
-        self._advance(now, allowed)
+    def _advance(self, now: float, allowed: int) -> bool:
+        """Take steps for as long as nothing stands in the way; `allowed` lines of them at first.
 
-    def _advance(self, now: float, allowed: int) -> None:
-        """Take steps for as long as nothing stands in the way; `allowed` lines of them at first."""
+        Returns whether it takes more bytes to go on.
+        """
         for _ in range(_STEPS):
             if not allowed:
                 self._park()
-                return
+                return False
             try:
                 step, self._held = self._held or self.session.step(allowed), None
                 if step is None:
                     break
                 self._take(step)
             except Refused as refused:
-                self.door.refuse(self, refused)
+                self._turn_down(refused)
             if self._stage > Stage.JOINED:
-                return
+                return False
             if self._held is not None:
                 self._park()
-                return
+                return False
             if not (self.session.waiting or self._deciding or self._peer_ended):
                 break
             allowed = self._allowance(now)
         else:
             self.hub.call(self)  # there is more, but others have their turn first
-            return
+            return False
         if self._peer_ended:
             if self._feed.deaf or self._is_heard():
                 self._stream_ended()
             else:
                 self._park()
-        elif self._parked:
+            return False
+        if self._parked:
             self._parked = False
             self._watch()
+        return True
+
+    def _turn_down(self, refused: Refused) -> None:
+        if isinstance(refused, Stranger):
+            self.refuse(refused, entrance.answer(self, refused))
+        else:
+            self.door.refuse(self, refused)
 
     def _take(self, step: Step) -> None:
         client = self.client
@@ -241,6 +203,7 @@ class Connection:
         self.client = client
         self.style = style
         self._stage = Stage.JOINED
+        self._left = 2 * self.hub.limits.receive_buffer_bytes  # what Linux may hold of it
         self.is_new = False
         self.hub.openings.discard(self, self.pace.origin)
         self.hub.timers.clear(self)
@@ -359,14 +322,13 @@ class Connection:
             self._finish(b"", self.hub.limits.grace)
 
     def broken(self) -> None:
-        """The connection broke. What was read of it is still processed: it may have been said and done by a script."""
-        if self._stage is Stage.JOINED and (self.session.waiting or self._held) and not self._feed.deaf:
-            self._feed.deaf = self._peer_ended = True
-            self.send = len  # all of it counts as sent
+        """Sending has failed. What the other side had sent before is still received and processed, at its pace."""
+        if self._stage > Stage.JOINED:
+            self._lost()
+        else:
+            self._deafen()
             self.hub.call(self)
             self._watch()
-        else:
-            self._lost()
 
     def _lost(self, code: str = "connection_lost") -> None:
         client = self.client
@@ -413,18 +375,34 @@ class Connection:
             self.hub.timers.set(self, self._heard + self.hub.limits.idle, self._deadline)
 
     def _deadline(self, now: float) -> None:
-        """The time of what this connection was waiting for is up."""
+        """The time of what this connection was waiting for is up, unless that waits to be read or to be sent."""
         if self._stage is Stage.OPENING:
-            self.door.refuse(self, entrance.too_late(self, self._deciding))
-        elif self._stage is not Stage.JOINED:
+            while self._stage is Stage.OPENING and self._read(now):
+                pass
+            if self._stage is Stage.OPENING:
+                self._turn_down(entrance.too_late(self, self._deciding))
+        elif self._stage is Stage.JOINED:
+            self._expect_something()
+            if self._is_idle(now):
+                self._read(now)
+            if self._stage is Stage.JOINED and self._is_idle(now):
+                self.disconnect("idle_timeout")
+            else:
+                self.run(now)
+        elif self._stage is Stage.FLUSHING:
+            self._pump()
             if self._stage is Stage.FLUSHING:
                 self._wire.give_up()
-            self._close()
-        elif self.hub.limits.idle and not self._parked and now - self._heard >= self.hub.limits.idle:
-            self.disconnect("idle_timeout")
+                self._close()
         else:
-            self._expect_something()
-            self.run(now)
+            for _ in range(_STEPS):
+                if not self._discard():
+                    break
+            self._close()
+
+    def _is_idle(self, now: float) -> bool:
+        idle = self.hub.limits.idle
+        return bool(idle) and not self._parked and now - self._heard >= idle
 
     # Bytes out
 
@@ -461,8 +439,8 @@ class Connection:
                 self._let_go()
             else:
                 self._pump()
-            if self._stage <= Stage.JOINED:
-                self._advance(now, self._allowance(now))
+            if self._stage <= Stage.JOINED and self._advance(now, self._allowance(now)):
+                self._read_on(now)
         except Exception:
             self.crashed()
 
@@ -482,7 +460,7 @@ class Connection:
             return
         if self._stage is Stage.FLUSHING:
             self._wire.shut()
-            if self._peer_ended:
+            if self._peer_ended or self._feed.deaf:
                 self._close()
                 return
             self._stage = Stage.LINGERING
@@ -499,6 +477,5 @@ class Connection:
     def _watch(self) -> None:
         if self._stage is Stage.CLOSED:
             return
-        held_back = self._parked or (self.hub.draining and self._stage is Stage.JOINED)
-        read = not self._peer_ended and not (self._stage <= Stage.JOINED and held_back)
-        self._wire.watch(read, write=self._feed.stalled)
+        held_back = self._peer_ended or (self._stage <= Stage.JOINED and (self._parked or self._reads_by_itself))
+        self._wire.watch(not held_back, write=self._feed.stalled)

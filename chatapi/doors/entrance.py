@@ -6,15 +6,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .. import arrivals
+from ..addresses import Address
 from ..clients import Client
 from ..errors import RefusalCode, Refused
-from ..handshake import Handshake
+from ..handshake import EXAMPLE, Handshake
 from ..hooks import rechecked
+from ..limits import Limits
 from ..render import JSON, Style
+from ..strangers import Stranger
 from . import answers
 from .asking import ask
 
 if TYPE_CHECKING:
+    from ..hub import Hub
     from .connection import Connection
 
 
@@ -77,12 +81,42 @@ def join_json(connection: Connection, handshake: Handshake) -> None:
     connection.joined(client, JSON, handshake.room)
 
 
+def for_people(hub: Hub) -> str:
+    """How people connect; empty where no door is for them."""
+    return f"telnet {_place(address, ' ')}" if (address := hub.listening.get("telnet")) is not None else ""
+
+
+def answer(connection: Connection, stranger: Stranger) -> bytes:
+    """What a client of another protocol is told: what this is, and how to connect to it."""
+    people, programs = for_people(connection.hub), connection.hub.listening.get("text")
+    where = "connect" if programs is None else f"connect to {_place(programs, ':')}"
+    lines = ["This is a MaChat chat server. It speaks over plain TCP, not HTTP."]
+    if people:
+        lines.append(f"People: {people}")
+    lines.append(f"Programs: {where}, send {EXAMPLE}, and then lines of text.")
+    return stranger.answer(lines)
+
+
+def _place(address: Address, between: str) -> str:
+    """An address to connect to; HOST stands for a server that listens on all of its addresses."""
+    host, port = address
+    if host in ("", "0.0.0.0", "::"):
+        host = "HOST"
+    return f"[{host}]{between}{port}" if ":" in host and between == ":" else f"{host}{between}{port}"
+
+
 def too_late(connection: Connection, waits_for_us: bool) -> Refused:
     """The reason where nobody came in within the time for it."""
     if waits_for_us:
         return Refused(RefusalCode.UNAVAILABLE, "the room could not be opened in time; try again later")
     seconds = connection.door.seconds(connection.hub.limits)
     return Refused(RefusalCode.HANDSHAKE_TIMEOUT, f"you did not say who you are within {seconds:g} s")
+
+
+def too_much(limits: Limits) -> Refused:
+    """The reason where nobody came in within the bytes for it."""
+    most = max(limits.opening_bytes, limits.handshake_bytes)
+    return Refused(RefusalCode.HANDSHAKE_TOO_LARGE, f"nobody came in within {most:,} bytes, which are allowed for it")
 
 
 def _host(connection: Connection) -> str:

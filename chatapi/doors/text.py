@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import Refused
+from ..errors import RefusalCode, Refused
 from ..framing import one_line
 from ..handshake import Handshake
 from ..render import TEXT, TEXT_WITH_NOTICES, frame
@@ -39,7 +39,10 @@ class TextDoor:
     def refuse(self, connection: Connection, refused: Refused) -> None:
         """Say why in JSON, which a program reads as easily as a person, and end."""
         after = {} if refused.after is None else {"after": round(refused.after, 1)}
-        connection.refuse(refused, frame("error", code=refused.code, detail=one_line(refused.detail), **after))
+        detail, people = refused.detail, entrance.for_people(connection.hub)
+        if refused.code == RefusalCode.BAD_HANDSHAKE and people:
+            detail += f"; people connect by: {people}"
+        connection.refuse(refused, frame("error", code=refused.code, detail=one_line(detail), **after))
 
 
 def _let_in(connection: Connection, handshake: Handshake) -> None:
