@@ -47,7 +47,7 @@ class Poller:
         self.eager: list[Pollable] = []
         """Listeners: tried between slices too, because the system's queue of connections is short (4,096 on Linux) and
         who finds it full waits for a second."""
-        self._asleep = False
+        self._asleep = self._ended = False
         self._ready: Readiness | None = None
         self._first_newcomer = 0
         self._deadlines = anyio.Event()  # set while there are deadlines to look at
@@ -91,9 +91,12 @@ class Poller:
         finally:
             self._ready = None
             ready.close()
+            self._give_up()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until `condition` holds at the end of a round."""
+        """Wait until `condition` holds at the end of a round, or no round comes any more."""
+        if self._ended:
+            return
         event = anyio.Event()
         self._until.append((condition, event))
         self.wake()
@@ -114,11 +117,16 @@ class Poller:
     def close(self) -> None:
         """Give back what it holds."""
         self._hub.unattended()
-        for _, event in self._until:
-            event.set()
+        self._give_up()
         self.selector.close()
         self._bell.close()
         self._button.close()
+
+    def _give_up(self) -> None:
+        """No round comes any more: nobody waits for one."""
+        self._ended = True
+        for _, event in self._until:
+            event.set()
 
     def _round(self) -> Iterator[None]:
         """Do everything that can be done now; it yields wherever others may have a turn."""
