@@ -28,6 +28,7 @@ from .events import Deleted, History
 from .hooks import Admit, Hooks, OnMessage, OnPresence
 from .hub import Hub
 from .limits import Limits
+from .log_limit import LogLimit
 from .origins import LOOPBACK
 from .poller import Poller
 from .render import TEXT
@@ -85,6 +86,7 @@ class ChatAPI:
         self._hub = Hub(
             limits, clock, broker, _new_key, hooks, machat=machat, echo=echo, commands=commands, trusted=trusted
         )
+        self._log_limit = LogLimit(clock, self._hub.timers)
         self._poller: Poller | None = None
         self._listeners: list[Listener] = []
         self._listening: list[Listening] = []
@@ -228,6 +230,7 @@ class ChatAPI:
             raise RuntimeError("this chat runs already")
         self._runs, self._failed = True, False
         poller = Poller(self._hub)
+        self._log_limit.begin()
         try:
             async with task_group() as tasks:
 
@@ -254,6 +257,7 @@ class ChatAPI:
             self._runs, self._poller = False, None
             poller.close()
             self._hub.tell()
+            self._log_limit.end()
 
     async def _watched(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do this, and note that it failed before anything else is cancelled for that."""

@@ -679,7 +679,9 @@ def logged() -> set[tuple[str, str]]:
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and (call := re.fullmatch(r"_?logger\.(\w+)", ast.unparse(node.func))):
+            if isinstance(node, ast.Call) and (
+                call := re.fullmatch(r"_?logger\.(?!\w+Filter)(\w+)", ast.unparse(node.func))
+            ):
                 found.add((call[1].replace("exception", "error"), ast.literal_eval(node.args[0]).replace("%d", "%s")))
     return found
 

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,7 @@ from chatapi.limits import Keep
 from chatapi.origins import LOOPBACK, networks
 
 from .flags import Parser, fail
+from .lines import Lines, LinesHandler
 
 _logger = logging.getLogger("chatapi")
 
@@ -124,9 +126,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = given.text("log-level", "info").lower()
     if level not in LOG_LEVELS:
         fail(PROG, f"{given.source('log-level')} {level!r}: it is one of {', '.join(LOG_LEVELS)}")
+    log = Lines(2)
     logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
+        level=level.upper(),
+        format="%(asctime)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        handlers=[LinesHandler(log)],
     )
+    try:
+        return _configured(given)
+    finally:
+        log.close()
+
+
+def _configured(given: _Given) -> int:
+    """Run a server whose log is set up."""
     trusted = [text for text in given.text("trusted", ",".join(LOOPBACK)).split(",") if text.strip()]
     try:
         networks(trusted)
@@ -181,8 +195,9 @@ class _Given:
 def _run(chat: ChatAPI, kept: str, address: str, telnet: str | None, lobby: str) -> int:
     from gotcpchat import run_tcp
 
+    output = Lines(1, _cannot_say_where)
     try:
-        return 0 if run_tcp(address, chat, telnet=telnet, lobby=lobby, started=_say_where) else 1
+        return 0 if run_tcp(address, chat, telnet=telnet, lobby=lobby, started=partial(_say_where, output)) else 1
     except AddressError as error:
         fail(PROG, str(error))
     except StoreError as error:
@@ -191,6 +206,8 @@ def _run(chat: ChatAPI, kept: str, address: str, telnet: str | None, lobby: str)
         fail(PROG, f"-lobby {lobby!r}: {refused.detail}")
     except OSError as error:
         fail(PROG, f"cannot listen on {error.filename or address}: {error.strerror or error}")
+    finally:
+        output.close()
 
 
 def _open_standard_streams() -> None:
@@ -202,14 +219,15 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _say_where(listening: list[Listening]) -> None:
+def _say_where(output: Lines, listening: list[Listening]) -> None:
     for door in dict.fromkeys(item.door for item in listening):
         addresses = " and ".join(str(item.address) for item in listening if item.door == door)
-        try:
-            print(f"{PROG}: {'telnet ' if door == 'telnet' else ''}listening on {addresses}", flush=True)  # noqa: T201
-        except OSError as error:
-            sys.stdout = None  # it takes nothing; that is no reason not to serve
-            _logger.error("listening on %s; cannot print that: %s", addresses, error.strerror)
+        output.put(f"{PROG}: {'telnet ' if door == 'telnet' else ''}listening on {addresses}")
+
+
+def _cannot_say_where(line: str, error: OSError) -> None:
+    """Standard output takes nothing; that is no reason not to serve."""
+    _logger.error("listening on %s; cannot print that: %s", line.partition(" on ")[2], error.strerror)
 
 
 def _broker(given: _Given) -> Broker | None:
