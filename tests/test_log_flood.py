@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from typing import Any
 
 import anyio
@@ -168,30 +169,22 @@ async def test_a_chat_that_is_served_limits_its_log(caplog: pytest.LogCaptureFix
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe that takes 4,096 bytes."""
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    yield reader, writer
-    for descriptor in (reader, writer):
-        try:
-            os.close(descriptor)
-        except OSError:
-            pass
+def pipe() -> Iterator[tuple[FileIO, FileIO]]:
+    """A pipe that takes 4,096 bytes: where it is read, and where it is written."""
+    reading, writing = os.pipe()
+    with FileIO(reading, "rb") as reader, FileIO(writing, "wb") as writer:
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        yield reader, writer
 
 
-def read_until(reader: int, done: Callable[[bytes], bool]) -> bytes:
-    data = b""
-    while not done(data):
-        some = os.read(reader, 1 << 16)
-        assert some, data
-        data += some
-    return data
+def all_written(lines: Lines) -> None:
+    """Wait until the thread has ended: it must not write to a descriptor that is something else by then."""
+    eventually(lambda: lines.close() or not lines._thread.is_alive(), "not all of it is written")
 
 
-def test_lines_that_nobody_takes_are_dropped_and_counted(pipe: tuple[int, int]) -> None:
+def test_lines_that_nobody_takes_are_dropped_and_counted(pipe: tuple[FileIO, FileIO]) -> None:
     reader, writer = pipe
-    lines = Lines(writer)
+    lines = Lines(writer.fileno())
     handler = LinesHandler(lines)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.Logger("test")
@@ -199,10 +192,10 @@ def test_lines_that_nobody_takes_are_dropped_and_counted(pipe: tuple[int, int]) 
     for i in range(5000):
         logger.warning("line %d %s", i, "x" * 50)
     found: list[bytes] = []
-    reading = threading.Thread(target=lambda: found.extend(iter(lambda: os.read(reader, 1 << 16), b"")))
+    reading = threading.Thread(target=lambda: found.extend(iter(lambda: reader.read(1 << 16), b"")))
     reading.start()
-    eventually(lambda: lines.close() or not lines._thread.is_alive(), "not all of it is written")
-    os.close(writer)
+    all_written(lines)
+    writer.close()
     reading.join(DEADLINE)
     texts = b"".join(found).decode().splitlines()
     written = [int(text.split()[1]) for text in texts if text.startswith("line ")]
@@ -213,41 +206,45 @@ def test_lines_that_nobody_takes_are_dropped_and_counted(pipe: tuple[int, int]) 
     assert len(written) + dropped == 5000
 
 
-def test_the_end_does_not_wait_for_a_reader(pipe: tuple[int, int]) -> None:
-    lines = Lines(pipe[1])
+def test_the_end_does_not_wait_for_a_reader(pipe: tuple[FileIO, FileIO]) -> None:
+    reader, writer = pipe
+    lines = Lines(writer.fileno())
     for _ in range(2000):
         lines.put("x" * 100)
     closing = threading.Thread(target=lines.close, daemon=True)
     closing.start()
     closing.join(DEADLINE)
     assert not closing.is_alive()
+    reader.close()
+    all_written(lines)
 
 
-def test_all_that_is_read_is_written_before_the_end(pipe: tuple[int, int]) -> None:
-    lines = Lines(pipe[1])
+def test_all_that_is_read_is_written_before_the_end(pipe: tuple[FileIO, FileIO]) -> None:
+    reader, writer = pipe
+    lines = Lines(writer.fileno())
     for i in range(100):
         lines.put(f"line {i}")
-    lines.close()
-    os.close(pipe[1])
-    assert read_until(pipe[0], lambda data: b"line 99\n" in data).count(b"\n") == 100
+    all_written(lines)
+    writer.close()
+    assert reader.read() == b"".join(b"line %d\n" % i for i in range(100))
 
 
-def test_a_stream_that_refuses_everything_is_told_of(pipe: tuple[int, int]) -> None:
+def test_a_stream_that_refuses_everything_is_told_of(pipe: tuple[FileIO, FileIO]) -> None:
     reader, writer = pipe
-    os.close(reader)
+    reader.close()
     told: list[Any] = []
-    lines = Lines(writer, lambda line, error: told.append((line, type(error))))
+    lines = Lines(writer.fileno(), lambda line, error: told.append((line, type(error))))
     lines.put("hello")
-    lines.close()
+    all_written(lines)
     assert told == [("hello", BrokenPipeError)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("unread", ["stderr", "stdout and stderr"])
 def test_a_server_whose_output_nobody_reads_goes_on_and_ends(
-    unread: str, number: signal.Signals, pipe: tuple[int, int]
+    unread: str, number: signal.Signals, pipe: tuple[FileIO, FileIO]
 ) -> None:
-    blocked = pipe[1]
+    blocked = pipe[1].fileno()
     port = free_port()
     if unread != "stderr":
         os.write(blocked, b"x" * 4096)
