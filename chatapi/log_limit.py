@@ -13,7 +13,7 @@ _logger = logging.getLogger("chatapi")
 
 RATE: Final = 10
 """Lines of one kind that are logged in a second, for any length of time."""
-BURST: Final = 200
+BURST: Final = 1000
 """Lines of one kind that are logged at once before `RATE` holds."""
 EVERY: Final = 1.0
 """Seconds between two lines that say how many were left out."""

@@ -46,13 +46,14 @@ from chatapi import (
     hub,
     inbox,
     limits,
+    log_limit,
     outbox,
 )
 from chatapi.broker import InProcessBroker
 from chatapi.brokers import database, sqlite
 from chatapi.brokers.redis import KEEP, RedisBroker
 from chatapi.brokers.sqlite import Keep, SQLiteBroker
-from chatapi.cli import client, server, store
+from chatapi.cli import client, lines, server, store
 from chatapi.entries import Deletion
 from chatapi.errors import FrameError
 from chatapi.handshake import Handshake, Resume
@@ -690,6 +691,11 @@ def test_every_log_line_is_in_the_table() -> None:
     rows = OPERATIONS.table("level", "message", "when")
     documented = {(row["level"], re.sub(r"\b[A-Z]{2,}\b", "%s", plain(row["message"]))) for row in rows}
     assert documented == logged()
+
+
+def test_how_much_is_logged_is_as_it_says() -> None:
+    assert f"If nobody reads the log, {lines._WAITING:,} lines wait" in OPERATIONS.prose
+    assert f"{log_limit.BURST:,} are logged at once and {log_limit.RATE} a second" in OPERATIONS.prose
 
 
 def complaints() -> set[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from logging.handlers import QueueHandler
 from typing import Final
 
-_WAITING: Final = 1000
+_WAITING: Final = 10_000
 """Lines that may wait to be written; further ones are dropped, and counted."""
 _CLOSING: Final = 1.0
 """Seconds that the end of the program waits for lines to be written."""
