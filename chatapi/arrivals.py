@@ -109,7 +109,12 @@ class _Arrival:
             self._claimed = True
             _claim(hub, room, who, self._loaded)
         else:
-            self._then(None)
+            self._end(None)
+
+    def _end(self, reason: Refused | None) -> None:
+        self._then(reason)
+        if self._resume is not None:
+            self._hub.tickets.was_not_shown(self._resume.session)
 
     def _is_known(self, room: Room, name: str) -> bool:
         """Whether the broker need not be asked for the name.
@@ -125,7 +130,7 @@ class _Arrival:
         if reason is None:
             self.go()
         else:
-            self._then(reason)
+            self._end(reason)
 
     def _known(self, sent: Mapping[str, Sent] | Refused) -> None:
         assert self._resume is not None

@@ -69,7 +69,8 @@ async def connect(
     - `max_events`: so many events may wait for the program; then the socket is not read until it takes some (and the
       server lets a member that lags too far go, as `slow_consumer`). While somebody waits for an answer, which may
       stand behind them, up to 65,536 more are taken in; beyond that, waiting raises `EventsUnread`.
-    - `max_in_flight`: so many requests (1 to 1,024) are written and unanswered at most; further ones wait.
+    - `max_in_flight`: so many requests (1 to 1,024) are written and unanswered at most; further ones wait. There are
+      fewer where the server remembers fewer ids.
 
     Raises `Refused` (with a `code`, and `after` where trying again in so many seconds may help), `Unreachable`,
     `ProtocolError`, `Disconnected` where the server says goodbye at once, and `AddressError`. Only later losses are
@@ -163,15 +164,18 @@ class Connection:
     async def send(self, text: str) -> Message:
         """Say something to the room; returns the message once it is kept, with its place in the room's order.
 
-        Texts are kept in the order of the calls, and each once, also where the connection breaks in between. A
-        connection that stays away for five minutes makes that unsure: then it raises `Disconnected`, and the
-        text may have been kept.
+        Texts are kept in the order of the calls, and each once, also where the connection breaks in between: then the
+        text is sent again under its id, as long as the server is sure to remember that. The server says for how long
+        that is (5 minutes by default). After that, and where the server does not know the session any more (it was
+        restarted without a store), it is unknown whether the text was kept: then this raises `Disconnected`, whose
+        `sure` is False, and the connection goes on.
 
         What the server cannot keep for now (``unavailable``) waits here and is sent again, after growing pauses, and at
         once where the server says that it is back. Texts of later calls, and a `join`, wait behind it. One thing is not
         promised then: of texts that were on their way together when the server began to refuse, those that it took
-        come before those that it refused. A text that waits so for five minutes (290 seconds), or until the connection
-        has ended for good, raises `Refused` (``unavailable``).
+        come before those that it refused. A text that waits so for five minutes (290 seconds; less where the server
+        remembers ids for a shorter time), or until the connection has ended for good, raises `Refused`
+        (``unavailable``).
 
         Raises `TextTooLong`, `SendRefused` (such as ``empty_text``), `Refused` (a hook's code, or as above),
         `ValueError` for half a surrogate pair, and what every call does. Cancelling: see the class.
@@ -183,7 +187,7 @@ class Connection:
         """Say something to one member alone; returns once it is on its way there.
 
         Raises `NotDelivered` where there is nobody of that name who takes it, `Refused` (``unavailable``) at once, and
-        otherwise what `send` does. Where the connection breaks in between, it is said again.
+        otherwise what `send` does. Where the connection breaks in between, it is said again, as `send` does.
         """
         await self._ask("whisper", to=to, text=text)
 

@@ -21,7 +21,7 @@ from pydantic_core import from_json, to_json
 from .errors import DISCONNECTS, ChatError, Disconnect, Disconnected, NotDelivered, RefusalCode, Refused, TextTooLong
 from .events import Deleted, Joined, Left, Message, Renamed, Whisper
 from .news import Gap, News, Notice, ProtocolError, Recovered, SendRefused, Welcome
-from .outbox import FRAME_BYTES, Outbox, Request
+from .outbox import FRAME_BYTES, REMEMBER, REMEMBER_IDS, Outbox, Request
 
 MAX_FRAME: Final = 16 * 1024 * 1024
 """Bytes of one frame from the server at most; a page of history with 100 long messages is the largest."""
@@ -183,10 +183,13 @@ class Dialogue:
             _int(frame, "count"),
             dict(frame.get("limits") or {}),
         )
-        self._session = _str(frame, "session")
+        session, self._session = self._session, _str(frame, "session")
         self.name, self.room = here.name, here.room
-        limit = here.limits.get("frame_bytes")
-        self.outbox.frame_bytes = limit if isinstance(limit, int) else FRAME_BYTES
+        self.outbox.obey(
+            frame_bytes=int(_limit(here, "frame_bytes", FRAME_BYTES)),
+            remember=_limit(here, "remember", REMEMBER),
+            remember_ids=int(_limit(here, "remember_ids", REMEMBER_IDS)),
+        )
         if self.live:  # we went to another room, which replays nothing
             self._stand(here, 0)
             self._answer(frame, here)
@@ -196,6 +199,8 @@ class Dialogue:
             self._stand(here, self._history)
             return here
         self.outbox.moved(here.name, here.room, here)
+        if self._session != session:
+            self.outbox.session_lost()
         return self._back(here, frame)
 
     def _back(self, here: Welcome, frame: _Frame) -> Recovered | Gap:
@@ -319,6 +324,12 @@ def _refused(frame: _Frame, after: float | None) -> Refused:
     code = _str(frame, "code")
     known = RefusalCode(code) if code in list(RefusalCode) else cast("RefusalCode", code)  # a later server's own
     return Refused(known, str(frame.get("detail", "")), after)
+
+
+def _limit(welcome: Welcome, name: str, default: float) -> float:
+    """A limit of the server, or `default` where it does not name it."""
+    limit = welcome.limits.get(name)
+    return limit if isinstance(limit, int | float) and limit >= 0 else default
 
 
 def _str(frame: _Frame, key: str) -> str:

@@ -128,10 +128,15 @@ class NoSuchMessage(ChatError):
 
 
 class Disconnected(ChatError):
-    """A member is no longer in its room; `reason` is the row of `DISCONNECTS` that ended it."""
+    """A member is no longer in its room; `reason` is the row of `DISCONNECTS` that ended it.
 
-    def __init__(self, reason: Disconnect, detail: str = "") -> None:
+    Where `sure` is False, what was sent may have been kept all the same, and `detail` says so: only the client library
+    raises that, for a message or a whisper whose answer is missing. The connection itself may go on.
+    """
+
+    def __init__(self, reason: Disconnect, detail: str = "", *, sure: bool = True) -> None:
         super().__init__(f"{reason.code}: {detail or reason.detail}")
+        self.sure: bool = sure
         self.reason = reason
         self.detail: str = detail or reason.detail
 

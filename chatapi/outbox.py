@@ -8,6 +8,17 @@ message is written until those in flight are answered; then, after a pause, the 
 tried, again and again, and once it is kept the others follow. So only what was in flight already can overtake it. The
 server keeps a message once however often it comes, and it means the same some minutes later; a whisper, a new name,
 another room or a question is about now, so whoever asked for it is told instead.
+
+A server remembers the ids of messages and whispers for a limited time, at most so many of one session, and for no
+longer than the session lives. Its welcome says how long and how many. What is written here obeys that:
+
+- What was written once is written again only while the server is sure to know its id. After that, and when the welcome
+  has the key of another session, it is unknown whether it was kept: whoever waits for it is told that.
+- A new message or whisper waits while so many ids were written after an unanswered one that the server could forget
+  that one.
+- Nothing is written behind a join that is not answered: it would be unknown in which room it was said.
+- Only a few of those that are written again are in flight at once, so that a server which reads slowly reads each of
+  them within the margin that `resend_within` leaves.
 """
 
 from __future__ import annotations
@@ -26,11 +37,26 @@ from .limits import CHUNK_BYTES
 FRAME_BYTES: Final = 64 * 1024
 """Bytes of one frame to the server at most, where its welcome does not say."""
 MOST_IN_FLIGHT: Final = 1024
-"""Requests that may be in flight at most: as many as the server remembers ids, since all of them may be sent again."""
-RESEND_WITHIN: Final = 290.0
-"""Seconds after which a message is not sent again: the server remembers ids for 300."""
+"""Requests that may be in flight at most."""
+REMEMBER: Final = 300.0
+"""Seconds for which the server remembers ids, where its welcome does not say."""
+REMEMBER_IDS: Final = 1024
+"""Ids of one session that the server remembers at most, where its welcome does not say."""
+MARGIN: Final = 10.0
+"""Seconds that a message may take from here until the server has read it."""
+RESEND_WITHIN: Final = REMEMBER - MARGIN
+"""Seconds for which a message waits that the server could not keep."""
+AGAIN_AT_ONCE: Final = 8
+"""Messages and whispers in flight at most that were written before."""
 
-_SAID: Final = ("message", "whisper")
+_SAID: Final = {"message": "kept", "whisper": "delivered"}
+"""What has an id, and what is unknown of it where the answer is missing."""
+
+
+def resend_within(remember: float) -> float:
+    """Seconds after its first writing in which a message may be written again, for a server that remembers its id for
+    `remember` seconds."""
+    return remember - min(MARGIN, remember / 2)
 
 
 def _nothing() -> None:
@@ -41,7 +67,8 @@ class Request:
     """Something that was asked of the server, and what came of it."""
 
     __slots__ = (
-        "abandoned", "done", "error", "fields", "frame", "held", "key", "kind", "number", "settled", "value", "written",
+        "abandoned", "again", "done", "error", "fields", "frame", "held", "index", "key", "kind", "number", "oldest",
+        "settled", "until", "value", "written",
     )  # fmt: skip
 
     def __init__(self, kind: str, number: int, key: str, fields: dict[str, Any]) -> None:
@@ -53,6 +80,14 @@ class Request:
         self.frame: bytes = to_json({"type": kind, **fields, "id" if kind in _SAID else "ref": key}) + b"\n"
         self.written: float | None = None
         """When it was first handed over to be written."""
+        self.again: bool = False
+        """Whether it is to be written again, or was."""
+        self.until: float = inf
+        """When it is not to be written again any more."""
+        self.index: int = 0
+        """How many ids had been written when it was first written, its own included; 0 before that."""
+        self.oldest: int = 0
+        """The smallest `index` of those that were unanswered then: the server may see any of them after this one."""
         self.held: float | None = None
         """When it was first held back, if it had not been written by then."""
         self.abandoned: bool = False
@@ -82,14 +117,25 @@ class Outbox:
     def __init__(self, prefix: str, most_in_flight: int, pause: Callable[[int], float]) -> None:
         self.frame_bytes: int = FRAME_BYTES
         """Bytes that the server takes in one frame."""
+        self._remember, self._remember_ids = REMEMBER, REMEMBER_IDS
         self._prefix, self._count = prefix, 0
         self._most_in_flight = most_in_flight
         self._waiting: deque[Request] = deque()  # in the order of the calls
         self._in_flight: dict[str, Request] = {}
+        self._unanswered: dict[str, Request] = {}  # what has an id and was written, in the order of the first writing
+        self._ids = 0  # how many ids were ever written
+        self._join: Request | None = None  # the join that is in flight
         self._pause = pause
         self._refusal: Refused | None = None  # why a message was not kept, until one is
         self._tries = 0
         self._try_at = -inf  # infinity until all that was in flight is answered
+
+    def obey(self, *, frame_bytes: int, remember: float, remember_ids: int) -> None:
+        """Keep to the limits that a welcome has named."""
+        self.frame_bytes, self._remember, self._remember_ids = frame_bytes, remember, remember_ids
+        for request in self._unanswered.values():
+            if request.written is not None:
+                request.until = min(request.until, request.written + resend_within(remember))
 
     @property
     def pending(self) -> bool:
@@ -115,7 +161,7 @@ class Outbox:
         """Nobody waits for it any more: it is not written, or if it was, not written again."""
         request.abandoned = True
         if request in self._waiting:
-            self._waiting.remove(request)
+            self._drop(request)
 
     def take(self, now: float) -> list[bytes]:
         """The frames to write next, some 64 KiB of them; they are in flight from here on."""
@@ -127,17 +173,46 @@ class Outbox:
             request = self._next(now)
             if request is None:
                 break
-            self._waiting.remove(request)
-            if request.written is None:
-                request.written = now
-            elif request.kind in _SAID and now - request.written > RESEND_WITHIN:
-                _give_up(request)
+            if request.kind in _SAID and request.written is not None and (why := self._why_forgotten(request, now)):
+                self._give_up(request, why)
                 continue
+            self._waiting.remove(request)
+            self._note_writing(request, now)
             request.error = None
             self._in_flight[request.key] = request
             frames.append(request.frame)
             size += len(request.frame)
         return frames
+
+    def _note_writing(self, request: Request, now: float) -> None:
+        if request.kind == "join":
+            self._join = request
+        if request.written is not None:
+            return
+        request.written = now
+        if request.kind in _SAID:
+            self._ids += 1
+            request.index, request.until = self._ids, now + resend_within(self._remember)
+            self._unanswered[request.key] = request
+            request.oldest = next(iter(self._unanswered.values())).index
+
+    def _why_forgotten(self, request: Request, now: float) -> str:
+        """Why the server may have forgotten the id of what was written before; empty where it knows it for sure."""
+        if now >= request.until:
+            return "the connection was lost for too long"
+        if self._ids - request.oldest >= self._remember_ids:
+            return "the server remembers too few messages"
+        return ""
+
+    def _may_write(self, request: Request) -> bool:
+        """Whether the server will still know all the ids that it may be shown again."""
+        if request.kind not in _SAID:
+            return True
+        if request.written is not None:
+            again = [one for one in self._in_flight.values() if one.again]
+            return len(again) < AGAIN_AT_ONCE
+        first = next(iter(self._unanswered.values()), None)
+        return first is None or self._ids + 1 - first.oldest < self._remember_ids
 
     def due(self, now: float) -> float:
         """When to `take` again though nothing has happened; infinity for never."""
@@ -145,6 +220,8 @@ class Outbox:
 
     def _next(self, now: float) -> Request | None:
         """The first that may be written now."""
+        if self._join is not None:
+            return None
         may_say = self._refusal is None or (now >= self._try_at and not self._saying)
         held = False
         for request in self._waiting:
@@ -153,7 +230,7 @@ class Outbox:
             elif request.kind == "join" and (held or self._saying):
                 return None  # what was said before it belongs into this room, and may have to be said again
             else:
-                return request
+                return request if self._may_write(request) else None
         return None
 
     @property
@@ -168,9 +245,8 @@ class Outbox:
             since = request.written if request.held is None else request.held
             if since is None:
                 request.held, request.error = now, Refused(refusal.code, refusal.detail)
-            elif now - since > RESEND_WITHIN:
-                self._waiting.remove(request)
-                _give_up(request)
+            elif now - since > RESEND_WITHIN or now >= request.until:
+                self._give_up(request, "the server could not keep it for too long")
                 continue
             waits = True
         if self._saying:
@@ -197,8 +273,7 @@ class Outbox:
         """The request with this key is settled, if there is one."""
         request = self.find(key)
         if request is not None:
-            if self._in_flight.pop(request.key, None) is None:
-                self._waiting.remove(request)
+            self._drop(request)
             if self._refusal is not None and request.kind == "message" and error is None:
                 if self._saying:
                     self.try_again()
@@ -215,8 +290,8 @@ class Outbox:
             return False
         request.error = self._refusal = refusal
         self._try_at = inf
-        if self._in_flight.pop(request.key, None) is not None and not request.abandoned:
-            insort(self._waiting, request, key=_number)
+        if self._in_flight.pop(request.key, None) is not None:
+            self._put_back(request)
         return True
 
     def try_again(self) -> None:
@@ -225,32 +300,65 @@ class Outbox:
 
     def lost(self) -> None:
         """The connection has ended: what was in flight is to be written again, in the order of the calls."""
-        for request in self._in_flight.values():
-            if not request.abandoned:
-                insort(self._waiting, request, key=_number)
-        self._in_flight.clear()
+        in_flight, self._in_flight = self._in_flight, {}
+        for request in in_flight.values():
+            self._put_back(request)
+        self._join = None
         self.try_again()
+
+    def session_lost(self) -> None:
+        """The server does not know the session any more: it cannot tell what it has kept of it."""
+        for request in list(self._unanswered.values()):
+            self._give_up(request, "the server does not know this session any more")
 
     def moved(self, name: str, room: str, value: Any) -> None:
         """A rename or join whose answer was lost is seen to have taken place, where no other one stands before it."""
         for kind, field, now in (("rename", "to", name), ("join", "room", room)):
             first = next((r for r in self._waiting if r.kind == kind and r.written is not None), None)
             if first is not None and first.fields.get(field) == now:
-                self._waiting.remove(first)
+                self._drop(first)
                 first.settle(value)
 
     def fail(self, error: Callable[[], ChatError]) -> None:
         """Nobody gets an answer any more, to anything; of what the server refused last, that is the reason."""
         for request in [*self._in_flight.values(), *self._waiting]:
             request.abandoned = True
-            request.settle(error=request.error or error())
-        self._waiting.clear()
+            request.settle(error=request.error or _unsure(request, error()))
+        for request in list(self._waiting):
+            self._drop(request)
+
+    def _drop(self, request: Request) -> None:
+        """Nothing more is to be done for it."""
+        self._unanswered.pop(request.key, None)
+        if request is self._join:
+            self._join = None
+        if self._in_flight.pop(request.key, None) is None:
+            self._waiting.remove(request)
+
+    def _put_back(self, request: Request) -> None:
+        """It is to be written again, in the order of the calls, if somebody still waits for it."""
+        if request.abandoned:
+            self._unanswered.pop(request.key, None)
+        else:
+            request.again = True
+            insort(self._waiting, request, key=_number)
+
+    def _give_up(self, request: Request, why: str) -> None:
+        """It may have been kept, and is not written again."""
+        self._drop(request)
+        lost = Disconnected(DISCONNECTS["connection_lost"], why)
+        request.settle(error=request.error or _unsure(request, lost))
 
 
 def _number(request: Request) -> int:
     return request.number
 
 
-def _give_up(request: Request) -> None:
-    detail = "the connection was lost for too long to say whether this was kept"
-    request.settle(error=request.error or Disconnected(DISCONNECTS["connection_lost"], detail))
+def _unsure(request: Request, error: ChatError) -> ChatError:
+    """The error for a request that may have been carried out all the same, which it says."""
+    if request.written is None or request.kind not in _SAID or not isinstance(error, Disconnected):
+        return error
+    detail = f"{error.detail}; it is unknown whether this {request.kind} was {_SAID[request.kind]}"
+    unsure = Disconnected(error.reason, detail, sure=False)
+    unsure.__cause__ = error.__cause__
+    return unsure

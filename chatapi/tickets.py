@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from itertools import islice
+from math import inf
 from sys import getsizeof
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -108,9 +109,18 @@ class Ticket:
             del self._on_their_way[0]
 
     def recall(self, id: str, now: float) -> Known | None:  # noqa: A002
-        """What it has said under that id a short while ago."""
+        """What it has said under that id a short while ago, or what is still on its way.
+
+        Of the latter it is asked again once it has its place: the time for which it is remembered begins then.
+        """
         known = self._said.get(id)
-        return known if known is not None and now - known.when <= self._tickets.limits.remember else None
+        if known is None or (known.said.seq and now - known.when > self._tickets.limits.remember):
+            return None
+        if not known.said.seq:
+            self._said[id] = known._replace(when=inf)
+        elif known.when == inf:
+            self._said[id] = known._replace(when=now)
+        return known
 
 
 class Recalled:
@@ -175,9 +185,10 @@ class Tickets:
     def was(self, key: str, sent: Mapping[str, Sent], host: str) -> None:
         """A key is about to be shown that another life of this server has given; this is what was said under it.
 
-        It is forgotten if nobody comes in with the key in the time that a handshake may take.
+        That may be nothing: the key is kept all the same, so that its holder knows that nothing was. It is forgotten if
+        nobody comes in with the key in the time that a handshake may take.
         """
-        if not sent or key in self._tickets:
+        if key in self._tickets or not (sent or _KEY.fullmatch(key)):
             return
         self._drop(self._before.get(key))
         recalled = self._before[key] = Recalled(key, sent, self._origins.hold(host))
@@ -191,6 +202,10 @@ class Tickets:
             del self._before[recalled.key]
             self._timers.clear(recalled)
             self._release(recalled)
+
+    def was_not_shown(self, key: str) -> None:
+        """Forget what `was` has noted of a key: its holder did not come in."""
+        self._drop(self._before.get(key))
 
     def revive(self, key: str, client: Client) -> Ticket | None:
         """The ticket of another life of this server, for a client that has come in with its key."""

@@ -265,7 +265,9 @@ def test_a_join_waits_for_what_was_said_before_it() -> None:
     assert texts(it, 1) == ["a"]
     assert texts(it, 1) == []
     hear(it, ack(1, 1))
-    assert texts(it, 1) == ["join", "b", "ping"]
+    assert texts(it, 1) == ["join"]
+    hear(it, welcome(room="ops", ref="p-2"))
+    assert texts(it, 1) == ["b", "ping"]
 
 
 def test_a_message_is_not_said_again_in_another_room() -> None:
@@ -287,7 +289,7 @@ def test_after_290_seconds_it_is_refused_whether_or_not_it_was_ever_written() ->
     hear(it, refusal(1))
     texts(it, 10)
     third = it.ask("message", text="c")
-    assert texts(it, 5 + RESEND_WITHIN) == ["a"]
+    assert texts(it, 4.9 + RESEND_WITHIN) == ["a"]
     hear(it, refusal(1))
     assert texts(it, 5.1 + RESEND_WITHIN) == []
     assert (first.done, second.done, third.done) == (True, False, False)

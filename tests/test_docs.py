@@ -631,9 +631,12 @@ def test_every_argument_of_the_client_library_is_in_the_table_with_its_default()
 
 def test_how_far_an_answer_is_waited_for_is_as_it_says() -> None:
     assert f"up to {inbox.BEHIND:,} events more are taken in" in EMBEDDING.prose
-    assert outbox.RESEND_WITHIN < Limits().remember == 5 * 60
-    assert "stays away for five minutes" in EMBEDDING.prose
-    assert f"five minutes ({outbox.RESEND_WITHIN:g} seconds)" in EMBEDDING.prose
+    assert outbox.RESEND_WITHIN < Limits().remember == outbox.REMEMBER == 5 * 60
+    assert Limits().remember_ids == outbox.REMEMBER_IDS
+    assert outbox.resend_within(Limits().remember) == outbox.RESEND_WITHIN
+    assert f"stays away for five minutes ({outbox.RESEND_WITHIN:g} seconds)" in EMBEDDING.prose
+    assert f"waits for five minutes ({outbox.RESEND_WITHIN:g} seconds;" in EMBEDDING.prose
+    assert outbox.MARGIN == 10
 
 
 def test_every_example_is_in_the_table() -> None:
@@ -777,8 +780,8 @@ def test_the_systemd_unit_waits_for_the_drain() -> None:
 class Conversation:
     """Plays a block of `chat` line by line: every line that is sent, and all that comes back, must stand in it.
 
-    In a frame that comes, ``…`` is any one string or number. In one that is sent, it is what the sender was last told
-    under that key. The file of a server with ``-store`` is made in the current folder.
+    In a frame that comes, ``…`` is any one string or number, and ``{…}`` any object of such. In one that is sent, it is
+    what the sender was last told under that key. The file of a server with ``-store`` is made in the current folder.
     """
 
     def __init__(self) -> None:
@@ -904,7 +907,7 @@ def as_told(text: str, lines: list[str]) -> str:
     """The line that came, if it is what the example says but for ``…``; otherwise what the example says."""
     if not text.startswith("{") or "…" not in text:
         return text
-    pattern = re.escape(text).replace('"…"', r'"[\w-]+"').replace("…", r"[\d.]+")
+    pattern = re.escape(text).replace(r"\{…\}", r"\{[^{}]*\}").replace('"…"', r'"[\w-]+"').replace("…", r"[\d.]+")
     return lines[0] if lines and re.fullmatch(pattern, lines[0]) else text
 
 

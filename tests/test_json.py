@@ -62,16 +62,23 @@ def test_the_welcome_tells_everything_there_is_to_know() -> None:
         "members": ["Ann", "mina"],
         "count": 2,
         "recovered": None,
-        "limits": {"line_bytes": 8192, "frame_bytes": 65536},
+        "limits": {
+            "line_bytes": 8192,
+            "frame_bytes": 65536,
+            "remember": 300,
+            "remember_ids": 1024,
+            "reserve": 5,
+        },
     }
     assert isinstance(welcome["session"], str)
     assert welcome["session"] not in ("", room.epoch)
 
 
 def test_the_welcome_of_an_empty_log_and_of_a_server_with_other_limits() -> None:
-    welcome = Speaker(ChatKit(Limits(line_bytes=100, frame_bytes=2000))).frame()
+    named = {"line_bytes": 100, "frame_bytes": 2000, "remember": 7.5, "remember_ids": 9, "reserve": 0.5}
+    welcome = Speaker(ChatKit(Limits(**named))).frame()
     assert (welcome["seq"], welcome["ts"], welcome["members"], welcome["count"]) == (0, 0, ["Mina"], 1)
-    assert welcome["limits"] == {"line_bytes": 100, "frame_bytes": 2000}
+    assert welcome["limits"] == named
 
 
 def test_the_welcome_names_at_most_100_members_and_counts_them_all() -> None:

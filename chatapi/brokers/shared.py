@@ -33,6 +33,7 @@ from .turns import (
     Turn,
     Value,
     holder,
+    seconds_to_remember,
 )
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class SharedRoom:
         if self._to_reap:
             self._asked = "reap"
             gone, self._to_reap = self._to_reap, set()
-            seconds = int(node.rooms.limits.remember)
+            seconds = seconds_to_remember(node.rooms.limits)
             return Section("reap", self.keys.fixed(), [node.publish, node.id, seconds, *sorted(gone)])
         first = self._waiting[0] if self._waiting else None
         if self._turns and self._turns[-1].results is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import ceil
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from ..broker import Outcome
 from ..entries import AnyKept, Deletion, NameChanged, Said
 from ..errors import Refused
+from ..limits import Limits
 from ..naming import OURS, Naming
 from ..sessions import hashed
 from . import batches
@@ -193,6 +195,11 @@ class Renaming:
 Step: TypeAlias = Saying | Deleting | Claiming | Releasing | Renaming
 
 
+def seconds_to_remember(limits: Limits) -> int:
+    """`Limits.remember` in whole seconds, as Redis counts them: never less than the clients are told."""
+    return max(1, ceil(limits.remember))
+
+
 def holder(node: str, session: str, name: str) -> str:
     """Who has a name, as the roster says it."""
     return f"{node} {session or '-'} {name}"
@@ -243,7 +250,7 @@ class Turn:
         limits, keep = node.rooms.limits, node.keep
         head: list[Value] = [node.publish, epoch, node.id, self.number, int(members_here), limits.room_members]
         head += keep.messages, keep.bytes, int(keep.days * _DAY), int(keep.days * _DAY * 1_000_000)
-        head += int(limits.remember) or 1, limits.remember_ids, until
+        head += seconds_to_remember(limits), limits.remember_ids, until
         return Section("turn", self.keys, [*head, *self._arguments])
 
     def untold(self) -> list[Step]:

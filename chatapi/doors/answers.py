@@ -26,6 +26,9 @@ from .replies import not_kept_as
 if TYPE_CHECKING:
     from .connection import Connection
 
+_TOLD: Final = ("line_bytes", "frame_bytes", "remember", "remember_ids", "reserve")
+"""The limits that a client needs to know."""
+
 
 def welcome(client: Client, recovered: bool | None = None, reason: str = "", **ref: Any) -> bytes:
     """The first frame that a member gets in a room: what it missed follows where `recovered`."""
@@ -44,7 +47,7 @@ def welcome(client: Client, recovered: bool | None = None, reason: str = "", **r
         count=len(room),
         recovered=recovered,
         **({"reason": reason} if reason else {}),
-        limits={"line_bytes": room.limits.line_bytes, "frame_bytes": room.limits.frame_bytes},
+        limits={name: getattr(room.limits, name) for name in _TOLD},
         **ref,
     )
 
