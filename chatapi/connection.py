@@ -164,6 +164,9 @@ class Connection:
     async def send(self, text: str) -> Message:
         """Say something to the room; returns the message once it is kept, with its place in the room's order.
 
+        It has the name and the text under which it was kept: the server may have cleaned or changed the text. A server
+        that does not hold the message any more when it is sent again does not tell them; then they are one's own.
+
         Texts are kept in the order of the calls, and each once, also where the connection breaks in between: then the
         text is sent again under its id, as long as the server is sure to remember that. The server says for how long
         that is (5 minutes by default). After that, and where the server does not know the session any more (it was

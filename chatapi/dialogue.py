@@ -241,7 +241,8 @@ class Dialogue:
             self._advance(seq, ts)
         request = self.outbox.find(frame.get("id"))
         if request is not None:
-            self.outbox.answered(request.key, Message(seq, ts, self.name, request.fields.get("text", "")))
+            name, text = frame.get("name", self.name), frame.get("text", request.fields.get("text", ""))
+            self.outbox.answered(request.key, Message(seq, ts, str(name), str(text)))
             self._kept()
 
     def _advance(self, seq: int, ts: int) -> None:

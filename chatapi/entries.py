@@ -79,7 +79,7 @@ class Said(KeptEntry):
     several lines; otherwise every line is a message. A message that was deleted is an empty line.
     """
 
-    __slots__ = ("block", "count", "erased", "ids", "session", "weight")
+    __slots__ = ("ack_tells", "block", "count", "erased", "ids", "session", "weight")
 
     def __init__(
         self,
@@ -97,6 +97,8 @@ class Said(KeptEntry):
         """The key of the session for which these ids hold."""
         self.erased: bool = False
         """Whether any of the messages was deleted."""
+        self.ack_tells: tuple[str, ...] = ("name", "text")
+        """What an `ack` tells the author: fields that may differ from what it has sent, or whose origin is unknown."""
         self.block: bytes = block
         self.count: int = count
         self.weight: int = len(block) + count * len(name) + ENTRY_COST
@@ -128,6 +130,7 @@ class Said(KeptEntry):
         ids = self.ids[skip : skip + count] if self.ids else None
         part = Said(self.origin, self.name, block, count, ids, self.session)
         part.seq, part.ts, part.position, part.erased = self.seq + skip, self.ts + skip, start, self.erased
+        part.ack_tells = self.ack_tells
         return part
 
     def erase(self, seq: int) -> None:

@@ -148,6 +148,13 @@ class Log:
         entry = self._kept[i]
         return entry if seq < entry.seq + entry.count else None
 
+    def message(self, seq: int, ts: int) -> Message | None:
+        """The message of that number and time, if it is still held."""
+        said = self.entry_of(seq)
+        if not isinstance(said, Said) or said.ts + seq - said.seq != ts:
+            return None
+        return Message(seq, ts, said.name, said.texts()[seq - said.seq])
+
     def oldest_seq(self) -> int:
         """The number of the oldest message that is held; 0 where none is."""
         return self._kept[self._kept_gone].seq if self._kept_gone < len(self._kept) else 0

@@ -158,21 +158,29 @@ class JsonStyle:
         return b"" if entry.quiet else frame("renamed", seq=entry.seq, name=entry.name, to=entry.to)
 
     def own(self, entry: AnyEntry, echo: bool) -> bytes:
-        """An `ack` at its place, or with echo the message with its `id`; one's rename with its `ref`."""
+        """An `ack` at its place, or with echo the message with its `id`; one's rename with its `ref`.
+
+        The `ack` has the name and the text too, where these are not what its author knows.
+        """
         if isinstance(entry, NameChanged):
             ref = {} if entry.ref is None else {"ref": entry.ref}
             return frame("renamed", seq=entry.seq, name=entry.name, to=entry.to, **ref)
         if not isinstance(entry, Said):
             return b""
         pieces = []
-        texts = entry.texts() if echo else [""] * entry.count
+        is_plain = not (entry.ack_tells or entry.erased)
+        texts = [""] * entry.count if is_plain and not echo else entry.texts()
         for i, text in enumerate(texts):
             id_, seq, ts = entry.id_of(i), entry.seq + i, entry.ts + i
             if echo:
                 named = {} if id_ is None else {"id": id_}
                 pieces.append(frame("message", seq=seq, ts=ts, name=entry.name, text=text, **named))
-            else:
+            elif is_plain:
                 pieces.append(b'{"type":"ack","id":%b,"seq":%d,"ts":%d}\n' % (to_json(id_), seq, ts))
+            else:
+                named = {"name": entry.name} if "name" in entry.ack_tells else {}
+                told = {"text": text} if "text" in entry.ack_tells or not text else {}  # it may have been deleted since
+                pieces.append(frame("ack", id=id_, seq=seq, ts=ts, **named, **told))
         return b"".join(pieces)
 
     def size(self, entry: AnyEntry) -> int:

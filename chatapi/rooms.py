@@ -391,6 +391,8 @@ class Room:
         said = self.log.entry_of(seq)
         if isinstance(said, Said) and said.count == 1 and said.ts == ts:
             said.origin, said.ids = client.id, (id,)
+            if said.name != client.name and "name" not in said.ack_tells:
+                said.ack_tells = ("name", *said.ack_tells)
 
     def own(self, client: Client, session: str) -> None:
         """Whatever was said in this session is the client's own, from whichever server it came."""

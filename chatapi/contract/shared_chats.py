@@ -100,7 +100,8 @@ class SharedChatContract(ChatContract):
                 await zoe.hears_until(_kept(1))
                 second.cut()
                 third = Member(one, "Mina", room, resume=first.position(0, 0))
-                same(await third.kept(), [ack], "what follows for who comes back")
+                told = {**ack, "name": "Mina", "text": "a"}  # it was sent elsewhere: what is known of it is said
+                same(await third.kept(), [told], "what follows for who comes back")
                 third.send("message", text="a", id="1")
                 same(await third.kept(), [{**ack, "duplicate": True}], "the answer to an id that is sent again")
 

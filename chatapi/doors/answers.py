@@ -58,7 +58,9 @@ def take(connection: Connection, client: Client, asked: Frame | BadFrame | Lines
     assert client.room is not None
     if isinstance(asked, Lines):
         connection.pace.spend(asked.cost)
-        client.submit(Said(client.id, client.name, asked.block, asked.messages, session=client.ticket.key))
+        said = Said(client.id, client.name, asked.block, asked.messages, session=client.ticket.key)
+        said.ack_tells = ()  # they are plain
+        client.submit(said)
         return
     if isinstance(asked, Move | Bye) and client.waits:
         connection.hold(asked)  # the acks of what was said before it come first
@@ -111,12 +113,23 @@ def not_kept(connection: Connection, client: Client, said: Said, reason: Refused
 
 
 def known(client: Client, said: Said) -> None:
-    """Tell a member that it has said this before."""
-    client.push(_duplicate(said.id_of(0), said.seq, said.ts))
+    """Tell a member that it has said this before, as far as the room still holds it: with what was kept."""
+    kept = None if client.room is None else client.room.log.message(said.seq, said.ts)
+    sent = said.texts()[0] if "text" not in said.ack_tells else None
+    client.push(_duplicate(client, said.id_of(0), said.seq, said.ts, kept, sent))
 
 
-def _duplicate(id_: str | None, seq: int | None, ts: int) -> bytes:
-    return frame("ack", id=id_, seq=seq, ts=ts, duplicate=True)
+def _duplicate(
+    client: Client, id_: str | None, seq: int | None, ts: int, kept: Message | None = None, sent: str | None = None
+) -> bytes:
+    """The answer to what was said before; `sent` is the text with which it was sent again."""
+    differs: dict[str, str] = {}
+    if kept is not None:
+        if kept.name != client.name:
+            differs["name"] = kept.name
+        if kept.text != sent:
+            differs["text"] = kept.text
+    return frame("ack", id=id_, seq=seq, ts=ts, **differs, duplicate=True)
 
 
 def _turn_down(client: Client, asked: Frame | BadFrame, code: str, detail: str) -> None:
@@ -141,7 +154,9 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
     if asked.id is not None and (known := ticket.recall(asked.id, now)) is not None:
         said = known.said
         if said.seq:
-            client.push(_duplicate(asked.id, said.seq, said.ts))
+            room = connection.hub.rooms.get(known.room)
+            kept = None if room is None else room.log.message(said.seq, said.ts)
+            client.push(_duplicate(client, asked.id, said.seq, said.ts, kept, asked.text))
         elif isinstance(said, Said):
             connection.hold_for(said, asked)
         return
@@ -150,7 +165,7 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
         raise _EmptyTextError
     hook = connection.hub.hooks.on_message
     if hook is None:
-        _submit(client, asked.id, block, now)
+        _submit(client, asked, block, now)
         return
     text = block[:-1].decode()
 
@@ -162,7 +177,7 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
             except TextTooLong as error:
                 _turn_down(client, asked, FrameError.TEXT_TOO_LONG, str(error))
             else:
-                _submit(client, asked.id, said, now)
+                _submit(client, asked, said, now)
 
     def refused(error: Refused) -> None:
         _turn_down(client, asked, error.code, error.detail)
@@ -170,11 +185,13 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
     ask(connection, lambda: hook(client, text), "on_message", say, refused)
 
 
-def _submit(client: Client, id_: str | None, block: bytes, now: float) -> None:
+def _submit(client: Client, asked: Say, block: bytes, now: float) -> None:
     if not block:
         raise Refused(RefusalCode.FORBIDDEN, "the server has left nothing of the text")
     assert client.ticket is not None
+    id_ = asked.id
     said = Said(client.id, client.name, block, 1, None if id_ is None else (id_,), client.ticket.key)
+    said.ack_tells = () if block[:-1] == asked.text.encode(errors="replace") else ("text",)
     if id_ is not None:
         client.ticket.remember(id_, said, now, "" if client.room is None else client.room.key)
     client.submit(said)
@@ -187,7 +204,7 @@ def _whisper(connection: Connection, client: Client, asked: Tell) -> None:
     assert ticket is not None
     assert room is not None
     if asked.id is not None and (known := ticket.recall(_whispered(asked.id), now)) is not None:
-        client.push(_duplicate(asked.id, None, known.said.ts))
+        client.push(_duplicate(client, asked.id, None, known.said.ts))
         return
     ts = room.micros()
 
