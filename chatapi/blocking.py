@@ -6,16 +6,28 @@
         room.send("deployed")
         for event in room:
             print(event)
+
+It also works without a ``with``: then `BlockingConnection.close` says goodbye. A program that forgets that ends all the
+same, since the thread of a connection is a daemon. The library waits a second at most at the program's end, so that
+every connection can say goodbye.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Literal, Required, TypedDict, TypeVar, Unpack
+import atexit
+import socket
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import Context
+from time import monotonic
+from types import TracebackType
+from typing import Final, Literal, Required, TypeAlias, TypedDict, TypeVar, Unpack
 
 import anyio
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 
 from .addresses import Address
 from .connection import Connection, connect
@@ -23,6 +35,11 @@ from .events import History, Message
 from .news import News, State, Welcome
 
 _T = TypeVar("_T")
+
+GOODBYE: Final = 1.0
+"""Seconds that all connections together have at the program's end to say goodbye."""
+
+_Backend: TypeAlias = Literal["asyncio", "trio"]
 
 
 class ConnectArguments(TypedDict, total=False):
@@ -45,32 +62,118 @@ class ConnectArguments(TypedDict, total=False):
     max_in_flight: int
 
 
-@contextmanager
 def connect_sync(
-    address: str | Address, *, backend: Literal["asyncio", "trio"] = "asyncio", **arguments: Unpack[ConnectArguments]
-) -> Iterator[BlockingConnection]:
-    """Be a member of a room for the length of a ``with``; it yields a `BlockingConnection`.
+    address: str | Address, *, backend: _Backend = "asyncio", **arguments: Unpack[ConnectArguments]
+) -> BlockingConnection:
+    """Connect to a room, and return once one is in it.
 
     Takes what `chatapi.connect` takes, and raises what that raises. The connection lives in an event loop of its own
-    (`backend`), in a thread of its own, that both end with the context; an interrupt (Ctrl-C) says goodbye too.
+    (`backend`), in a thread of its own. Both end with `BlockingConnection.close`, with the ``with`` block where it is
+    used in one (an interrupt by Ctrl-C says goodbye too), and where the connection is not referred to any more.
     """
-    with (
-        start_blocking_portal(backend) as portal,
-        portal.wrap_async_context_manager(connect(address, **arguments)) as room,
-    ):
-        yield BlockingConnection(room, portal)
+    return BlockingConnection(_Loop(connect(address, **arguments), backend))
+
+
+class _Loop:
+    """An event loop in a daemon thread, with one connection in it, until `leave`."""
+
+    def __init__(self, connecting: AbstractAsyncContextManager[Connection], backend: _Backend) -> None:
+        self.opened: Future[tuple[Connection, BlockingPortal]] = Future()
+        """The connection, and the way into its event loop; or why there is none."""
+        self._connecting = connecting
+        self._backend = backend
+        self._button, self._bell = socket.socketpair()
+        for end in (self._button, self._bell):
+            end.setblocking(False)
+        self._thread = threading.Thread(target=Context().run, args=(self._run,), name="chatapi", daemon=True)
+        _OPEN.add(self)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Have it say goodbye and end, without waiting for that; no error where it has ended. Takes no lock."""
+        if self._thread.is_alive():  # it is not in a process that was forked, whose sockets are the parent's
+            with suppress(OSError):
+                self._button.send(b"\0")
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended; returns whether it has."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            anyio.run(self._live, backend=self._backend)
+        except BaseException as error:  # at the program's end the loop may not be able to end in good order
+            if not self.opened.done():
+                self.opened.set_exception(error)
+        finally:
+            _OPEN.discard(self)
+            self._bell.close()
+            self._button.close()
+
+    async def _live(self) -> None:
+        leave = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+
+            async def wait_for_the_bell() -> None:
+                await anyio.wait_readable(self._bell)
+                if self.opened.done():
+                    leave.set()
+                else:
+                    tasks.cancel_scope.cancel()
+
+            tasks.start_soon(wait_for_the_bell)
+            async with BlockingPortal() as portal:  # its end waits for the calls that are under way
+                try:
+                    async with self._connecting as room:
+                        self.opened.set_result((room, portal))
+                        await leave.wait()
+                except Exception as error:  # a task group would wrap it
+                    if not self.opened.done():
+                        self.opened.set_exception(error)
+            tasks.cancel_scope.cancel()
+
+
+_OPEN: Final[set[_Loop]] = set()
+"""The event loops that have not ended."""
+
+
+@atexit.register
+def _say_goodbye() -> None:
+    loops = list(_OPEN)
+    for loop in loops:
+        loop.leave()
+    end = monotonic() + GOODBYE
+    for loop in loops:
+        loop.join(max(0.0, end - monotonic()))
 
 
 class BlockingConnection:
     """A member of a room, elsewhere, whose calls block; `connect_sync` makes it.
 
-    Its calls do, and raise, what those of `Connection` do. It is thread-safe: any thread may make any call at any time
-    within the context, also while another iterates. A call that is interrupted (Ctrl-C) is cancelled.
+    Its calls do, and raise, what those of `Connection` do. It is thread-safe: any thread may make any call at any time,
+    also while another iterates. A call that is interrupted (Ctrl-C) is cancelled. After `close`, which the end of a
+    ``with`` block calls, every call raises `Disconnected`, but events that have come before can still be read.
     """
 
-    def __init__(self, room: Connection, portal: BlockingPortal) -> None:
-        self._room = room
-        self._portal = portal
+    def __init__(self, loop: _Loop) -> None:
+        self._loop = loop
+        self._lock = threading.Lock()  # the loop must not end while a call is on its way into it
+        self._closed = False
+        try:
+            self._room, self._portal = loop.opened.result()
+        except BaseException:  # also where it was this thread that was interrupted
+            loop.leave()
+            raise
+        weakref.finalize(self, loop.leave).atexit = False  # `_say_goodbye` waits for it too
+
+    def __enter__(self) -> BlockingConnection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         return f"<BlockingConnection {self.name!r} in {self.room!r}, {self.state}>"
@@ -126,8 +229,11 @@ class BlockingConnection:
         return self._call(self._room.ping)
 
     def close(self) -> None:
-        """Leave; the iteration ends once all that had come is read."""
-        self._call(self._room.close)
+        """Leave; the iteration ends once all that had come is read. No error where it is closed already."""
+        with self._lock:
+            self._closed = True
+        self._loop.leave()
+        self._loop.join()
 
     def receive(self, timeout: float | None = None) -> News:
         """The next event. Raises `TimeoutError` where none comes in so many seconds, and `EOFError` at the end."""
@@ -137,9 +243,18 @@ class BlockingConnection:
                 return await anext(self._room)
 
         try:
-            return self._call(receive)
+            return self._receive_rest(timeout) if self._closed else self._call(receive)
         except StopAsyncIteration:
             raise EOFError("the connection was closed") from None
+
+    def _receive_rest(self, timeout: float | None) -> News:
+        """The next event of those that had come before the connection was closed."""
+        inbox = self._room._readable()
+        if self._loop.join(timeout):
+            with self._lock:
+                if (news := inbox.take_now()) is not None:
+                    return news
+        raise TimeoutError("the connection is being closed")
 
     def __iter__(self) -> BlockingConnection:
         return self
@@ -151,7 +266,13 @@ class BlockingConnection:
             raise StopIteration from None
 
     def _call(self, function: Callable[[], Awaitable[_T]]) -> _T:
-        future = self._portal.start_task_soon(function)
+        with self._lock:
+            if self._closed:
+                raise self._room._over()
+            try:
+                future = self._portal.start_task_soon(function)
+            except RuntimeError:  # the program is ending
+                raise self._room._over() from None
         try:
             return future.result()
         except BaseException:

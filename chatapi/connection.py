@@ -255,9 +255,12 @@ class Connection:
 
     async def __anext__(self) -> News:
         """The next event. Cancelling it loses none."""
+        return await self._readable().take()
+
+    def _readable(self) -> Inbox:
         if not self._events:
             raise RuntimeError("this connection was made with events=False")
-        return await self._inbox.take()
+        return self._inbox
 
     async def _pages(self, kind: str) -> list[Any]:
         found: list[Any] = []
@@ -271,12 +274,16 @@ class Connection:
             if not isinstance(after, str) or not page:
                 return found
 
+    def _over(self) -> Disconnected:
+        """Why nothing can be asked any more."""
+        if self._lifeline.ended is not None:
+            return self._lifeline.ended()
+        return Disconnected(DISCONNECTS["bye"], "this connection is being closed")
+
     async def _ask(self, kind: str, **fields: Any) -> Any:
         await anyio.lowlevel.checkpoint_if_cancelled()
-        if self._lifeline.ended is not None:
-            raise self._lifeline.ended()
-        if self._dialogue.leaving:
-            raise Disconnected(DISCONNECTS["bye"], "this connection is being closed")
+        if self._lifeline.ended is not None or self._dialogue.leaving:
+            raise self._over()
         answered = anyio.Event()
         request = self._dialogue.ask(kind, **fields)
         request.settled = answered.set

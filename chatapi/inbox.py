@@ -96,10 +96,16 @@ class Inbox:
         self._taken += 1
         if not self._taken % _AT_ONCE:
             await anyio.lowlevel.checkpoint()
-        while not self._news:
+        while (news := self.take_now()) is None:
+            await self._arrived.wait()
+        return news
+
+    def take_now(self) -> News | None:
+        """The next of it, if there is one now; raises what `take` raises."""
+        if not self._news:
             if self._ended:
                 raise StopAsyncIteration if self._error is None else self._error()
-            await self._arrived.wait()
+            return None
         news = self._news.popleft()
         if len(self._news) <= self._most // 2:  # not for every single one
             self.changed.set()
