@@ -26,6 +26,8 @@ from .outbox import FRAME_BYTES, REMEMBER, REMEMBER_IDS, Outbox, Request
 MAX_FRAME: Final = 16 * 1024 * 1024
 """Bytes of one frame from the server at most; a page of history with 100 long messages is the largest."""
 
+_SHOWN: Final = 60  # characters of what another kind of server says
+
 _Frame: TypeAlias = dict[str, Any]
 
 
@@ -136,7 +138,7 @@ class Dialogue:
             self._lines.extend(others[:-1])
             self._rest[:] = others[-1]
         if len(self._rest) > MAX_FRAME:
-            raise ProtocolError(f"a frame of more than {MAX_FRAME:,} bytes")
+            raise ProtocolError(f"a frame of more than {MAX_FRAME:,} bytes" if self.live else _foreign(self._rest))
         while self._lines and self.bye is None:
             line = self._lines.popleft()
             if line.strip() and (news := self._hear(line)) is not None:
@@ -145,13 +147,19 @@ class Dialogue:
                 notice, self._notice = self._notice, None
                 yield notice
 
+    @property
+    def foreign(self) -> str:
+        """What a server that has not welcomed us has begun to say, as the end of a sentence about it; or nothing."""
+        said = self._rest.strip()
+        return "" if self.live or not said or said.startswith(b"{") else _foreign(said)
+
     def _hear(self, line: bytes) -> News | None:
         try:
             frame: Any = from_json(line, allow_inf_nan=False)
         except ValueError as error:
-            raise ProtocolError(f"not JSON: {error}: {line[:60]!r}") from None
+            raise ProtocolError(f"not JSON: {error}: {line[:60]!r}" if self.live else _foreign(line)) from None
         if not isinstance(frame, dict):
-            raise ProtocolError(f"not a JSON object: {line[:60]!r}")
+            raise ProtocolError(f"not a JSON object: {line[:60]!r}" if self.live else _foreign(line))
         kind = frame.get("type")
         try:
             if not self.live:
@@ -159,7 +167,8 @@ class Dialogue:
             handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
             return (handler or Dialogue._unknown)(self, frame)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ProtocolError(f"a {kind!r} that lacks something ({error!r}): {line[:200]!r}") from None
+            where = "" if self.live else "answers with "
+            raise ProtocolError(f"{where}a {kind!r} that lacks something ({error!r}): {line[:200]!r}") from None
 
     def _first(self, kind: object, frame: _Frame) -> News | None:
         if kind == "welcome":
@@ -170,7 +179,7 @@ class Dialogue:
         if kind == "error":
             after = frame.get("after")
             raise _refused(frame, float(after) if isinstance(after, int | float) else None)
-        raise ProtocolError(f"a {kind!r} where a welcome was expected")
+        raise ProtocolError(f"answers with a frame {str(kind)[:60]!r} where a welcome was expected")
 
     def _welcome(self, frame: _Frame) -> News:
         here = Welcome(
@@ -325,6 +334,16 @@ def _refused(frame: _Frame, after: float | None) -> Refused:
     code = _str(frame, "code")
     known = RefusalCode(code) if code in list(RefusalCode) else cast("RefusalCode", code)  # a later server's own
     return Refused(known, str(frame.get("detail", "")), after)
+
+
+def _foreign(said: bytes | bytearray) -> str:
+    """That a server speaks something else: what is wrong with it, and what it said, as it can be shown to people."""
+    shown = "".join(filter(str.isprintable, said[: 4 * _SHOWN].decode(errors="replace")))
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    return (
+        "answers with lines, not with the JSON protocol: it may be MaChat in Go, or another kind of server;"
+        f" it said '{shown}'"
+    )
 
 
 def _limit(welcome: Welcome, name: str, default: float) -> float:

@@ -83,11 +83,23 @@ class Lifeline:
                     await self.drop()
                     raise
         except TimeoutError:
-            raise Unreachable(f"no welcome from {self._address} in {self._pace.connect_timeout:g} s") from None
+            raise Unreachable(self._no_welcome()) from None
+        except ProtocolError as error:
+            raise ProtocolError(f"{self._address} {error}") from None
         except (*_GONE, UnicodeError) as error:
+            if said := self._dialogue.foreign:
+                raise ProtocolError(f"{self._address} {said}") from None
             why = str(error) or "the connection ended during the handshake"
             raise Unreachable(f"cannot reach {self._address}: {why}") from error
         self.state = State.CONNECTED
+
+    def _no_welcome(self) -> str:
+        """What to say where the time is up."""
+        none = f"no welcome from {self._address} in {self._pace.connect_timeout:g} s"
+        if self._stream is None:
+            return none
+        said = "takes the connection and says nothing: it may be MaChat in Go, or another kind of server"
+        return f"{none}: it {self._dialogue.foreign or said}"
 
     async def _shake(self) -> None:
         dialogue = self._dialogue

@@ -3,7 +3,7 @@
 ::
 
     ChatError
-    ├── Unreachable      no server answered at the address, or none that speaks this protocol
+    ├── Unreachable      no server answered at the address, or it did not answer the handshake
     ├── SendRefused      the server turned down what was sent (has a `code`)
     ├── EventsUnread     too many events wait for a program that does not read them
     └── ProtocolError    what came is not what the protocol says
@@ -107,7 +107,7 @@ News: TypeAlias = Event | Welcome | Lost | Recovered | Gap | Notice
 
 
 class Unreachable(ChatError):
-    """No server could be reached at the address, or what is there does not speak this protocol."""
+    """No server could be reached at the address, or what is there did not answer the handshake."""
 
 
 class SendRefused(ChatError):
@@ -127,4 +127,4 @@ class EventsUnread(ChatError):
 
 
 class ProtocolError(ChatError):
-    """What the server sent is not what the protocol says."""
+    """What the server sent is not what the protocol says: what is there may be another kind of server."""

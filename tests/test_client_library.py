@@ -92,7 +92,7 @@ async def test_what_is_no_chat_server_is_told_apart() -> None:
     for script, error, words in [
         (silent, Unreachable, "no welcome from 127.0.0.1"),
         (ends, Unreachable, "ended during the handshake"),
-        (other, ProtocolError, "not JSON"),
+        (other, ProtocolError, "answers with lines, not with the JSON protocol: .* '220 mail.example.org ESMTP'"),
     ]:
         async with scripted(script) as address:
             with pytest.raises(error, match=words):

@@ -80,8 +80,11 @@ async def _talk(address: Address, name: str, room: str, commands: bool) -> int:
                     await connection.close()
                 raise
     except chatapi.Unreachable as error:
-        why = f"cannot reach {where}: {reason(error)}" if isinstance(error.__cause__, OSError) else str(error)
-        return _failed(f"{why}; is the server running?")
+        if not isinstance(error.__cause__, OSError):
+            return _failed(str(error))
+        return _failed(f"cannot reach {where}: {reason(error)}; is the server running?")
+    except chatapi.ProtocolError as error:
+        return _failed(str(error))
     except chatapi.Refused as refused:
         again = "" if refused.after is None else f"; try again in {max(1, math.ceil(refused.after))} s"
         return _failed(f"refused: {refused.detail} ({refused.code}){again}")
