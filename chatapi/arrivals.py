@@ -100,7 +100,7 @@ class _Arrival:
         elif resume is not None and not self._read:
             self._read = True
             room_left = room.log.max_bytes - room.log.held
-            missing = room.missing(resume.epoch, resume.seq)
+            missing = room.missing(resume.epoch, resume.seq) if hub.may_resume(room, resume) else 0
             if 0 < missing <= room.log.max_entries and room_left > 0:
                 hub.fetch(room, room.oldest, missing, room_left, self._recalled)
             else:

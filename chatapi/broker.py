@@ -167,6 +167,13 @@ class Broker(Protocol):
     """Whether it keeps what a room's own log forgets, so that `read` and `sent` find something."""
 
     @property
+    def secret(self) -> bytes:
+        """What keys of sessions are signed with: 16 to 64 bytes that nobody else can guess, the same in every life of
+        the chat and on each of its nodes, known once `run` has called `started`. Empty where sessions end with the
+        process."""
+        ...
+
+    @property
     def presence(self) -> Presence | None:
         """Who is there, where rooms are shared with other nodes; None where this chat has them to itself."""
         ...
@@ -251,6 +258,7 @@ class InProcessBroker:
     """The order of one process, kept in memory: what is submitted is delivered before `submit` returns."""
 
     keeps = False
+    secret = b""
     presence = None
 
     def __init__(self, clock: Clock) -> None:

@@ -23,7 +23,7 @@ from .entries import AnyKept, Said
 from .errors import RefusalCode, Refused
 from .events import Joined, Left, Renamed
 from .fanout import fan_out
-from .handshake import Handshake
+from .handshake import Handshake, Resume
 from .hooks import Hooks, Spawn, checked, outcome
 from .limits import MACHAT_LINE_BYTES, Limits
 from .log import Page, newest_of
@@ -34,6 +34,7 @@ from .pressure import Unforgiven
 from .render import JSON, Style
 from .room_list import RoomList
 from .rooms import Room
+from .sessions import is_signed, signed
 from .tickets import Ticket, Tickets
 from .timers import Timers
 
@@ -106,7 +107,13 @@ class Hub:
         self.origins: Origins = Origins(limits, clock, self.timers, trusted)
         """The addresses that connections come from."""
         self.tickets: Tickets = Tickets(
-            limits, clock, self.timers, self.origins, new_key, self._given_up, lambda tickets: self.call(tickets)
+            limits,
+            clock,
+            self.timers,
+            self.origins,
+            lambda: signed(new_key(), broker.secret),
+            self._given_up,
+            lambda tickets: self.call(tickets),
         )
         """What lets JSON members come back."""
         self.draining = False
@@ -228,6 +235,7 @@ class Hub:
         and the reason where it cannot. Raises `Refused` as `enter` does.
         """
         resume, place = handshake.resume, self.room(handshake.room)
+        allowed = resume is not None and place is not None and self.may_resume(place, resume)
         session = "" if place is None else place.roster.session(handshake.name)
         ticket = self.tickets.find(resume.session) if resume is not None else None
         client = self._come_back(ticket, handshake, outlet, echo, address) if ticket is not None else None
@@ -242,6 +250,8 @@ class Hub:
         if session and resume is not None:
             room.own(client, session)
         position = None if resume is None else room.recover(resume.epoch, resume.seq, resume.ts)
+        if isinstance(position, int) and not allowed:
+            position = "trimmed"
         if isinstance(position, int):
             ticket.claim(room)
             client.push(welcome(client, True, ""))
@@ -251,6 +261,16 @@ class Hub:
             if handshake.history:
                 client.replay(handshake.history)
         return client
+
+    def may_resume(self, room: Room, resume: Resume) -> bool:
+        """Whether somebody may be shown all that came since, if the room still has it.
+
+        It may be more than `Limits.history` only where the key was given by this chat, on any server and in any life of
+        it: else anybody could have a whole log shown.
+        """
+        if room.seq - resume.seq <= self.limits.history:
+            return True
+        return self.tickets.knows(resume.session) or is_signed(resume.session, self.broker.secret)
 
     def _come_back(
         self, ticket: Ticket, handshake: Handshake, outlet: Outlet, echo: bool, address: str
@@ -312,7 +332,7 @@ class Hub:
 
         def found(entries: Sequence[AnyKept] | Refused) -> None:
             if not isinstance(entries, Refused):
-                room.erase(entries, seq)
+                room.log.erase_in(entries, seq)
             then(entries)
 
         self.broker.read(room.key, before, messages, max_bytes, found)

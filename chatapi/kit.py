@@ -295,6 +295,10 @@ class _Watched:
         self.collect = broker.collect
         self.on_its_way = 0
 
+    @property
+    def secret(self) -> bytes:
+        return self._broker.secret
+
     def attach(self, rooms: SharedRooms) -> None:
         self._rooms, self.limits = rooms, rooms.limits
         self.elsewhere, self.renamed, self.lost = rooms.elsewhere, rooms.renamed, rooms.lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
@@ -174,6 +175,16 @@ class Log:
             if isinstance(entry, Deletion) and entry.target == target:
                 return True
         return False
+
+    def erase_in(self, entries: Sequence[AnyKept], since: int) -> None:
+        """Empty what was deleted behind the seq `since`, in entries that the broker has read meanwhile."""
+        for deletion in self.before(sys.maxsize):
+            if deletion.seq <= since:
+                return
+            if isinstance(deletion, Deletion):
+                for said in entries:
+                    if isinstance(said, Said) and said.seq <= deletion.target < said.seq + said.count:
+                        said.erase(deletion.target)
 
     def behind_by(self, fraction: float) -> int:
         """The position before which a cursor lags by more than this much of the log, in bytes or in entries."""

@@ -401,16 +401,6 @@ class Room:
             if isinstance(entry, Said) and entry.session in known:
                 entry.origin = client.id
 
-    def erase(self, entries: Sequence[AnyKept], since: int) -> None:
-        """Empty what was deleted behind the seq `since`, in entries that the broker has read meanwhile."""
-        for deletion in self.log.before(self.seq + 1):
-            if deletion.seq <= since:
-                return
-            if isinstance(deletion, Deletion):
-                for said in entries:
-                    if isinstance(said, Said) and said.seq <= deletion.target < said.seq + said.count:
-                        said.erase(deletion.target)
-
     def _erase(self, target: int) -> None:
         said = self.log.entry_of(target)
         if isinstance(said, Said):

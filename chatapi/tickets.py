@@ -207,6 +207,10 @@ class Tickets:
         """Forget what `was` has noted of a key: its holder did not come in."""
         self._drop(self._before.get(key))
 
+    def knows(self, key: str) -> bool:
+        """Whether somebody was given this key, here or, as far as `was` has told, in another life of this server."""
+        return key in self._tickets or key in self._before
+
     def revive(self, key: str, client: Client) -> Ticket | None:
         """The ticket of another life of this server, for a client that has come in with its key."""
         recalled = self._before.get(key)

@@ -366,6 +366,7 @@ async def test_nothing_stays_in_redis_for_ever(shared_redis: RedisServer, prefix
                 raise AssertionError
         keys = shared_redis.cli("KEYS", f"{prefix}:*")
         lasts = {key: shared_redis.cli("TTL", key) for key in keys if key != f"{prefix}:{{nodes}}".encode()}
+        assert 0 < lasts.pop(f"{prefix}:{{nodes}}:secret".encode()) <= 365 * 24 * 3600
         assert max(lasts.values()) <= 2 * 24 * 3600
         assert min(lasts.values()) > 0, f"these stay: {[key for key, seconds in lasts.items() if seconds < 0]}"
     assert f"{prefix}:{{nodes}}".encode() not in shared_redis.cli("KEYS", f"{prefix}:*")
@@ -389,7 +390,12 @@ async def test_session_keys_are_not_in_redis(shared_redis: RedisServer, prefix: 
 
 def contents(redis: RedisServer, key: bytes) -> Any:
     """All that is under a key."""
-    read = {"hash": ("HGETALL", key), "stream": ("XRANGE", key, "-", "+"), "zset": ("ZRANGE", key, 0, -1)}
+    read = {
+        "string": ("GET", key),
+        "hash": ("HGETALL", key),
+        "stream": ("XRANGE", key, "-", "+"),
+        "zset": ("ZRANGE", key, 0, -1),
+    }
     return redis.cli(*read[redis.cli("TYPE", key)])
 
 

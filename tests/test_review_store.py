@@ -134,7 +134,7 @@ async def test_what_is_deleted_while_it_is_read_back_is_not_shown(path: Path, ho
         await kit.settled()
         member.opened()
         if how == "resume":
-            member = Speaker(kit, resume=before.resume(0, 0, session=""))
+            member = Speaker(kit, echo=True, resume=before.resume(0, 0))
         else:
             member.send("history", before=4, limit=1)
         kit.settle()

@@ -727,12 +727,12 @@ def test_a_file_of_the_first_version_goes_on_in_the_next_one(path: Path) -> None
         assert list(new.faults()) == []
     finally:
         new.close()
-    with pytest.raises(StoreError, match=r"newer version .*its schema is 2, the newest known here 1"):
+    with pytest.raises(StoreError, match=r"newer version .*its schema is 3, the newest known here 2"):
         Store(path).open()
     said = f"-store {str(path)!r} was written by a newer version of this program"
     assert refusal("-store", path).startswith(said)
-    check_file(path.with_name("chat.db-v1"), taken)
-    with serving(path.with_name("chat.db-v1")) as old:  # the way back
+    check_file(path.with_name("chat.db-v2"), taken)
+    with serving(path.with_name("chat.db-v2")) as old:  # the way back
         assert Talk(old).welcome["seq"] == len(taken)
 
 
@@ -742,7 +742,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
         Store(path, migrations=[*MIGRATIONS, "CREATE TABLE pins (seq INTEGER);\nALTER TABLE nothing ADD x"]).open()
     check_file(path, taken)
     with contextlib.closing(sqlite3.connect(path)) as file:
-        assert file.execute("PRAGMA user_version").fetchone() == (1,)
+        assert file.execute("PRAGMA user_version").fetchone() == (2,)
         assert file.execute("SELECT name FROM sqlite_master WHERE name = 'pins'").fetchone() is None
     assert filled(path.with_name("fresh.db")) == taken  # and a new file is none the worse for it
     with serving(path) as server:
@@ -778,9 +778,9 @@ def test_a_migration_killed_in_the_middle_is_done_the_next_time(path: Path, disk
         assert migrate(path, disk) == -signal.SIGKILL
         disk.heal()
         assert migrate(path, disk) == 0
-        check_file(path.with_name("chat.db-v1"), taken)
+        check_file(path.with_name("chat.db-v2"), taken)
         with contextlib.closing(sqlite3.connect(path)) as file:
-            assert file.execute("PRAGMA user_version").fetchone() == (2,)
+            assert file.execute("PRAGMA user_version").fetchone() == (3,)
             assert file.execute("SELECT count(topic), count(*) FROM rooms").fetchone() == (0, 1)
             assert file.execute("SELECT sum(count) FROM log").fetchone() == (len(taken),)
 
@@ -789,16 +789,16 @@ def restore_first_version(path: Path) -> None:
     """Put the copy that the migration has kept back into its place."""
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    path.with_name(path.name + "-v1").replace(path)
+    path.with_name(path.name + "-v2").replace(path)
 
 
 @pytest.mark.parametrize("action", [Action.FAIL, Action.DIE_AFTER])
 def test_a_copy_that_could_not_be_finished_is_made_again(path: Path, shim: Path, action: Action) -> None:
     """Or the way back would be half a file, and nobody would know."""
     taken = filled(path)
-    copy = path.with_name("chat.db-v1")
+    copy = path.with_name("chat.db-v2")
     for after in (0, 3):
-        for name in ("chat.db-v1", "chat.db-v1-part"):  # whatever it is called until it is whole
+        for name in ("chat.db-v2", "chat.db-v2-part"):  # whatever it is called until it is whole
             disk = FaultyDisk(path.with_name(name), shim)
             disk.fail(action, after=after, times=1)
             migrate(path, disk)

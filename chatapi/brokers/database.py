@@ -45,7 +45,14 @@ CREATE TABLE sent (               -- what sessions said under which ids, for a f
 CREATE INDEX sent_by_session ON sent (session);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST_SCHEMA,)
+_SIGNING_KEY: Final = """
+CREATE TABLE signing_key (
+    bytes BLOB NOT NULL           -- what keys of sessions are signed with
+);
+INSERT INTO signing_key VALUES (randomblob(32))
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST_SCHEMA, _SIGNING_KEY)
 """What makes of schema version n the version n + 1; version 0 is an empty file."""
 
 

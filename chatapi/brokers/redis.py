@@ -17,6 +17,7 @@ import anyio
 import anyio.abc
 
 try:
+    from coredis import BaseConnection
     from coredis.exceptions import RedisError
 except ImportError:
     raise ImportError("a broker over Redis needs coredis, the extra 'redis': pip install '.[redis]'") from None
@@ -40,6 +41,8 @@ _logger = logging.getLogger("chatapi")
 KEEP: Final = Keep(days=30, messages=100_000, bytes=64 * MiB)
 """What Redis keeps of each room, where nothing else is said: its memory is finite."""
 _ENDED: Final = "the chat does not run"
+_SECRET_FOR: Final = 365 * 24 * 3600
+"""Seconds after the start of the last server for which Redis has what the keys of sessions are signed with."""
 _GOODBYE: Final = 3.0
 """Seconds that the end waits for what is on its way."""
 
@@ -57,6 +60,7 @@ class RedisBroker:
     """
 
     keeps = True
+    secret = b""
 
     def __init__(
         self,
@@ -167,12 +171,20 @@ class RedisBroker:
                     connection = await self._places.connection(self._places.where("nodes"))
                     await tasks.start(connection.run)
                     version = connection.server_version or version
+                    await self._agree_on_secret(connection)
                     tasks.cancel_scope.cancel()
         except* (RedisError, OSError) as group:
             raise StoreError(f"cannot use Redis at {self._url}: {reason_of(group)}") from None
         if int(version.partition(".")[0]) < 7:
             raise StoreError(f"Redis at {self._url} is {version}; 7.0 or newer is needed")
         _logger.info("rooms are kept by Redis at %s; this server is node %s", self._places, self._nodes.node)
+
+    async def _agree_on_secret(self, connection: BaseConnection) -> None:
+        """The first server of the chat says what keys of sessions are signed with."""
+        key = f"{self._prefix}:{{nodes}}:secret"
+        await connection.create_request(b"SET", key, secrets.token_bytes(32), b"NX")
+        found: Any = await connection.create_request(b"GETEX", key, b"EX", _SECRET_FOR)
+        self.secret = bytes(found or b"")
 
     # Where rooms are
 

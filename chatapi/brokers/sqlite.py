@@ -52,6 +52,7 @@ class SQLiteBroker:
 
     keeps = True
     presence = None
+    secret = b""
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class SQLiteBroker:
     def _open(self) -> None:
         self._store.open()
         try:
+            self.secret = self._store.signing_key()
             _logger.info("history is kept in %s; rooms in it: %d", self._store.path, len(self._store.keys()))
         except BaseException:
             self._store.close()

@@ -241,6 +241,11 @@ class Store(Database):
             rows = self.reader.execute(sql, (_hash(session), since))
             return {id_: Sent(key, seq, ts) for id_, key, seq, ts in rows}
 
+    def signing_key(self) -> bytes:
+        """What keys of sessions are signed with."""
+        with self.errors():
+            return bytes(self.reader.execute("SELECT bytes FROM signing_key").fetchone()[0])
+
     def faults(self) -> Iterator[str]:
         """What SQLite itself finds wrong with the file, a sentence each."""
         with self.errors():
