@@ -9,6 +9,7 @@ from .broker import Outcome, Sent, unavailable
 from .entries import AnyKept
 from .errors import Refused
 from .hub import LOADED, Hub
+from .paging import read_entries
 from .rooms import Room
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class _Arrival:
             room_left = room.log.max_bytes - room.log.held
             missing = room.missing(resume.epoch, resume.seq) if hub.may_resume(room, resume) else 0
             if 0 < missing <= room.log.max_entries and room_left > 0:
-                hub.fetch(room, room.oldest, missing, room_left, self._recalled)
+                read_entries(hub.broker, room, room.oldest, missing, room_left, self._recalled)
             else:
                 self.go()
         elif (who := self._who) is not None and not (self._claimed or self._is_known(room, who.name)):

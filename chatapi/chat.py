@@ -30,6 +30,7 @@ from .hub import Hub
 from .limits import Limits
 from .log_limit import LogLimit
 from .origins import LOOPBACK
+from .paging import read_page
 from .poller import Poller
 from .render import TEXT
 from .rooms import Room
@@ -179,7 +180,8 @@ class ChatAPI:
         """
         here = await self._opened(self._hub.naming.room(room))
         before = here.seq + 1 if before is None else min(before, here.seq + 1)
-        messages, more = await answer(lambda then: self._hub.read(here, before, limit, here.log.max_bytes, then))
+        broker, most_bytes = self._hub.broker, here.log.max_bytes
+        messages, more = await answer(lambda then: read_page(broker, here, before, limit, most_bytes, then))
         return History(tuple(messages), more)
 
     async def delete(self, room: str, seq: int, name: str) -> Deleted:

@@ -5,31 +5,30 @@ Synchronous: a whole chat runs without an event loop.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
 from typing import Final, Protocol, TypeAlias
 
 from .addresses import Address
-from .broker import Broker, Outcome, Past, Read, unavailable
+from .broker import Broker, Outcome, Past, unavailable
 from .clients import Client, Outlet
 from .clock import Clock
 from .deliveries import Deliveries
-from .entries import AnyKept, Said
+from .entries import Said
 from .errors import RefusalCode, Refused
 from .events import Joined, Left, Renamed
 from .fanout import fan_out
 from .handshake import Handshake, Resume
-from .hooks import Hooks, Spawn, checked, outcome
+from .hooks import Hooks, Spawn
 from .limits import MACHAT_LINE_BYTES, Limits
-from .log import Page, newest_of
 from .naming import GO, OURS, Naming
 from .openings import Openings
 from .origins import LOOPBACK, Origin, Origins
+from .presence_hook import PresenceHook
 from .pressure import Unforgiven
 from .render import JSON, Style
 from .room_list import RoomList
@@ -154,7 +153,7 @@ class Hub:
         self._news: dict[Room, None] = {}
         self._crowd = 0  # entries that came since the last fan-out
         self._runnable: dict[Runnable, None] = {}
-        self._untold: deque[tuple[str, Joined | Left | Renamed]] = deque()  # for the hook on_presence, oldest first
+        self._presence_hook = PresenceHook(hooks.on_presence, lambda: self.spawn)
         self._unforgiven = Unforgiven(limits, self.origins)
         broker.attach(Deliveries(self))
 
@@ -303,40 +302,6 @@ class Hub:
             self.disconnects["connection_lost"] += 1
             _logger.info("%s left from %s: %s", client.name, client.address, "connection_lost")
 
-    def read(self, room: Room, before: int, most: int, max_bytes: int, then: Callable[[Page | Refused], None]) -> None:
-        """Call `then`, at once or later, with a page: from the room's own log or, where that is not all, the broker.
-
-        It has at most `most` messages and about `max_bytes` of texts, but at least one message if there is one.
-        """
-        messages, more = room.page(before, most, max_bytes)
-        if more or not room.lacks(before, most - len(messages)):
-            then((messages, more or (bool(messages) and room.lacks(messages[0].seq, 1))))
-            return
-
-        def found(entries: Sequence[AnyKept] | Refused) -> None:
-            if isinstance(entries, Refused):
-                then(entries)
-                return
-            messages, more = newest_of(reversed(entries), room.first, before, most, max_bytes)
-            older = bool(entries) and room.first < entries[0].seq
-            if older and not messages:  # nothing but deletions
-                self.fetch(room, entries[0].seq, most + 1, max_bytes, found)
-            else:
-                then((messages, more or older))
-
-        self.fetch(room, before, most + 1, max_bytes, found)
-
-    def fetch(self, room: Room, before: int, messages: int, max_bytes: int, then: Read) -> None:
-        """`Broker.read`, without the text of what is deleted while it is under way."""
-        seq = room.seq
-
-        def found(entries: Sequence[AnyKept] | Refused) -> None:
-            if not isinstance(entries, Refused):
-                room.log.erase_in(entries, seq)
-            then(entries)
-
-        self.broker.read(room.key, before, messages, max_bytes, found)
-
     def move(self, client: Client, room: str) -> None:
         """Take a client to another room; where it is refused, it stays.
 
@@ -379,27 +344,16 @@ class Hub:
 
     def told(self, room: Room, event: Joined | Left | Renamed) -> None:
         """Somebody joined, left or has another name: the program's hook hears of it, apart from what is under way."""
-        if self.hooks.on_presence is not None:
-            self._untold.append((room.name, event))
-            if self.wake is _nothing:
-                self.tell()
-            else:
-                self.wake()
+        self._presence_hook.add(room.name, event)
+        if self.wake is _nothing:
+            self.tell()
+        else:
+            self.wake()
 
     def tell(self) -> None:
         """Call the program's hook with every join, leave and rename that it was not told of yet."""
-        while self._untold:
-            self._tell_next()
-
-    def _tell_next(self) -> None:
-        hook = self.hooks.on_presence
-        assert hook is not None
-        room, event = self._untold.popleft()
-        result = outcome(lambda: hook(room, event))
-        if isinstance(result, Awaitable):
-            self.spawn(result, _log_failure, shield=True)
-        else:
-            _log_failure(result)
+        while self._presence_hook:
+            self._presence_hook.tell_next()
 
     def needed(self, room: Room) -> None:
         """Somebody is about to enter or change an empty room: from here on it does not give way to another."""
@@ -504,7 +458,7 @@ class Hub:
     @property
     def busy(self) -> bool:
         """Whether anything is left for `settle`."""
-        return bool(self._news or self._runnable or self._untold)
+        return bool(self._news or self._runnable or self._presence_hook)
 
     def settle(self) -> Iterator[None]:
         """Do everything that is to be done; it yields wherever others may have a turn."""
@@ -519,9 +473,8 @@ class Hub:
         for one in runnable:
             one.run(now)
             yield
-        for _ in range(len(self._untold)):
-            if self._untold:  # `tell` may have been called while this yielded
-                self._tell_next()
+        for _ in range(len(self._presence_hook)):
+            self._presence_hook.tell_next()
             yield
         self.broker.collect()  # whatever was said in this round begins its way together
 
@@ -541,8 +494,3 @@ def _nobody_awaits(awaitable: Awaitable[object], then: Callable[[object], None],
     if inspect.iscoroutine(awaitable):
         awaitable.close()
     then(RuntimeError("an async hook needs a chat that runs: serve it, or use `async with chat`"))
-
-
-def _log_failure(result: object) -> None:
-    with contextlib.suppress(Refused):
-        checked(result, "on_presence")

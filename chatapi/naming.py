@@ -69,9 +69,7 @@ def _checked(raw: str, code: RefusalCode, what: str) -> str:
     return name
 
 
-OURS: Final = Naming(
-    check_name, check_room, check_kept_name, check_kept_room, name_key, name_key, allows_empty=False
-)
+OURS: Final = Naming(check_name, check_room, check_kept_name, check_kept_room, name_key, name_key, allows_empty=False)
 """The rules of docs/protocol.md, Names."""
 GO: Final = Naming(
     _go_name,

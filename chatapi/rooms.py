@@ -175,10 +175,6 @@ class Room:
         """The newest messages with a `seq` below `before` in the room's own log, and whether it has older ones."""
         return newest_of(self.log.before(before), self.first, before, most, max_bytes)
 
-    def lacks(self, before: int, messages: int) -> bool:
-        """Whether the broker may have some of so many messages below `before` that the log does not hold any more."""
-        return messages > 0 and self._keeper.broker.keeps and self.first < min(before, self.oldest)
-
     @property
     def oldest(self) -> int:
         """The `seq` of the oldest message or deletion in the room's own log, or of the next one where it has none."""

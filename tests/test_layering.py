@@ -36,8 +36,8 @@ LAYERS = [
     {"roster", "deliveries", "session", "pressure", "wires", "tickets", "hooks", "lifeline", "log_limit"},
     {"connection"},
     {"blocking", "proxy"},
-    {"rooms"},
-    {"fanout", "room_list"},
+    {"rooms", "presence_hook"},
+    {"fanout", "paging", "room_list"},
     {"hub"},
     {"arrivals"},
     {"doors.replies", "doors.answers", "doors.door", "doors.feed", "doors.stages", "doors.asking"},
@@ -63,7 +63,7 @@ LAYERS = [
 PURE = {
     "errors", "limits", "events", "entries", "framing", "names", "naming", "handshake", "commands", "session", "log",
     "render", "broker", "openings", "origins", "pace", "timers", "pressure", "clients", "rooms", "fanout", "frames",
-    "tickets", "news", "outbox", "dialogue", "arrivals", "roster", "deliveries",
+    "tickets", "news", "outbox", "dialogue", "arrivals", "roster", "deliveries", "paging", "presence_hook",
     "sorted_keys", "room_list", "strangers",
 }  # fmt: skip
 OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}

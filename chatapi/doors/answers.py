@@ -17,6 +17,7 @@ from ..frames import AskHistory, AskMembers, AskRooms, BadFrame, Bye, Frame, Mov
 from ..framing import one_line
 from ..hooks import retold
 from ..limits import LISTED
+from ..paging import read_page
 from ..render import frame
 from ..session import Lines
 from ..tickets import Kept
@@ -284,7 +285,8 @@ def _history(connection: Connection, client: Client, asked: AskHistory) -> None:
         connection.shows_past(len(listed), len(answered))
         client.push(answered)
 
-    _wait(connection, client, asked, lambda then: connection.hub.read(room, before, most, most_bytes, then), answer)
+    broker = connection.hub.broker
+    _wait(connection, client, asked, lambda then: read_page(broker, room, before, most, most_bytes, then), answer)
 
 
 def _wait(
