@@ -19,6 +19,7 @@ from chatapi.clients import Client
 from chatapi.entries import AnyEntry, Arrived
 from chatapi.errors import Refused
 from chatapi.kit import VirtualClock
+from chatapi.names import name_key
 from chatapi.render import TEXT
 from chatapi.roster import Roster
 from chatapi.sorted_keys import SortedKeys
@@ -133,11 +134,12 @@ roster_steps = st.tuples(st.sampled_from(["come", "go", "rename", "elsewhere", "
 
 @given(st.lists(roster_steps))
 def test_a_roster_has_the_names_of_all_who_are_here_and_elsewhere_in_order(steps: list[tuple[str, str, str]]) -> None:
-    roster, here, elsewhere = Roster(), dict[str, Client](), set[str]()
+    roster, here, elsewhere = Roster(name_key), dict[str, Client](), set[str]()
     for what, name, other in steps:
         if what == "come":
             if name not in here:
                 here[name] = Client(1, name, Silent(), TEXT, False, "")  # type: ignore[arg-type]
+                here[name].key = name_key(name)
                 elsewhere.discard(name)
                 roster.add(here[name])
         elif what == "go" and name in here:
@@ -150,7 +152,7 @@ def test_a_roster_has_the_names_of_all_who_are_here_and_elsewhere_in_order(steps
             roster.elsewhere(name.lower(), name)
         elif what == "nowhere":
             elsewhere.discard(name)
-            roster.elsewhere(name.lower(), "")
+            roster.elsewhere(name.lower(), None)
         expected = sorted({*here, *elsewhere}, key=str.lower)
         assert roster.first(9) == expected
         assert roster.first(2, "BOB") == [name for name in expected if name.lower() > "bob"][:2]

@@ -80,8 +80,8 @@ def test_every_frame_with_all_its_fields(kind: str, more: dict[str, Any]) -> Non
         ("whisper", {"to": "", "text": "x"}, {"id": None}),
         ("rename", {"to": "x"}, {"ref": None}),
         ("join", {"room": "x"}, {"ref": None}),
-        ("members", {}, {"after": "", "limit": 100, "ref": None}),
-        ("rooms", {}, {"after": "", "limit": 100, "ref": None}),
+        ("members", {}, {"after": None, "limit": 100, "ref": None}),
+        ("rooms", {}, {"after": None, "limit": 100, "ref": None}),
         ("history", {}, {"before": None, "limit": 100, "ref": None}),
         ("ping", {"ref": None}, {"ref": None}),
     ],
@@ -103,6 +103,7 @@ def test_a_ref_is_a_string_or_a_whole_number(ref: str | int) -> None:
 
 
 STRING = [5, 1.5, True, None, [], {}, ["x"]]
+AFTER = [5, 1.5, True, [], {}, ["x"]]
 COUNT = ["5", 1.5, True, None, [], 0, -1, 101, 10**30]
 REF = [1.5, True, [], {}, "x" * 65]
 ID = [5, 1.5, True, [], {}, "", "x" * 65]
@@ -111,8 +112,8 @@ WRONG = {
     ("whisper", "to"): STRING, ("whisper", "text"): STRING, ("whisper", "id"): ID,
     ("rename", "to"): STRING, ("rename", "ref"): REF,
     ("join", "room"): STRING, ("join", "ref"): REF,
-    ("members", "after"): STRING, ("members", "limit"): COUNT, ("members", "ref"): REF,
-    ("rooms", "after"): STRING, ("rooms", "limit"): COUNT, ("rooms", "ref"): REF,
+    ("members", "after"): AFTER, ("members", "limit"): COUNT, ("members", "ref"): REF,
+    ("rooms", "after"): AFTER, ("rooms", "limit"): COUNT, ("rooms", "ref"): REF,
     ("history", "before"): ["5", 1.5, True, [], 0, -1], ("history", "limit"): COUNT, ("history", "ref"): REF,
     ("ping", "ref"): REF,
 }  # fmt: skip

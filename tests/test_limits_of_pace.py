@@ -190,7 +190,7 @@ def test_senders_go_on_when_nobody_lags_by_more_than_a_quarter_of_the_log() -> N
     went_on = (room.log.head - client.position) * weight / LOG.log_bytes
     assert lags[0] > 1 / 2
     assert any(1 / 4 < lag < 3 / 8 for lag in lags), "it was between the two, and the senders waited"
-    assert min(lags) > 1 / 4 - 1 / 16  # a chunk of the log
+    assert min(lags) > 1 / 4 - 5 / 64  # a chunk of the log, and a quarter of one
     assert went_on <= 1 / 4
 
 
