@@ -111,6 +111,7 @@ class Hub:
             self.timers,
             self.origins,
             lambda: signed(new_key(), broker.secret),
+            lambda key: is_signed(key, broker.secret),
             self._given_up,
             lambda tickets: self.call(tickets),
         )
@@ -269,7 +270,7 @@ class Hub:
         """
         if room.seq - resume.seq <= self.limits.history:
             return True
-        return self.tickets.knows(resume.session) or is_signed(resume.session, self.broker.secret)
+        return self.tickets.knows(resume.session)
 
     def _come_back(
         self, ticket: Ticket, handshake: Handshake, outlet: Outlet, echo: bool, address: str

@@ -75,13 +75,11 @@ class Lifeline:
 
     async def open(self) -> None:
         """Connect and shake hands. Raises `Refused`, `Unreachable`, `ProtocolError`, and `Disconnected` for a `bye`."""
+        welcomed = False
         try:
             with anyio.fail_after(self._pace.connect_timeout):
-                try:
-                    await self._shake()
-                except BaseException:
-                    await self.drop()
-                    raise
+                await self._shake()
+                welcomed = True
         except TimeoutError:
             raise Unreachable(self._no_welcome()) from None
         except ProtocolError as error:
@@ -91,6 +89,9 @@ class Lifeline:
                 raise ProtocolError(f"{self._address} {said}") from None
             why = str(error) or "the connection ended during the handshake"
             raise Unreachable(f"cannot reach {self._address}: {why}") from error
+        finally:
+            if not welcomed:
+                await self.drop()
         self.state = State.CONNECTED
 
     def _no_welcome(self) -> str:

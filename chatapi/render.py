@@ -125,7 +125,7 @@ def _names_size(entry: AnyEntry) -> int:
     return 128 + 4 * names + ref
 
 
-_FRAME: Final = len('{"type":"message","seq":,"ts":,"name":,"text":""}')
+_FRAME: Final = len('{"type":"ack","id":null,"seq":,"ts":,"name":,"text":""}')  # longer than that of a message
 
 
 class JsonStyle:

@@ -114,9 +114,10 @@ class Ticket:
         Of the latter it is asked again once it has its place: the time for which it is remembered begins then.
         """
         known = self._said.get(id)
-        if known is None or (known.said.seq and now - known.when > self._tickets.limits.remember):
+        is_pending = known is not None and isinstance(known.said, Said) and not known.said.seq
+        if known is None or (not is_pending and now - known.when > self._tickets.limits.remember):
             return None
-        if not known.said.seq:
+        if is_pending:
             self._said[id] = known._replace(when=inf)
         elif known.when == inf:
             self._said[id] = known._replace(when=now)
@@ -153,6 +154,7 @@ class Tickets:
         timers: Timers,
         origins: Origins,
         new_key: Callable[[], str],
+        is_ours: Callable[[str], bool],
         given_up: Callable[[Client], None],
         call: Callable[[Tickets], None],
     ) -> None:
@@ -163,6 +165,7 @@ class Tickets:
         self._timers = timers
         self._origins = origins
         self._new_key = new_key
+        self._is_ours = is_ours  # tells a key that this chat has signed
         self._given_up = given_up  # called with a member whose name is not reserved any longer
         self._call = call  # has `run` called
         self._tickets: dict[str, Ticket] = {}
@@ -188,7 +191,7 @@ class Tickets:
         That may be nothing: the key is kept all the same, so that its holder knows that nothing was. It is forgotten if
         nobody comes in with the key in the time that a handshake may take.
         """
-        if key in self._tickets or not (sent or _KEY.fullmatch(key)):
+        if key in self._tickets or not (sent or self._is_ours(key)):
             return
         self._drop(self._before.get(key))
         recalled = self._before[key] = Recalled(key, sent, self._origins.hold(host))
@@ -208,8 +211,8 @@ class Tickets:
         self._drop(self._before.get(key))
 
     def knows(self, key: str) -> bool:
-        """Whether somebody was given this key, here or, as far as `was` has told, in another life of this server."""
-        return key in self._tickets or key in self._before
+        """Whether this chat has given the key to somebody, on any server and in any life of it."""
+        return key in self._tickets or key in self._before or self._is_ours(key)
 
     def revive(self, key: str, client: Client) -> Ticket | None:
         """The ticket of another life of this server, for a client that has come in with its key."""

@@ -172,11 +172,11 @@ def test_a_server_that_is_killed_and_started_anew_is_told_as_a_gap(backend: Any)
                     before = await room.send("before")
                     first.cancel()
                     proxy.target = (await servers.start(partial(serve, second)))[0].address
-                    after = await room.send("after")
                     async for event in room:
                         events.append(event)
                         if isinstance(event, Gap):
                             break
+                    after = await room.send("after")
                 second.cancel()
         assert (before.text, before.seq, after.text, after.seq) == ("before", 1, "after", 1)
         return events

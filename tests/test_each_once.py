@@ -490,7 +490,7 @@ class Script(RuleBasedStateMachine):
             self.kit.settle()
             client = self.peer.connection.client
             if client is None or client.away:
-                self.kit.hub.tickets.close_all()
+                self.kit.hub.tickets.close_all("draining")
 
     @precondition(lambda self: self.late)
     @rule(most=st.integers(1, 40), failing=st.sampled_from([False, False, False, True]))

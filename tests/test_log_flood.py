@@ -49,11 +49,11 @@ def refuse(kit: ChatKit, i: int) -> None:
 
 
 def join(kit: ChatKit, i: int) -> None:
-    kit.member(f"m{i}", address=f"203.0.113.7:{i}").connection.abort()
+    kit.member(f"m{i}", address=f"203.0.113.7:{i}").connection.abort("connection_lost")
 
 
 def leave(kit: ChatKit, i: int) -> None:
-    kit.member(f"m{i}", address=f"203.0.113.7:{i}").connection.abort()
+    kit.member(f"m{i}", address=f"203.0.113.7:{i}").connection.abort("connection_lost")
 
 
 def crash(kit: ChatKit, i: int) -> None:
@@ -62,7 +62,7 @@ def crash(kit: ChatKit, i: int) -> None:
         raise ValueError("a fault of the server")
     except ValueError:
         peer.connection.crashed()
-    peer.connection.abort()
+    peer.connection.abort("connection_lost")
 
 
 def have_the_hook_fail(kit: ChatKit, i: int) -> None:

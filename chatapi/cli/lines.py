@@ -25,8 +25,15 @@ class Lines:
     holds a lock that the end of the process waits for.
     """
 
-    def __init__(self, descriptor: int, failed: Callable[[str, OSError], None] | None = None) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        failed: Callable[[str, OSError], None] | None = None,
+        *,
+        encoding: str = "utf-8",
+    ) -> None:
         self._descriptor = descriptor
+        self._encoding = encoding
         self._failed = failed
         self._queue: queue.Queue[str | None] = queue.Queue(_WAITING)
         self._dropped = 0
@@ -60,7 +67,7 @@ class Lines:
                 self._write(f"{now} {dropped} lines were dropped here, because this stream took nothing")
 
     def _write(self, line: str) -> None:
-        data = f"{line}\n".encode(errors="backslashreplace")
+        data = f"{line}\n".encode(self._encoding, "backslashreplace")
         try:
             while data:
                 try:

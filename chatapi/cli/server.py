@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = given.text("log-level", "info").lower()
     if level not in LOG_LEVELS:
         fail(PROG, f"{given.source('log-level')} {level!r}: it is one of {', '.join(LOG_LEVELS)}")
-    log = Lines(2)
+    log = Lines(2, encoding="utf-8" if sys.stderr is None else sys.stderr.encoding)
     logging.basicConfig(
         level=level.upper(),
         format="%(asctime)s %(message)s",
