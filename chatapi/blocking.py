@@ -243,7 +243,8 @@ class BlockingConnection:
                 return await anext(self._room)
 
         try:
-            return self._receive_rest(timeout) if self._closed else self._call(receive)
+            future = self._start(receive)
+            return self._receive_rest(timeout) if future is None else _result(future)
         except StopAsyncIteration:
             raise EOFError("the connection was closed") from None
 
@@ -266,15 +267,24 @@ class BlockingConnection:
             raise StopIteration from None
 
     def _call(self, function: Callable[[], Awaitable[_T]]) -> _T:
+        if (future := self._start(function)) is None:
+            raise self._room._over()
+        return _result(future)
+
+    def _start(self, function: Callable[[], Awaitable[_T]]) -> Future[_T] | None:
+        """Call this in the event loop; None after `close`."""
         with self._lock:
             if self._closed:
-                raise self._room._over()
+                return None
             try:
-                future = self._portal.start_task_soon(function)
+                return self._portal.start_task_soon(function)
             except RuntimeError:  # the program is ending
                 raise self._room._over() from None
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # where it was this thread that was interrupted; otherwise it is done
-            raise
+
+
+def _result(future: Future[_T]) -> _T:
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # where it was this thread that was interrupted; otherwise it is done
+        raise
