@@ -36,10 +36,7 @@ def keep_reserve(hub: Hub) -> None:
     hub.most_sockets = min(limits.connections + TOLD, max(2, free - min(_RESERVE, free // 4)))
     hub.most_connections = min(limits.connections, hub.most_sockets - min(TOLD, hub.most_sockets // 8))
     if hub.most_connections < limits.connections:
-        level = logging.WARNING if "connections" in limits.model_fields_set else logging.INFO  # it was asked for
-        _logger.log(
-            level, "descriptors are enough for %d connections, not for %d", hub.most_connections, limits.connections
-        )
+        _logger.info("descriptors are enough for %d connections, not for %d", hub.most_connections, limits.connections)
 
 
 def open_connection(hub: Hub, door: Door, wire: Wire, address: str) -> Connection | None:
