@@ -258,7 +258,7 @@ class InProcessBroker:
     """The order of one process, kept in memory: what is submitted is delivered before `submit` returns."""
 
     keeps = False
-    secret = b""
+    secret: bytes = b""
     presence = None
 
     def __init__(self, clock: Clock) -> None:

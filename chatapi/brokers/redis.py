@@ -60,7 +60,7 @@ class RedisBroker:
     """
 
     keeps = True
-    secret = b""
+    secret: bytes = b""
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class SQLiteBroker:
 
     keeps = True
     presence = None
-    secret = b""
+    secret: bytes = b""
 
     def __init__(
         self,
