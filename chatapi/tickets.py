@@ -124,19 +124,23 @@ class Ticket:
         return known
 
 
-class Recalled:
+class Former:
     """What was said under a key of another life of this server, for a member that is about to come in with it."""
 
-    __slots__ = ("key", "origin", "sent", "size")
+    __slots__ = ("arrivals", "key", "origin", "sent", "size")
 
-    def __init__(self, key: str, sent: Mapping[str, Sent], origin: Origin) -> None:
+    def __init__(self, key: str, sent: Mapping[str, Sent], origin: Origin, arrivals: int) -> None:
         self.key: str = key
         self.sent: Mapping[str, Sent] = sent
         self.origin: Origin = origin
+        """Where the latest connection that shows the key comes from."""
+        self.arrivals: int = arrivals
+        """How many connections that show the key are on their way in."""
         self.size: int = 0
+        """Bytes that it takes."""
 
 
-_Session: TypeAlias = Ticket | Recalled
+_Session: TypeAlias = Ticket | Former
 
 
 class Tickets:
@@ -170,7 +174,7 @@ class Tickets:
         self._call = call  # has `run` called
         self._tickets: dict[str, Ticket] = {}
         self._by_hash: dict[str, Ticket] = {}
-        self._before: dict[str, Recalled] = {}  # what keys of another life of this server stand for
+        self._before: dict[str, Former] = {}  # what keys of another life of this server stand for
         self._left: dict[_Session, None] = {}  # those whose member is not connected, the longest first
         self._crowded: dict[Origin, None] = {}  # those that may have too many
 
@@ -185,30 +189,34 @@ class Tickets:
         """The ticket whose key has this hash, if there is one."""
         return self._by_hash.get(session)
 
-    def was(self, key: str, sent: Mapping[str, Sent], host: str) -> None:
-        """A key is about to be shown that another life of this server has given; this is what was said under it.
+    def was(self, key: str, sent: Mapping[str, Sent], host: str) -> bool:
+        """Somebody is about to come in with a key that another life of this server has given; `sent` was said under it.
 
-        That may be nothing: the key is kept all the same, so that its holder knows that nothing was. It is forgotten if
-        nobody comes in with the key in the time that a handshake may take.
+        That may be nothing: the key is kept all the same, so that its holder knows that nothing was. Returns False for
+        a key that needs no such note, because it is good or nobody has given it; else `was_not_shown` must follow.
         """
         if key in self._tickets or not (sent or self._is_ours(key)):
-            return
-        self._drop(self._before.get(key))
-        recalled = self._before[key] = Recalled(key, sent, self._origins.hold(host))
-        self.grew(recalled, ID_COST * len(sent) + sum(map(getsizeof, sent)))
-        self._leave(recalled)
-        until = self._clock.monotonic() + self.limits.handshake_seconds
-        self._timers.set(recalled, until, lambda now: self._drop(recalled))
+            return False
+        before = self._before.get(key)
+        former = Former(key, sent, self._origins.hold(host), 1 if before is None else before.arrivals + 1)
+        self._drop(before)
+        self._before[key] = former
+        self.grew(former, ID_COST * len(sent) + sum(map(getsizeof, sent)))
+        self._leave(former)
+        return True
 
-    def _drop(self, recalled: Recalled | None) -> None:
-        if recalled is not None and self._before.get(recalled.key) is recalled:
-            del self._before[recalled.key]
-            self._timers.clear(recalled)
-            self._release(recalled)
+    def _drop(self, former: Former | None) -> None:
+        if former is not None:
+            del self._before[former.key]
+            self._release(former)
 
     def was_not_shown(self, key: str) -> None:
-        """Forget what `was` has noted of a key: its holder did not come in."""
-        self._drop(self._before.get(key))
+        """A connection for which `was` noted a key is in, or does not come in; the last one has it forgotten."""
+        former = self._before.get(key)
+        if former is not None:
+            former.arrivals -= 1
+            if not former.arrivals:
+                self._drop(former)
 
     def knows(self, key: str) -> bool:
         """Whether this chat has given the key to somebody, on any server and in any life of it."""
@@ -216,12 +224,12 @@ class Tickets:
 
     def revive(self, key: str, client: Client) -> Ticket | None:
         """The ticket of another life of this server, for a client that has come in with its key."""
-        recalled = self._before.get(key)
-        self._drop(recalled)
-        if recalled is None or key in self._tickets:
+        former = self._before.get(key)
+        self._drop(former)
+        if former is None or key in self._tickets:
             return None
         ticket, now = self._new(key, client), self._clock.monotonic()
-        for id, place in recalled.sent.items():  # noqa: A001
+        for id, place in former.sent.items():  # noqa: A001
             ticket.remember(id, Kept(place.seq, place.ts), now, place.room)
         return ticket
 
@@ -331,7 +339,7 @@ class Tickets:
             self.close(session)
             if client.away:
                 self._given_up(client)
-        elif isinstance(session, Recalled):
+        elif isinstance(session, Former):
             self._drop(session)
 
     def _leave(self, session: _Session) -> None:
