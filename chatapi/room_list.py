@@ -30,7 +30,7 @@ class RoomList:
     def __init__(self, rooms: Mapping[str, Room], presence: Callable[[], Presence | None], clock: Clock) -> None:
         self._rooms, self._presence, self._clock = rooms, presence, clock
         self._keys = SortedKeys()
-        self._shared: dict[str, RoomCount] = {}  # where several servers share the rooms: what the broker has told
+        self._shared: dict[str, RoomCount] = {}  # the rooms among them that nobody is in through this server
         self._read_at = float("-inf")
         self._waiting: list[Callable[[Refused | None], None]] = []  # those that wait for the broker's list
 
@@ -62,15 +62,15 @@ class RoomList:
 
     def _count(self, key: str) -> RoomCount:
         room = self._rooms.get(key)
-        members = 0 if room is None else len(room)
-        return RoomCount(key, room.name, members) if room is not None and members else self._shared[key]
+        return RoomCount(key, room.name, len(room)) if room is not None and room.attended else self._shared[key]
 
     def _read(self, rooms: Sequence[RoomCount] | Refused) -> None:
-        """The broker tells of all rooms, of this server too; those are better known here."""
+        """The broker tells of all rooms; those that somebody is in through this server are better known here."""
         if not isinstance(rooms, Refused):
             self._read_at = self._clock.monotonic()
-            self._shared = {room.key: room for room in rooms if room.key not in self._rooms}
-            self._keys = SortedKeys([*self._shared, *(key for key, room in self._rooms.items() if len(room))])
+            attended = {key for key, room in self._rooms.items() if room.attended}
+            self._shared = {room.key: room for room in rooms if room.key not in attended}
+            self._keys = SortedKeys([*self._shared, *attended])
         waiting, self._waiting = self._waiting, []
         for then in waiting:
             then(rooms if isinstance(rooms, Refused) else None)
