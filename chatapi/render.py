@@ -205,12 +205,11 @@ class JsonStyle:
 
     def notice(self, code: str, detail: str) -> bytes:
         """A `notice`."""
-        return frame("notice", code=code, detail=detail)
+        return frame("notice", code=code, detail=one_line(detail))
 
     def disconnect(self, reason: Disconnect, detail: str) -> bytes:
         """A `bye`."""
-        detail = detail.encode(errors="replace").decode()
-        return frame("bye", code=reason.code, detail=detail, reconnect=reason.reconnect, after=reason.after)
+        return frame("bye", code=reason.code, detail=one_line(detail), reconnect=reason.reconnect, after=reason.after)
 
 
 def frame(type: str, **fields: object) -> bytes:  # noqa: A002

@@ -107,10 +107,11 @@ def _refuse(connection: Connection, client: Client, asked: Frame, refused: Refus
 
 def not_kept(connection: Connection, client: Client, said: Said, reason: Refused) -> None:
     """Tell a member that what it said was not kept."""
+    detail = one_line(f"{not_kept_as(reason)}: {reason.detail}")
     for i in range(said.count):
         id_ = said.id_of(i)
         about = {} if id_ is None else {"id": id_}
-        client.push(frame("error", code=reason.code, detail=f"{not_kept_as(reason)}: {reason.detail}", **about))
+        client.push(frame("error", code=reason.code, detail=detail, **about))
 
 
 def known(client: Client, said: Said) -> None:
