@@ -89,15 +89,6 @@ def check_kept_room(raw: str) -> str:
     return _check(raw, ROOM_CHARS, RefusalCode.BAD_ROOM, "room", kept=True)
 
 
-def is_room(name: str) -> bool:
-    """Whether this can be a room's name."""
-    try:
-        check_room(name)
-    except Refused:
-        return False
-    return True
-
-
 def name_key(name: str) -> str:
     """What two spellings of the same name have in common: the case-folded NFKC form.
 

@@ -19,6 +19,7 @@ from chatapi.brokers.store import RoomInfo, Store
 from chatapi.brokers.view import View
 from chatapi.clock import SystemClock
 from chatapi.errors import Refused, StoreError
+from chatapi.framing import one_line
 from chatapi.naming import GO, OURS, Naming, naming_of
 
 from .flags import Parser, fail
@@ -50,10 +51,10 @@ def main(arguments: Sequence[str]) -> int:
     except StoreError as error:
         if _code(error) == sqlite3.SQLITE_INTERRUPT:
             return _interrupted()
-        fail(prog, _line(error))
+        fail(prog, str(error))
     except (CannotWrite, _NotImported) as failure:
         if str(failure):
-            print(f"{prog}: {failure}", file=sys.stderr)  # noqa: T201
+            print(f"{prog}: {one_line(str(failure))}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         return _interrupted()
@@ -149,12 +150,12 @@ def _check(given: argparse.Namespace) -> int:
             ):
                 check = Check(store, progress)
                 for fault in check.faults():
-                    out.write(f"{fault}\n".encode(errors="backslashreplace"))
+                    out.write(f"{one_line(fault)}\n".encode())
                     faults += 1
         except StoreError as error:
             if _code(error) != sqlite3.SQLITE_CORRUPT:
                 raise
-            out.write(f"SQLite: {_line(error.__cause__)}\n".encode())  # so bad that it cannot even be opened
+            out.write(f"SQLite: {one_line(str(error.__cause__))}\n".encode())  # so bad that it cannot even be opened
             return 1
         found = f"{_counted(check.rooms, 'room')}, {_counted(check.messages, 'message')}"
         out.write(f"{_counted(faults, 'fault') if faults else 'ok'}: {found}\n".encode())
@@ -274,11 +275,6 @@ def _check_apart(store: View, path: str) -> None:
 
 def _counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def _line(error: object) -> str:
-    """An error as one line: SQLite may quote some of the file."""
-    return " ".join(str(error).split())
 
 
 def _code(error: StoreError) -> int:
