@@ -86,7 +86,7 @@ class _Arrival:
         self._resume = resume
         session = "" if resume is None else resume.session
         self._asked = not session or not hub.broker.keeps or hub.tickets.find(session) is not None
-        self._noted = False  # whether the tickets hold what was said under its key, until it is in
+        self._expected = False  # whether the tickets hold what was said under its key until it is in
         self._read = resume is None
         self._claimed = who is None or hub.broker.presence is None
 
@@ -115,8 +115,8 @@ class _Arrival:
 
     def _end(self, reason: Refused | None) -> None:
         self._then(reason)
-        if self._resume is not None and self._noted:
-            self._hub.tickets.was_not_shown(self._resume.session)
+        if self._resume is not None and self._expected:
+            self._hub.tickets.arrived(self._resume.session)
 
     def _is_known(self, room: Room, name: str) -> bool:
         """Whether the broker need not be asked for the name.
@@ -138,7 +138,7 @@ class _Arrival:
         assert self._resume is not None
         assert self._who is not None
         if not isinstance(sent, Refused):
-            self._noted = self._hub.tickets.was(self._resume.session, sent, self._who.host)
+            self._expected = self._hub.tickets.expect(self._resume.session, sent, self._who.host)
         self.go()
 
     def _recalled(self, entries: Sequence[AnyKept] | Refused) -> None:

@@ -127,9 +127,9 @@ class Hub:
         self.openings: Openings[Connected] = Openings(limits)
         """Those of them that have no member."""
         self.most_connections: int = limits.connections
-        """So many of them at most …"""
+        """How many of them there may be."""
         self.most_sockets: int = limits.connections + TOLD
-        """… and with those that are told that these are too many."""
+        """The same together with those that are only told that the server is full."""
         self.listening: dict[str, Address] = {}
         """An address of each door, by the door's name; set by whoever opens them."""
         self.hooks: Hooks = hooks
@@ -161,12 +161,12 @@ class Hub:
     # Coming, going, moving
 
     def connected(self, connection: Connected, origin: Origin) -> None:
-        """A connection begins."""
+        """A connection begins, for which its origin is held until it is `disconnected`."""
         self.connections[connection] = None
         self.openings.add(connection, origin, self.clock.monotonic())
 
     def disconnected(self, connection: Connected, origin: Origin) -> None:
-        """A connection is closed; nothing where it was before."""
+        """A connection is closed, and its origin let go. Further calls for the same connection change nothing."""
         if self.connections.pop(connection, self) is None:
             self.openings.discard(connection, origin)
             self.origins.let_go(origin)

@@ -196,8 +196,8 @@ class Log:
 def chunk(entries: Iterable[AnyEntry], most: int, size: Size) -> list[AnyEntry]:
     """The first entries, as many as come to `most` bytes when they are rendered, but at least one message.
 
-    A run that is too long by itself is cut, where that is by more than a quarter: what one read brings in of lines of
-    text stays one.
+    A run that is longer by itself is cut if it is longer by more than a quarter. So the lines of text that one read of
+    a socket brings in are usually not cut.
     """
     found: list[AnyEntry] = []
     left = most

@@ -45,11 +45,12 @@ class Origin:
         self.held: int = 0
         """What belongs to it: connections, and sessions."""
         self.openings: dict[Any, float] | None = None
-        """Its connections without a member, the oldest first, with when they began to be so; None where it has none."""
+        """Its connections without a member, the oldest first, each with the time when it began to have none; None if
+        there are no such connections."""
         self.session_bytes: int = 0
         """Bytes of its sessions."""
         self.sessions: dict[object, None] | None = None
-        """Those of its sessions whose member is not connected, the longest first; None before the first."""
+        """Its sessions whose members are not connected, in the order in which they left; None before the first one."""
         self._limits = limits
         self._used = self._used_at = 0.0  # lines of the burst; what the rate allows leaks out
         self._faults = self._faults_at = 0.0

@@ -34,7 +34,7 @@ class Style(Protocol):
         ...
 
     def size(self, entry: AnyEntry) -> int:
-        """How many bytes `entry` and `own` have at most, and about: quicker than to render them."""
+        """At least as many bytes as `entry` and `own` have, and not many more. It costs less than to render them."""
         ...
 
     def whisper(self, whisper: Whisper) -> bytes:
@@ -116,7 +116,7 @@ _BECAUSE: Final = {"bye": "", "moved": " for another room"}
 
 
 def _names_size(entry: AnyEntry) -> int:
-    """More bytes than there are in what is told of names, in either protocol."""
+    """At least as many bytes as a join, leave, rename or deletion has, in either protocol."""
     ref = 0
     names = len(entry.name)
     if isinstance(entry, NameChanged):
@@ -186,7 +186,7 @@ class JsonStyle:
     def size(self, entry: AnyEntry) -> int:
         """The text with what is escaped in it, and a frame around each message; of anything else more than it can have.
 
-        Of control characters a text has line feeds and tabs alone.
+        The only control characters in a text are line feeds and tabs.
         """
         if not isinstance(entry, Said):
             return _names_size(entry)

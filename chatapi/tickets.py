@@ -175,7 +175,7 @@ class Tickets:
         self._tickets: dict[str, Ticket] = {}
         self._by_hash: dict[str, Ticket] = {}
         self._before: dict[str, Former] = {}  # what keys of another life of this server stand for
-        self._left: dict[_Session, None] = {}  # those whose member is not connected, the longest first
+        self._left: dict[_Session, None] = {}  # those whose member is not connected, in the order in which they left
         self._crowded: dict[Origin, None] = {}  # those that may have too many
 
     def __len__(self) -> int:
@@ -189,11 +189,11 @@ class Tickets:
         """The ticket whose key has this hash, if there is one."""
         return self._by_hash.get(session)
 
-    def was(self, key: str, sent: Mapping[str, Sent], host: str) -> bool:
+    def expect(self, key: str, sent: Mapping[str, Sent], host: str) -> bool:
         """Somebody is about to come in with a key that another life of this server has given; `sent` was said under it.
 
         That may be nothing: the key is kept all the same, so that its holder knows that nothing was. Returns False for
-        a key that needs no such note, because it is good or nobody has given it; else `was_not_shown` must follow.
+        a key that needs no such note, because it is good or nobody has given it; else `arrived` must follow.
         """
         if key in self._tickets or not (sent or self._is_ours(key)):
             return False
@@ -210,8 +210,8 @@ class Tickets:
             del self._before[former.key]
             self._release(former)
 
-    def was_not_shown(self, key: str) -> None:
-        """A connection for which `was` noted a key is in, or does not come in; the last one has it forgotten."""
+    def arrived(self, key: str) -> None:
+        """A connection that was expected with a key is in, or does not come in; after the last one it is forgotten."""
         former = self._before.get(key)
         if former is not None:
             former.arrivals -= 1

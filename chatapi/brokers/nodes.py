@@ -57,7 +57,7 @@ class Nodes:
         self._trusted_from = float("-inf")
         self._numbers = count(1)
         self._whispers: dict[int, Whispered] = {}
-        self._heard: dict[str, None] = {}  # what those that were handed over were about
+        self._heard: dict[str, None] = {}  # the `about` of the whispers that were handed over
         self._listed: dict[str, str] = {}  # what Redis has of this node's rooms
 
     def attach(self, rooms: SharedRooms) -> None:
