@@ -67,7 +67,7 @@ def _take(room: Room, done: int) -> list[AnyEntry]:
     """
     fresh = room.fresh
     first = fresh[0]
-    if is_small(len(fresh), room.log.written - first.offset):
+    if is_small(len(fresh), room.log.written - first.offset, room.naming.name_bytes):
         room.fresh = []
         return fresh
     if first.position < done and isinstance(first, Said):
@@ -80,12 +80,13 @@ def _take(room: Room, done: int) -> list[AnyEntry]:
     return found
 
 
-def is_small(entries: int, weight: int) -> bool:
+def is_small(entries: int, weight: int, name_bytes: int) -> bool:
     """Whether so many entries, which weigh so much together, cannot be more than a chunk: quicker than to measure them.
 
-    A message of many short lines grows most, to 66 times its size: there is a name of up to 128 bytes in each line.
+    A message of many lines of one character grows most: each has two bytes, its line feed included,
+    and is rendered with a name and at most five bytes. An entry about names has at most two of them, and a `ref`.
     """
-    return (weight - entries * ENTRY_COST) * 67 + entries * 1024 <= CHUNK_BYTES
+    return (weight - entries * ENTRY_COST) * (name_bytes // 2 + 3) + entries * 8 * name_bytes <= CHUNK_BYTES
 
 
 def _longest(entry: AnyEntry) -> int:

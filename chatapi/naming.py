@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from .errors import RefusalCode, Refused
 from .framing import close_lines
-from .limits import MACHAT_NAME_BYTES
+from .limits import MACHAT_NAME_BYTES, NAME_CHARS
 from .names import check_kept_name, check_kept_room, check_name, check_room, name_key
 
 _ROOMS: Final = "Go:"
@@ -31,6 +31,8 @@ class Naming(NamedTuple):
     """What the spellings of a member's name have in common."""
     room_key: Callable[[str], str]
     """What the spellings of a room's name have in common. It also tells which naming the room has: see `naming_of`."""
+    name_bytes: int
+    """Bytes of UTF-8 in a member's name at most."""
     allows_empty: bool
     """Whether a name may be empty, a handshake may leave out both names, and a blank line is a message."""
 
@@ -69,7 +71,16 @@ def _checked(raw: str, code: RefusalCode, what: str) -> str:
     return name
 
 
-OURS: Final = Naming(check_name, check_room, check_kept_name, check_kept_room, name_key, name_key, allows_empty=False)
+OURS: Final = Naming(
+    check_name,
+    check_room,
+    check_kept_name,
+    check_kept_room,
+    name_key,
+    name_key,
+    name_bytes=4 * NAME_CHARS,
+    allows_empty=False,
+)
 """The rules of docs/protocol.md, Names."""
 GO: Final = Naming(
     _go_name,
@@ -78,6 +89,7 @@ GO: Final = Naming(
     _go_room,
     _harmless,
     lambda room: _ROOMS + _harmless(room),
+    name_bytes=MACHAT_NAME_BYTES,
     allows_empty=True,
 )
 """Go's: any name, the empty one too, and two names are the same if their characters are. See docs/machat.md."""

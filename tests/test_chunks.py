@@ -15,6 +15,7 @@ from chatapi.entries import AnyEntry, Arrived, Deletion, Departed, NameChanged, 
 from chatapi.fanout import is_small
 from chatapi.limits import CHUNK_BYTES, NAME_CHARS
 from chatapi.log import Log, chunk
+from chatapi.naming import GO, OURS, Naming
 from chatapi.render import JSON, TELNET, TEXT, TEXT_WITH_NOTICES, Batch, Style
 from chatapi.testing import ChatKit, Peer
 
@@ -63,19 +64,30 @@ def test_nothing_is_longer_than_it_is_measured(style: Style, entry: AnyEntry, ec
 @settings(deadline=None)
 @given(happened=st.lists(entries, min_size=1, max_size=20))
 def test_what_counts_as_small_is_not_more_than_a_chunk(style: Style, happened: list[AnyEntry]) -> None:
-    if is_small(len(happened), sum(entry.weight for entry in happened)):
+    if is_small(len(happened), sum(entry.weight for entry in happened), OURS.name_bytes):
         assert sum(map(style.size, happened)) <= CHUNK_BYTES
 
 
-def test_the_worst_that_counts_as_small() -> None:
-    name = "\U0001f600" * NAME_CHARS
+@pytest.mark.parametrize(
+    ("naming", "name"),
+    [(OURS, "\U0001f600" * NAME_CHARS), (GO, "\U0001f600" * 64), (GO, "x" * 256), (GO, '"' * 256), (GO, "")],
+    ids=["ours", "go", "many characters", "escaped", "empty"],
+)
+def test_the_worst_that_counts_as_small(naming: Naming, name: str) -> None:
     for lines in range(1, 2000):
-        said = Said(1, name, b"x\n" * lines, 1)
-        if not is_small(1, said.weight):
-            break
-        assert TELNET.size(said) <= CHUNK_BYTES
-    assert lines > 100
-    assert not is_small(100, sum(NameChanged(1, name, name, True, "\0" * 64).weight for _ in range(100)))
+        for text, count in ((b"x\n", 1), (b"x\n", lines), (b"\n", lines)):
+            said = Said(1, name, text * lines, count)
+            said.seq, said.ts = 1 << 40, 1 << 53
+            small = is_small(1, said.weight, naming.name_bytes)
+            assert not small or max(len(style.entry(said)) for style in (TELNET, JSON)) <= CHUNK_BYTES
+        if lines == 100:
+            assert is_small(1, Said(1, name, b"x\n" * lines, 1).weight, naming.name_bytes)
+    renamed = NameChanged(1, name, name, False, "\0" * 64)
+    for number in range(1, 200):
+        if is_small(number, number * renamed.weight, naming.name_bytes):
+            for style in (TELNET, JSON):
+                assert number * max(len(style.entry(renamed)), len(style.own(renamed, echo=False))) <= CHUNK_BYTES
+    assert not is_small(100, 100 * renamed.weight, naming.name_bytes)
 
 
 @STYLES
