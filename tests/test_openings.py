@@ -112,6 +112,29 @@ def test_a_stranger_gives_way_to_a_member_where_there_are_as_many_connections_as
     assert sum(closed(strangers)) == 1
 
 
+def test_the_places_of_those_that_are_told_that_the_server_is_full_are_none_for_members() -> None:
+    kit = ChatKit(Limits(connections=2))
+    members = [kit.member("Mina"), kit.member("Zoe")]
+    for i in range(10):
+        late = kit.member(f"late{i}")
+        assert json.loads(late.lines()[0])["code"] == "server_full"
+        kit.wait(1.2)  # it is still being closed, and gives way to the next one
+    assert closed(members) == [False] * 2
+    assert len(kit.hub.rooms["dev"]) == 2
+
+
+def test_those_that_are_told_that_the_server_is_full_keep_nobody_out_once_it_is_not() -> None:
+    kit = ChatKit(Limits(connections=2))
+    members = [kit.member("Mina"), kit.member("Zoe")]
+    told = [kit.member(f"late{i}") for i in range(10)]
+    kit.wait(1.2)
+    assert closed(told) == [False] * 10
+    members[0].send("/bye\n")
+    members[0].end()
+    kit.settle()
+    assert kit.member("Ann").connection.client is not None
+
+
 def refused(kit: ChatKit, i: int) -> Peer:
     peer = kit.connect(address=f"{HOME}:{i}")
     peer.send("nonsense\n")

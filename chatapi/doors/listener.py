@@ -41,9 +41,10 @@ def keep_reserve(hub: Hub) -> None:
 
 def open_connection(hub: Hub, door: Door, wire: Wire, address: str) -> Connection | None:
     """Begin a connection, if need be in the place of one that has no member; None where it was closed at once."""
-    full = len(hub.connections) >= hub.most_connections
-    if (full or hub.openings.full) and make_way(hub):
-        full = False
+    if hub.openings.full:
+        make_way(hub)
+    while (full := len(hub.connections) >= hub.most_connections) and make_way(hub):
+        pass  # more than one may have to: those that are told that these are too many stand above the limit
     if full and len(hub.connections) >= hub.most_sockets:
         wire.close()
         hub.refusals[RefusalCode.SERVER_FULL] += 1
