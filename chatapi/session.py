@@ -266,9 +266,10 @@ class Session:
             self._at = end + 1
             if len(line) > self._limits.frame_bytes:
                 return self._too_long(len(line))
-            if line := line.strip(_BLANKS):
-                frame = parse_frame(line)
+            if stripped := line.strip(_BLANKS):
+                frame = parse_frame(stripped)
                 return self._run_of_frames(frame.text, most) if most > 1 and self._is_plain(frame) else frame
+            self.wasted += len(line) + 1
 
     def _is_plain(self, frame: Frame | BadFrame) -> TypeGuard[Say]:
         """Whether this is a message in which nothing is to be cleaned, and of which nobody asks what became of it."""

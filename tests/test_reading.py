@@ -267,9 +267,17 @@ def test_strangers_get_a_small_piece_of_a_round_and_members_a_large_one(
         ("telnet", b"\xff\xfa" + b"x" * 65_534),
         ("text", b"x" * 65_536),
         ("json", b"\n" * 65_536),
+        ("json", (b" " * 127 + b"\n") * 512),
         ("json", b"x" * 65_536),
     ],
-    ids=["IAC sequences", "an endless subnegotiation", "an endless line", "blank lines", "an endless frame"],
+    ids=[
+        "IAC sequences",
+        "an endless subnegotiation",
+        "an endless line",
+        "blank lines",
+        "long blank lines",
+        "an endless frame",
+    ],
 )
 def test_a_member_that_sends_no_lines_is_paused_by_the_line_rate_too(door: str, rubbish: bytes) -> None:
     kit = ChatKit(Limits(rate=10, burst=100))
