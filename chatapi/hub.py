@@ -163,7 +163,7 @@ class Hub:
     def connected(self, connection: Connected, origin: Origin) -> None:
         """A connection begins, for which its origin is held until it is `disconnected`."""
         self.connections[connection] = None
-        self.openings.add(connection, origin, self.clock.monotonic())
+        self.openings.add(connection, origin, self.timers.counted(self.clock.monotonic()))
 
     def disconnected(self, connection: Connected, origin: Origin) -> None:
         """A connection is closed, and its origin let go. Further calls for the same connection change nothing."""

@@ -462,22 +462,21 @@ class Room:
 
     def unattended(self) -> None:
         """Nobody looks at deadlines any more: nobody is waited for."""
-        self._pressure.forgo(self._keeper.clock.monotonic())
+        self._pressure.forgo(self._keeper.timers.counted(self._keeper.clock.monotonic()))
         if not self.congested:
             self._pressure.resume()
 
     def look(self, now: float) -> None:
         """See who lags, disconnect those who are not waited for any longer, let senders go on when nobody lags."""
-        pressure = self._pressure
-        counted = now - self._keeper.timers.lost
+        pressure, timers = self._pressure, self._keeper.timers
         for client in pressure.look(
-            self.behind.values(), self.log, counted, self.limits.grace, self._keeper.is_forgiven
+            self.behind.values(), self.log, timers.counted(now), self.limits.grace, self._keeper.is_forgiven
         ):
             self.evict(client)
         if not self.congested:
             pressure.resume()
         if pressure.lagging:
-            self._keeper.timers.set(self, now + TICK, self.look)
+            timers.set(self, now + TICK, self.look)
 
     def after_pass(self, now: float) -> None:
         """After a fan-out: `look`, where enough was written since the last time, and let senders go on."""
@@ -494,6 +493,6 @@ class Room:
 
     def _relieve(self, client: Client) -> None:
         if self._pressure.lagging:
-            self._pressure.relieve(client, self._keeper.clock.monotonic())
+            self._pressure.relieve(client, self._keeper.timers.counted(self._keeper.clock.monotonic()))
         if not self.congested:
             self._pressure.resume()

@@ -38,10 +38,14 @@ class Timers:
         tick = self._when.get(owner)
         return None if tick is None else tick * TICK + self.lost
 
+    def counted(self, now: float) -> float:
+        """The time that deadlines go by: the seconds in which the server stood still are not in it."""
+        return now - self.lost
+
     def set(self, owner: object, when: float, action: Action) -> None:
         """Call `action` once at `when` or a tick later; an earlier deadline of this owner is forgotten."""
         self.clear(owner)
-        tick = ceil((when - self.lost) / TICK)
+        tick = ceil(self.counted(when) / TICK)
         if self._seen is not None and tick <= self._seen:
             tick = self._seen + 1
         self._when[owner] = tick
@@ -62,7 +66,7 @@ class Timers:
 
     def run(self, now: float) -> None:
         """Call everybody whose deadline has passed."""
-        tick = int((now - self.lost) / TICK)
+        tick = int(self.counted(now) / TICK)
         if self._seen is None or tick - self._seen > len(self._buckets):
             passed = sorted(due for due in self._buckets if due <= tick)
         else:

@@ -20,6 +20,7 @@ from executables import Server, handshake
 
 from chatapi import ChatAPI, Limits
 from chatapi.doors.connection import Connection
+from chatapi.doors.listener import Listener
 from chatapi.doors.telnet import TelnetDoor
 from chatapi.doors.text import TextDoor
 from chatapi.limits import TICK
@@ -151,6 +152,39 @@ def test_a_member_whose_bytes_wait_is_not_idle(machine: Machine) -> None:
     assert read(client) == ""
     machine.wait(2)
     assert read(client).startswith("* idle_timeout: ")
+
+
+@pytest.mark.parametrize("machine", [Limits(idle=5, rate=1, burst=1)], indirect=True)
+def test_a_member_that_its_rate_held_back_is_not_idle_for_the_time_of_the_server(machine: Machine) -> None:
+    client = machine.member("a")
+    client.send(b"one\ntwo\n")
+    machine.run()
+    machine.wait(0.3)
+    machine.stand_still()
+    machine.wait(4)
+    assert read(client) == ""
+    machine.wait(2)
+    assert read(client).startswith("* idle_timeout: ")
+
+
+@pytest.mark.parametrize("machine", [Limits(openings=3)], indirect=True)
+def test_handshakes_that_wait_are_read_before_their_connections_give_way(machine: Machine) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+    listener = Listener(listening, TextDoor(), machine.hub, machine.poller.selector)
+    clients = [machine.connect() for _ in range(3)]
+    machine.run()
+    machine.wait(0.5)
+    for number, client in enumerate(clients):
+        client.send(handshake(f"n{number}", "lounge"))
+    late = socket.create_connection(listening.getsockname())
+    machine.sockets.append(late)
+    machine.stand_still()
+    machine.wait(0.5)
+    assert len(machine.hub.rooms["lounge"]) == 3
+    assert len(machine.hub.openings) == 1
+    listener.close()
+    machine.hub.cut("draining")  # closes the socket that was accepted
 
 
 def test_a_goodbye_is_flushed_to_a_client_that_has_taken_what_was_in_its_way(machine: Machine) -> None:

@@ -121,6 +121,21 @@ def test_the_budget_is_there_again_after_a_minute() -> None:
         assert sum(watch.paused[-600:]) * TICK > 4.5
 
 
+def test_time_in_which_the_server_stood_still_uses_nothing_of_the_budget() -> None:
+    watch = Watch()
+    quick = watch.kit.member("quick", capacity=0, address="10.9.1.1:1")
+    watch.kit.clock.turn(100)
+    watch.kit.hub.timers.postpone(100)
+    watch.run(2)
+    assert any(watch.paused)
+    quick.wire.capacity = 1 << 30  # it catches up
+    watch.run(20)
+    watch.kit.member("slow", capacity=0, address="10.9.2.1:1")
+    before = len(watch.paused)
+    watch.run(20)
+    assert sum(watch.paused[before:]) * TICK > 4.5
+
+
 def test_while_nobody_is_waited_for_a_laggard_loses_its_place_and_another_one_its_grace() -> None:
     watch = Watch()
     watch.run(20, comes_with_a_fresh_name_and_address(watch))

@@ -46,7 +46,7 @@ class Connection(Intake):
         self.is_new: bool = True
         """Whether it is still on its way in."""
         hub.connected(self, self.pace.origin)
-        hub.timers.set(self, self._heard + door.seconds(hub.limits), self._deadline)
+        hub.timers.set(self, hub.clock.monotonic() + door.seconds(hub.limits), self._deadline)
         wire.attach(self)
         self._watch()
         door.greet(self)
@@ -349,9 +349,10 @@ class Connection(Intake):
 
     def _finish(self, last: bytes, seconds: float) -> None:
         self._stage = Stage.FLUSHING
-        self.hub.openings.add(self, self.pace.origin, self.hub.clock.monotonic())
+        now, timers = self.hub.clock.monotonic(), self.hub.timers
+        self.hub.openings.add(self, self.pace.origin, timers.counted(now))
         self._feed.last = last
-        self.hub.timers.set(self, self.hub.clock.monotonic() + seconds, self._deadline)
+        timers.set(self, now + seconds, self._deadline)
         self.hub.call(self)
         self._watch()
 
@@ -372,7 +373,8 @@ class Connection(Intake):
 
     def _expect_something(self) -> None:
         if self.hub.limits.idle:
-            self.hub.timers.set(self, self._heard + self.hub.limits.idle, self._deadline)
+            timers = self.hub.timers
+            timers.set(self, self._heard + timers.lost + self.hub.limits.idle, self._deadline)
 
     def _deadline(self, now: float) -> None:
         """The time of what this connection was waiting for is up, unless that waits to be read or to be sent."""
@@ -402,7 +404,7 @@ class Connection(Intake):
 
     def _is_idle(self, now: float) -> bool:
         idle = self.hub.limits.idle
-        return bool(idle) and not self._parked and now - self._heard >= idle
+        return bool(idle) and not self._parked and self.hub.timers.counted(now) - self._heard >= idle
 
     # Bytes out
 

@@ -41,7 +41,7 @@ class Intake:
         """How fast it may speak."""
         self._stage = Stage.OPENING
         self._telnet = TelnetFilter() if door.telnet else None
-        self._heard = now
+        self._heard = hub.timers.counted(now)
         self._left = max(limits.opening_bytes, limits.handshake_bytes)
         """Bytes that are still received from it: in its opening, and later while the server drains."""
         self._peer_ended = False
@@ -71,7 +71,7 @@ class Intake:
         data = self._receive(most)
         if data is None:
             return False
-        self._heard = now
+        self._heard = self.hub.timers.counted(now)
         if data and opening and not self._left:
             self._turn_down(entrance.too_much(self.hub.limits))
             return True

@@ -60,7 +60,7 @@ def open_connection(hub: Hub, door: Door, wire: Wire, address: str) -> Connectio
 
 def make_way(hub: Hub) -> bool:
     """Close the connection without a member that is the first to give way; False where none is."""
-    oldest = hub.openings.oldest(hub.clock.monotonic())
+    oldest = hub.openings.oldest(hub.timers.counted(hub.clock.monotonic()))
     if oldest is not None:
         _give_way(hub, cast("Connection", oldest))
     return oldest is not None
@@ -94,7 +94,7 @@ class Listener:
         if not self._listening:
             return
         for _ in range(_AT_ONCE):
-            if self._hub.openings.full and self._hub.openings.oldest(now) is None:
+            if self._hub.openings.full and self._hub.openings.oldest(self._hub.timers.counted(now)) is None:
                 self._pause(now + TICK)  # the others wait in the system's queue until these have had their chance
                 return
             try:
