@@ -51,7 +51,7 @@ class Poller:
         self._ready: Readiness | None = None
         self._first_newcomer = 0
         self._deadlines = anyio.Event()  # set while there are deadlines to look at
-        self._looked: float | None = None  # when the last round began, if it left deadlines behind
+        self._looked: float | None = None  # when the last round ended, if it left deadlines behind
         self._until: list[tuple[Callable[[], bool], anyio.Event]] = []
         hub.wake, hub.ring = self.wake, self.ring
 
@@ -139,12 +139,12 @@ class Poller:
         yield from self._serve_sockets(now)
         yield from hub.settle()
         hub.timers.run(now)  # last: what has come in time is read before
-        self._looked = now if hub.timers else None
         if hub.timers:
             self._deadlines.set()
         for waiting in [waiting for waiting in self._until if waiting[0]()]:
             self._until.remove(waiting)
             waiting[1].set()
+        self._looked = hub.clock.monotonic() if hub.timers else None  # a round that takes long is no standstill
 
     def _serve_sockets(self, now: float) -> Iterator[None]:
         """Read and write whatever can be read and written now."""

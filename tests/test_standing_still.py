@@ -205,6 +205,24 @@ def test_a_goodbye_is_flushed_to_a_client_that_has_taken_what_was_in_its_way(mac
     assert said.endswith("* goodbye\n")
 
 
+@pytest.mark.parametrize("round_takes", [0.4, 1.2, 2])
+def test_deadlines_are_kept_by_a_server_whose_rounds_take_long(machine: Machine, round_takes: float) -> None:
+    """It is busy, and does not stand still."""
+    collect, clock, client = machine.hub.broker.collect, machine.kit.clock, machine.connect()
+
+    def collect_slowly() -> None:
+        clock.turn(round_takes / 2)  # it is called twice in a round
+        collect()
+
+    machine.hub.broker.collect = collect_slowly  # type: ignore[method-assign]
+    began = clock.monotonic()
+    while not (said := read(client)):
+        for _ in machine.poller._round():
+            pass
+    assert "handshake_timeout" in said
+    assert 5 <= clock.monotonic() - began <= 5 + 3 * round_takes
+
+
 def test_a_member_that_lags_has_the_time_that_is_left_to_catch_up(machine: Machine) -> None:
     slow, fast = machine.member("slow"), machine.member("fast")
     said = ""
