@@ -124,3 +124,14 @@ def _listen(family: int, sockaddr: tuple[object, ...], limits: Limits) -> socket
         sock.close()
         raise
     return sock
+
+
+def reason(error: BaseException) -> str:
+    """What the system says about an error, without the wrapping."""
+    while isinstance(error.__cause__, OSError | BaseExceptionGroup):  # anyio has tried several addresses
+        error = error.__cause__
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[-1]
+    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)  # asyncio puts "Connect call failed" and an address in its place
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 from anyio.abc import SocketStream
 
-from .addresses import Address
+from .addresses import Address, reason
 from .dialogue import Dialogue
 from .errors import DISCONNECTS, Disconnect, Disconnected, RefusalCode, Refused
 from .inbox import Inbox, Signal
@@ -87,7 +87,8 @@ class Lifeline:
         except (*_GONE, UnicodeError) as error:
             if said := self._dialogue.foreign:
                 raise ProtocolError(f"{self._address} {said}") from None
-            why = str(error) or "the connection ended during the handshake"
+            why = reason(error) if isinstance(error, OSError) else str(error)
+            why = why or "the connection ended during the handshake"
             raise Unreachable(f"cannot reach {self._address}: {why}") from error
         finally:
             if not welcomed:

@@ -13,10 +13,10 @@ import anyio.abc
 
 import chatapi
 from chatapi import Address, AddressError, Deleted, Joined, Left, Message, News, Renamed, Welcome, Whisper
-from chatapi.addresses import DEFAULT_ADDRESS, parse_address
+from chatapi.addresses import DEFAULT_ADDRESS, parse_address, reason
 
 from .flags import Parser, fail
-from .screen import PROG, Screen, listed, reason, say
+from .screen import PROG, Screen, listed, say
 from .typed import Typed
 
 _BECAUSE: Final = {"bye": "", "moved": " for another room"}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from chatapi import Message, Whisper
+from chatapi.addresses import reason
 from chatapi.framing import one_line
 from chatapi.limits import LISTED
 from chatapi.render import TEXT
@@ -61,12 +62,3 @@ def say(message: str) -> None:
     """Say something beside the output."""
     if sys.stderr is not None:
         print(f"{PROG}: {one_line(message)}", file=sys.stderr)  # noqa: T201
-
-
-def reason(error: BaseException) -> str:
-    """What the system says about an error, without the wrapping."""
-    while isinstance(error.__cause__, OSError | BaseExceptionGroup):  # anyio has tried several addresses
-        error = error.__cause__
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[-1]
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -13,10 +13,11 @@ import anyio.to_thread
 
 import chatapi
 from chatapi import Message
+from chatapi.addresses import reason
 from chatapi.commands import BadCommand, Command, help_lines, parse_command
 from chatapi.framing import find_fault, too_long, without_controls
 
-from .screen import Screen, listed, reason, say
+from .screen import Screen, listed, say
 
 _READ: Final = 64 * 1024
 _LONGEST: Final = 1024 * 1024  # bytes of a line that are kept until its end comes: no server takes more
