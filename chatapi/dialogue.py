@@ -341,7 +341,7 @@ def _foreign(said: bytes | bytearray) -> str:
     shown = "".join(filter(str.isprintable, said[: 4 * _SHOWN].decode(errors="replace")))
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
     return (
-        "answers with lines, not with the JSON protocol: it may be MaChat in Go, or another kind of server;"
+        "answers with lines, not with the JSON protocol: it may be a telnet door, MaChat in Go or another server;"
         f" it said '{shown}'"
     )
 

@@ -18,7 +18,7 @@ from scripted import Peer, dev, line, scripted
 
 from chatapi import ChatAPI, ProtocolError, Unreachable
 
-GO = "answers with lines, not with the JSON protocol: it may be MaChat in Go, or another kind of server; it said "
+GO = "answers with lines, not with the JSON protocol: it may be a telnet door, MaChat in Go or another server; it said "
 
 GREETINGS = [
     pytest.param(b"Zoe:hello\n", "Zoe:hello", id="chat"),
