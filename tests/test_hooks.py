@@ -67,6 +67,22 @@ def test_messages_are_passed_changed_or_refused() -> None:
     assert b.lines() == ["c:!HI"]
 
 
+@pytest.mark.parametrize("left", ["", "\n", "\x1b"])
+def test_a_member_is_told_if_a_hook_leaves_nothing_of_its_text(left: str) -> None:
+    kit = ChatKit(hooks=Hooks(on_message=lambda client, text: left))
+    text, telnet, json_ = kit.member("text"), kit.connect(telnet=True), kit.member("json", protocol="json")
+    telnet.send("telnet\r\n/join dev\r\n")
+    for peer in (text, telnet, json_):
+        peer.received()
+    text.send("hi\n")
+    telnet.send("hi\r\n")
+    json_.send('{"type":"message","text":"hi","id":"1"}\n')
+    detail = "the server has left nothing of the text"
+    assert text.lines() == [f"* {detail}"]
+    assert telnet.lines() == [f"* {detail}"]
+    assert frames(json_.received()) == [{"type": "error", "code": "forbidden", "detail": detail, "id": "1"}]
+
+
 def test_who_comes_and_goes_is_told() -> None:
     told: list[tuple[str, object]] = []
     kit = ChatKit(Limits(announce=0), hooks=Hooks(on_presence=lambda room, event: told.append((room, event))))

@@ -11,17 +11,16 @@ from pydantic_core import to_json
 from ..broker import RoomCount
 from ..clients import Client
 from ..entries import Said
-from ..errors import FrameError, NotDelivered, RefusalCode, Refused, TextTooLong
+from ..errors import FrameError, NotDelivered, Refused, TextTooLong
 from ..events import Message
 from ..frames import AskHistory, AskMembers, AskRooms, BadFrame, Bye, Frame, Move, Ping, Rename, Say, Tell
 from ..framing import one_line
-from ..hooks import retold
 from ..limits import LISTED
 from ..paging import read_page
 from ..render import frame
 from ..session import Lines
 from ..tickets import Kept
-from .asking import ask, blame, is_open
+from .asking import ask, blame, is_open, passed
 from .replies import not_kept_as
 
 if TYPE_CHECKING:
@@ -172,10 +171,9 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
     text = block[:-1].decode()
 
     def say(result: object) -> None:
-        changed = retold(result)
         if client.room is not None:
             try:
-                said = block if changed is None else client.prepare(changed)
+                said = passed(client, block, result)
             except TextTooLong as error:
                 _turn_down(client, asked, FrameError.TEXT_TOO_LONG, str(error))
             else:
@@ -188,8 +186,6 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
 
 
 def _submit(client: Client, asked: Say, block: bytes, now: float) -> None:
-    if not block:
-        raise Refused(RefusalCode.FORBIDDEN, "the server has left nothing of the text")
     assert client.ticket is not None
     id_ = asked.id
     said = Said(client.id, client.name, block, 1, None if id_ is None else (id_,), client.ticket.key)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..arrivals import Newcomer, is_ready, prepare
 from ..clients import Client
 from ..errors import RefusalCode, Refused
-from ..hooks import checked, outcome
+from ..hooks import checked, outcome, retold
 from ..session import Step
 
 if TYPE_CHECKING:
@@ -33,6 +33,18 @@ def ask(
         then(checked(result, what))
     except Refused as error:
         refused(error)
+
+
+def passed(client: Client, block: bytes, result: object) -> bytes:
+    """What the hook `on_message` lets a member say, of this text: all of it, or another text.
+
+    Raises `TextTooLong`, and `Refused` if nothing is left of it: then the member is told.
+    """
+    changed = retold(result)
+    block = block if changed is None else client.prepare(changed)
+    if not block:
+        raise Refused(RefusalCode.FORBIDDEN, "the server has left nothing of the text")
+    return block
 
 
 def blame(connection: Connection, refused: Refused) -> None:

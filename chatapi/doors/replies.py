@@ -11,11 +11,11 @@ from ..clients import Client
 from ..commands import BadCommand, Command, help_lines
 from ..entries import Said
 from ..errors import NotDelivered, Refused, TextTooLong
-from ..hooks import OnMessage, retold
+from ..hooks import OnMessage
 from ..limits import LISTED
 from ..rooms import Room
 from ..session import BadLine, Lines, Step
-from .asking import ask, blame, is_open
+from .asking import ask, blame, is_open, passed
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -58,13 +58,9 @@ def _ask_to_say(connection: Connection, client: Client, hook: OnMessage, block: 
     text = block[:-1].decode()
 
     def say(result: object) -> None:
-        changed = retold(result)
         if client.room is not None:
             try:
-                if changed is None:
-                    client.say(block, 1)
-                else:
-                    client.post(changed)
+                client.say(passed(client, block, result), 1)
             except TextTooLong as error:
                 connection.tell(str(error))
 
