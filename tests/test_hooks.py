@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 
@@ -256,8 +257,11 @@ async def test_draining_waits_for_what_a_hook_decides() -> None:
         await asked.wait()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(chat.drain)
+            while chat.listening:
+                await anyio.lowlevel.checkpoint()
             for text in go_on:
-                await anyio.wait_all_tasks_blocked()
+                for _ in range(20):  # rounds in which it could say that it is draining
+                    await anyio.lowlevel.checkpoint()
                 go_on[text].set()
                 assert await b_lines.receive_until(b"\n", 100) == f"a:{text}".encode()
             assert (await b_lines.receive_until(b"\n", 100)).startswith(b"* draining: ")
