@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from .timers import Timers
 LOOPBACK: Final = ("127.0.0.0/8", "::1")
 """The addresses that are trusted unless the program says otherwise: proxies and benchmarks on this machine."""
 
+_REMEMBERED: Final = 4096
+"""Hosts whose keys are remembered, the ones that connected last."""
 _FAULTS_A_SECOND: Final = 10
 """Refusals that an address may cause for any length of time."""
 
@@ -95,6 +98,8 @@ class Origins:
         self._clock = clock
         self._timers = timers
         self._trusted = networks(trusted)
+        self.key: Callable[[str], tuple[str, bool]] = lru_cache(_REMEMBERED)(self._key)
+        """What a host is counted under, in every rule about addresses, and whether it is trusted."""
         self._origins: dict[str, Origin] = {}
         self._left: dict[Origin, None] = {}  # those that nothing belongs to, until they are at rest
 
@@ -132,11 +137,11 @@ class Origins:
         del self._origins[origin.key]
         self._timers.clear(origin)
 
-    def key(self, host: str) -> tuple[str, bool]:
-        """What a host is counted under, in every rule about addresses, and whether it is trusted.
+    def _key(self, host: str) -> tuple[str, bool]:
+        """What `key` remembers: parsing an address takes as long as the rest of accepting a connection.
 
-        That is an IPv4 address, wrapped in IPv6 or not; of IPv6 the first 64 bits, because one customer has them all;
-        a trusted address in full; or what is no address, as it is.
+        A host is counted under its IPv4 address, wrapped in IPv6 or not; of IPv6 the first 64 bits, because one
+        customer has them all; a trusted address in full; or what is no address, as it is.
         """
         try:
             address = ip_address(host.strip("[]"))
