@@ -10,6 +10,9 @@ from .origins import Origin
 CHANCE: Final = 1.0
 """Seconds that a connection has to say who it is before it gives way to another one."""
 
+SHORT_CHANCE: Final = 0.05
+"""The same where the server is full: while one waits for longer, members that come back would be refused."""
+
 _C = TypeVar("_C")
 
 
@@ -56,13 +59,13 @@ class Openings(Generic[_C]):
         """Whether one of them gives way to each further one."""
         return self._number >= self._limits.openings
 
-    def oldest(self, now: float) -> _C | None:
-        """The one that gives way; None where that has not had its chance yet."""
+    def oldest(self, now: float, chance: float = CHANCE) -> _C | None:
+        """The one that gives way; None if it has not had so many seconds yet."""
         if not self._number:
             return None
         openings: dict[_C, float] = next(iter(self._by_number[self._most])).openings or {}
         connection, since = next(iter(openings.items()))
-        return connection if now - since >= CHANCE else None
+        return connection if now - since >= chance else None
 
     def one_too_many(self, origin: Origin) -> _C | None:
         """The oldest one of an origin that has too many."""

@@ -288,3 +288,15 @@ def test_a_flood_of_silent_connections_keeps_no_member_out(flags: list[str]) -> 
             for sock in crowd:
                 sock.close()
         server.stop(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("age", "comes_in"), [(0.04, False), (0.06, True)])
+def test_a_full_server_lets_a_member_in_for_a_connection_that_says_nothing(age: float, comes_in: bool) -> None:
+    kit = ChatKit(Limits(connections=3))
+    waiting = [kit.connect(address=f"198.51.100.{i}:1") for i in range(3)]
+    kit.wait(age)
+    member = kit.member("Mina", "dev", echo=True)
+    member.send("hi\n")
+    told = member.received()
+    assert (told == "Mina:hi\n") is comes_in, told
+    assert [peer.wire.ended for peer in waiting] == [comes_in, False, False]

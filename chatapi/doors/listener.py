@@ -13,6 +13,7 @@ from ..addresses import configure, free_descriptors, shown
 from ..errors import RefusalCode, Refused
 from ..hub import TOLD, Hub
 from ..limits import TICK
+from ..openings import CHANCE, SHORT_CHANCE
 from ..wires import SocketWire, Wire
 from .connection import Connection
 from .door import Door
@@ -43,7 +44,7 @@ def open_connection(hub: Hub, door: Door, wire: Wire, address: str) -> Connectio
     """Begin a connection, if need be in the place of one that has no member; None where it was closed at once."""
     if hub.openings.full:
         make_way(hub)
-    while (full := len(hub.connections) >= hub.most_connections) and make_way(hub):
+    while (full := len(hub.connections) >= hub.most_connections) and make_way(hub, SHORT_CHANCE):
         pass  # more than one may have to: those that are told that these are too many stand above the limit
     if full and len(hub.connections) >= hub.most_sockets:
         wire.close()
@@ -58,9 +59,9 @@ def open_connection(hub: Hub, door: Door, wire: Wire, address: str) -> Connectio
     return connection
 
 
-def make_way(hub: Hub) -> bool:
+def make_way(hub: Hub, chance: float = CHANCE) -> bool:
     """Close the connection without a member that is the first to give way; False where none is."""
-    oldest = hub.openings.oldest(hub.timers.counted(hub.clock.monotonic()))
+    oldest = hub.openings.oldest(hub.timers.counted(hub.clock.monotonic()), chance)
     if oldest is not None:
         _give_way(hub, cast("Connection", oldest))
     return oldest is not None
@@ -102,7 +103,7 @@ class Listener:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED and not make_way(self._hub):
+                if error.errno in _EXHAUSTED and not make_way(self._hub, SHORT_CHANCE):
                     self._say(error)
                     self._pause(now + _RETRY)
                     return
