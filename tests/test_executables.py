@@ -315,6 +315,8 @@ def test_the_log_level_says_what_is_logged(level: str, expected: bool) -> None:
         peer = server.connect()
         peer.send(handshake("Mina", "hall", echo=True) + b"\nhello\n")
         assert peer.line() == "Mina:hello"
+        server.signal(signal.SIGTERM)
+        server.wait()  # by then the log is written
         assert ("Mina joined hall" in server.err) is expected
 
 
