@@ -168,9 +168,8 @@ class Broker(Protocol):
 
     @property
     def secret(self) -> bytes:
-        """What keys of sessions are signed with: 16 to 64 bytes that nobody else can guess, the same in every life of
-        the chat and on each of its nodes, known once `run` has called `started`. Empty where sessions end with the
-        process."""
+        """The bytes that sign the keys of sessions: 16 to 64 that nobody else can guess, the same in every life of the
+        chat and on each of its nodes, known once `run` has called `started`. Empty if sessions end with the process."""
         ...
 
     @property

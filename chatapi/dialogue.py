@@ -149,7 +149,7 @@ class Dialogue:
 
     @property
     def foreign(self) -> str:
-        """What a server that has not welcomed us has begun to say, as the end of a sentence about it; or nothing."""
+        """The end of a sentence about a server that sent no welcome: it quotes the first bytes. Empty if none came."""
         said = self._rest.strip()
         return "" if self.live or not said or said.startswith(b"{") else _foreign(said)
 

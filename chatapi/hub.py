@@ -97,7 +97,7 @@ class Hub:
         self.clock = clock
         self.broker = broker
         self.naming: Naming = GO if machat else OURS
-        """What may be a name here, and when two are the same."""
+        """The rules for names here, and for when two names are the same."""
         self.echo: bool = machat if echo is None else echo
         """Whether senders get their own messages, where their handshake does not say."""
         self.commands: bool = not machat if commands is None else commands

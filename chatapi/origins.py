@@ -46,7 +46,7 @@ class Origin:
         self.limited: bool = bool(limits.rate and limits.address_rate) and not trusted
         """Whether the lines of its connections are counted together."""
         self.held: int = 0
-        """What belongs to it: connections, and sessions."""
+        """The number of connections and sessions that belong to it."""
         self.openings: dict[Any, float] | None = None
         """Its connections without a member, the oldest first, each with the time when it began to have none; None if
         there are no such connections."""
@@ -99,7 +99,7 @@ class Origins:
         self._timers = timers
         self._trusted = networks(trusted)
         self.key: Callable[[str], tuple[str, bool]] = lru_cache(_REMEMBERED)(self._key)
-        """What a host is counted under, in every rule about addresses, and whether it is trusted."""
+        """The key under which every rule about addresses counts a host, and whether the host is trusted."""
         self._origins: dict[str, Origin] = {}
         self._left: dict[Origin, None] = {}  # those that nothing belongs to, until they are at rest
 
@@ -138,7 +138,7 @@ class Origins:
         self._timers.clear(origin)
 
     def _key(self, host: str) -> tuple[str, bool]:
-        """What `key` remembers: parsing an address takes as long as the rest of accepting a connection.
+        """Work out what `key` caches, because parsing an address takes as long as accepting a connection otherwise.
 
         A host is counted under its IPv4 address, wrapped in IPv6 or not; of IPv6 the first 64 bits, because one
         customer has them all; a trusted address in full; or what is no address, as it is.

@@ -23,7 +23,7 @@ class Pace:
     def __init__(self, limits: Limits, now: float, origin: Origin) -> None:
         self._limits = limits
         self.origin: Origin = origin
-        """What its connection is counted under."""
+        """The address under which its connection is counted."""
         self._promised = 0  # lines of the address that only this member may say …
         self._promised_at = 0.0  # … from then on
         self._lines = self._most  # how many it may say now
@@ -71,8 +71,11 @@ class Pace:
         self.origin.spend(lines - promised)
 
     def spend_on_past(self, messages: int, size: int) -> None:
-        """It is shown so many messages of the past, of so many bytes: at most the price of a whole burst, so that who
-        resumes after a long time is not held up for longer than `burst` / `rate` seconds."""
+        """Charge for so many messages of the past, of so many bytes, that the member is shown.
+
+        The price is at most a whole burst, so that a member that resumes after a long time is held up for at most
+        `burst` / `rate` seconds.
+        """
         self.spend(min(max(messages / PAST_MESSAGES, size / PAST_BYTES), self._limits.burst))
 
     def fault(self, now: float) -> bool:

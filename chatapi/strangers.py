@@ -24,7 +24,7 @@ class Stranger(Refused):
         self._body = body
 
     def answer(self, help_lines: Sequence[str]) -> bytes:
-        """What it is told: for HTTP a response that shows these lines, and that a browser does not use otherwise."""
+        """Make its answer: for HTTP a response that shows these lines and that a browser uses for nothing else."""
         if self.protocol == "TLS":
             return b"this port does not speak TLS; connect to it without encryption\n"
         body = "".join(f"{line}\n" for line in help_lines).encode(errors="replace")

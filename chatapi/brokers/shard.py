@@ -263,7 +263,7 @@ class Shard:
             await self._ask(connection, sections, calls)
 
     def _take_calls(self) -> deque[Call]:
-        """What is asked in the next round trip beside the rooms' sections."""
+        """Take the calls for the next round trip, which go beside the rooms' sections."""
         small, large, later = deque[Call](), deque[Call](), deque[Call]()
         back = 0
         for call in self._calls:
@@ -411,7 +411,7 @@ class Shard:
             self._told(self, "")
 
     def drop(self) -> None:
-        """Nobody talks here any more: whoever waits for an answer is told."""
+        """Fail every call, because this shard is no longer used."""
         calls = (*self._called, *self._calls)
         self._called, self._calls = deque(), deque()
         _fail(calls)

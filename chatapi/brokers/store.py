@@ -242,7 +242,7 @@ class Store(Database):
             return {id_: Sent(key, seq, ts) for id_, key, seq, ts in rows}
 
     def signing_key(self) -> bytes:
-        """What keys of sessions are signed with."""
+        """The bytes that sign the keys of sessions."""
         with self.errors():
             return bytes(self.reader.execute("SELECT bytes FROM signing_key").fetchone()[0])
 
