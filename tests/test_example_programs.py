@@ -4,58 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
 import pytest
+from example_programs import EXAMPLES, HERE, PATIENCE, request, running
 
 from chatapi import ChatAPI, Joined
-
-ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = ROOT / "examples"
-HERE = "127.0.0.1:0"
-PATIENCE = 60
 
 needs_web = pytest.mark.skipif(
     not (importlib.util.find_spec("starlette") and importlib.util.find_spec("uvicorn")), reason="needs '.[examples]'"
 )
 PROGRAMS = ["bot", "bridge", pytest.param("web_app", marks=needs_web)]
-
-
-def _default_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell that runs the tests in the background ignores it
-
-
-@contextmanager
-def running(*command: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """A program, with every warning an error, whose output is read by line."""
-    with subprocess.Popen(
-        [sys.executable, "-u", "-W", "error", *command],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "CHAT_ADDRESS": HERE},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_default_interrupt,
-    ) as process:
-        watchdog = threading.Timer(PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            yield process
-        finally:
-            watchdog.cancel()
-            process.kill()
 
 
 def ended(*command: str | Path) -> tuple[int, str, str]:
@@ -214,22 +179,6 @@ def test_ctrl_c_ends_the_web_application_under_uvicorn_too() -> None:
 
 
 # Posts at one time
-
-
-async def request(app: Any, method: str, url: str, body: bytes = b"") -> tuple[int, bytes]:
-    """Ask an ASGI application something, without a web server."""
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    parts = urlsplit(url)
-    scope = {"type": "http", "method": method, "path": parts.path, "query_string": parts.query.encode()}
-    await app({**scope, "root_path": "", "headers": []}, receive, send)
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
 @pytest.fixture

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
-from executables import prepared
+from example_programs import EXAMPLES, request, running
 
 from chatapi import ChatAPI, Message
-
-ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = ROOT / "examples"
 
 
 def test_every_example_is_short_and_has_a_test() -> None:
@@ -33,28 +23,8 @@ def test_every_example_is_short_and_has_a_test() -> None:
         assert f"def test_{path.stem}_" in tests
 
 
-@contextmanager
-def running(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """An example as a process of its own, with every warning an error."""
-    with subprocess.Popen(
-        [sys.executable, "-u", "-W", "error", EXAMPLES / name, *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=prepared(),
-    ) as process:
-        watchdog = threading.Timer(60, process.kill)
-        watchdog.start()
-        try:
-            yield process
-        finally:
-            watchdog.cancel()
-            process.kill()
-
-
 def test_bot_rolls_dice_for_all_and_for_one() -> None:
-    with running("bot.py", "127.0.0.1:0") as process:
+    with running(EXAMPLES / "bot.py", "127.0.0.1:0") as process:
         assert process.stdout is not None
         port = re.search(r"port=(\d+)", process.stdout.readline())
         assert port is not None
@@ -73,7 +43,7 @@ async def test_bridge_passes_messages_both_ways() -> None:
     async with anyio.create_task_group() as tasks:
         [(_, address)] = await tasks.start(chat.serve, "127.0.0.1:0")
         async with chat.join("Mina", "one") as mina, chat.join("Zoe", "two") as zoe:
-            with running("bridge.py", str(address), "one", "two") as process, anyio.fail_after(60):
+            with running(EXAMPLES / "bridge.py", str(address), "one", "two") as process, anyio.fail_after(60):
                 for bot in (mina, zoe):
                     assert (await anext(bot)).name == "bridge"  # it has joined
                 await mina.post("hello\nthere")
@@ -95,21 +65,6 @@ async def test_bridge_passes_messages_both_ways() -> None:
                 assert errors.startswith("not passed to 'two': ")
                 assert errors.count("\n") == 1
         await chat.drain()
-
-
-async def request(app: Any, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
-    """Ask an ASGI application something, without a web server."""
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": method, "path": path, "root_path": "", "query_string": b"", "headers": []}
-    await app(scope, receive, send)
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
 @pytest.mark.anyio
