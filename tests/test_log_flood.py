@@ -18,7 +18,7 @@ from typing import Any
 
 import anyio
 import pytest
-from executables import DEADLINE, ROOT, SERVER, Peer, environment, eventually, handshake
+from executables import DEADLINE, ROOT, SERVER, Peer, environment, eventually, handshake, prepared
 
 from chatapi import ChatAPI, Handshake, Limits, connect
 from chatapi.cli.lines import Lines, LinesHandler
@@ -255,6 +255,7 @@ def test_a_server_whose_output_nobody_reads_goes_on_and_ends(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL if unread == "stderr" else blocked,
         stderr=blocked,
+        preexec_fn=prepared(),
     )
     try:
         mina = eventually(lambda: comes_in(port, "Mina"), "it does not listen")
