@@ -272,14 +272,13 @@ class BlockingConnection:
         return _result(future)
 
     def _start(self, function: Callable[[], Awaitable[_T]]) -> Future[_T] | None:
-        """Call this in the event loop; None after `close`."""
+        """Call this in the event loop; None after `close`, and once the program's end has stopped the loop."""
         with self._lock:
             if self._closed:
                 return None
-            try:
+            with suppress(RuntimeError):  # the loop has ended
                 return self._portal.start_task_soon(function)
-            except RuntimeError:  # the program is ending
-                raise self._room._over() from None
+            return None
 
 
 def _result(future: Future[_T]) -> _T:

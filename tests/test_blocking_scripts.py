@@ -81,7 +81,7 @@ SENDS = "room.send('deployed')"
         (("with room:", f"    {SENDS}", "    room.close()"), 0),
         ((SENDS, "sys.exit(3)"), 3),
         ((SENDS, "del room"), 0),
-        ((SENDS, "threading.Thread(target=room.receive, daemon=True).start()"), 0),
+        ((SENDS, "threading.Thread(target=next, args=(room, None), daemon=True).start()"), 0),
         ((SENDS, "threading.Thread(target=list, args=(room,), daemon=True).start()"), 0),
         ((SENDS, "thread = threading.Thread(target=list, args=(room,))", "thread.start()", "room.close()"), 0),
     ],
