@@ -18,12 +18,12 @@ from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from chatapi import Limits
-from chatapi.broker import SharedRooms
-from chatapi.brokers.shared import SharedRoom
-from chatapi.brokers.turns import Claiming, Keys, Node, Releasing, Saying, Section, Step
-from chatapi.entries import Said
+from chatapi.brokers.redis.room import SharedRoom
+from chatapi.brokers.redis.turns import Claiming, Keys, Node, Releasing, Saying, Section, Step
+from chatapi.core.broker import SharedRooms
+from chatapi.core.entries import Said
+from chatapi.core.names import name_key
 from chatapi.limits import Keep
-from chatapi.names import name_key
 
 from . import machine
 from .across import core
@@ -112,7 +112,7 @@ def keys(tag: str) -> Keys:
 
 def script(name: str) -> str:
     """One of the broker's scripts."""
-    return importlib.resources.files("chatapi.brokers").joinpath("lua", f"{name}.lua").read_text()
+    return importlib.resources.files("chatapi.brokers.redis").joinpath("lua", f"{name}.lua").read_text()
 
 
 def said(lines: int, ids: bool = False) -> list[Step]:

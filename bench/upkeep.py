@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from chatapi.brokers.turns import Saying
-from chatapi.entries import Said
+from chatapi.brokers.redis.turns import Saying
+from chatapi.core.entries import Said
 from chatapi.limits import Keep
 
 from .across import core

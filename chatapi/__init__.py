@@ -8,6 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .addresses import Address
+from .client.events import (
+    EventsUnread,
+    Gap,
+    Lost,
+    News,
+    Notice,
+    ProtocolError,
+    Recovered,
+    SendRefused,
+    State,
+    Unreachable,
+    Welcome,
+)
 from .clock import Clock
 from .errors import (
     DISCONNECTS,
@@ -25,30 +38,17 @@ from .errors import (
 )
 from .events import Deleted, Event, History, Joined, Left, Message, Renamed, Whisper
 from .limits import Limits
-from .news import (
-    EventsUnread,
-    Gap,
-    Lost,
-    News,
-    Notice,
-    ProtocolError,
-    Recovered,
-    SendRefused,
-    State,
-    Unreachable,
-    Welcome,
-)
 
 if TYPE_CHECKING:
-    from .blocking import BlockingConnection, connect_sync
     from .bots import Bot
-    from .broker import Broker
     from .chat import ChatAPI, Listening
-    from .clients import Client
-    from .connection import Connection, connect
-    from .handshake import Handshake
-    from .hooks import Admit, Hooks, OnMessage, OnPresence
-    from .rooms import Room
+    from .client.blocking import BlockingConnection, connect_sync
+    from .client.connection import Connection, connect
+    from .core.broker import Broker
+    from .core.client import Client
+    from .core.handshake import Handshake
+    from .core.hooks import Admit, Hooks, OnMessage, OnPresence
+    from .core.room import Room
 
 __all__ = [
     "DISCONNECTS",
@@ -105,21 +105,21 @@ __all__ = [
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Admit": "hooks",
-    "BlockingConnection": "blocking",
+    "Admit": "core.hooks",
+    "BlockingConnection": "client.blocking",
     "Bot": "bots",
-    "Broker": "broker",
+    "Broker": "core.broker",
     "ChatAPI": "chat",
-    "Client": "clients",
-    "Connection": "connection",
-    "Handshake": "handshake",
-    "Hooks": "hooks",
+    "Client": "core.client",
+    "Connection": "client.connection",
+    "Handshake": "core.handshake",
+    "Hooks": "core.hooks",
     "Listening": "chat",
-    "OnMessage": "hooks",
-    "OnPresence": "hooks",
-    "Room": "rooms",
-    "connect": "connection",
-    "connect_sync": "blocking",
+    "OnMessage": "core.hooks",
+    "OnPresence": "core.hooks",
+    "Room": "core.room",
+    "connect": "client.connection",
+    "connect_sync": "client.blocking",
 }
 
 

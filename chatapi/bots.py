@@ -11,15 +11,15 @@ import anyio
 import anyio.lowlevel
 
 from .callbacks import answer
-from .entries import KeptEntry, NameChanged, Said
+from .core.entries import KeptEntry, NameChanged, Said
 from .errors import Disconnect, Disconnected, Refused
 from .events import Event, Message, Whisper
 from .limits import CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from .clients import Client
-    from .hub import Hub
-    from .rooms import Room
+    from .core.client import Client
+    from .core.hub import Hub
+    from .core.room import Room
 
 _logger = logging.getLogger("chatapi")
 

@@ -13,27 +13,28 @@ import anyio.abc
 import anyio.lowlevel
 
 from .addresses import DEFAULT_ADDRESS, Address, bind, parse_address
-from .arrivals import Newcomer, prepare
 from .bots import Bot, taken
-from .broker import Broker, InProcessBroker
+from .brokers.memory import InProcessBroker
 from .callbacks import answer
 from .clock import Clock, SystemClock
-from .doors.door import Door
-from .doors.listener import Listener, keep_reserve
-from .doors.telnet import TelnetDoor
-from .doors.text import TextDoor
-from .entries import Deletion
+from .core.admission import Newcomer, prepare
+from .core.broker import Broker
+from .core.entries import Deletion
+from .core.history import read_page
+from .core.hooks import Admit, Hooks, OnMessage, OnPresence
+from .core.hub import Hub
+from .core.origins import LOOPBACK
+from .core.room import Room
 from .errors import NoSuchMessage
 from .events import Deleted, History
-from .hooks import Admit, Hooks, OnMessage, OnPresence
-from .hub import Hub
 from .limits import Limits
-from .log_limit import LogLimit
-from .origins import LOOPBACK
-from .paging import read_page
-from .poller import Poller
-from .render import TEXT
-from .rooms import Room
+from .protocol.text.rendering import TEXT
+from .server.door import Door
+from .server.listener import Listener, keep_reserve
+from .server.log_limit import LogLimit
+from .server.poller import Poller
+from .server.telnet_door import TelnetDoor
+from .server.text_door import TextDoor
 from .tasks import task_group
 
 _logger = logging.getLogger("chatapi")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from chatapi.dialogue import Dialogue
-from chatapi.news import News
-from chatapi.outbox import Request
+from chatapi.client.events import News
+from chatapi.client.protocol import Dialogue
+from chatapi.client.requests import Request
 
 
 def line(kind: str, **fields: Any) -> bytes:

@@ -18,7 +18,7 @@ from executables import Server
 from redis_servers import RedisServer
 
 from chatapi import Address, ChatAPI
-from chatapi.brokers.redis import RedisBroker
+from chatapi.brokers.redis.broker import RedisBroker
 from chatapi.testing import Plan, Proxy
 
 PROGRAM = Path(__file__).with_name("serve_over_redis.py")

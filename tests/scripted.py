@@ -14,8 +14,8 @@ import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from chatapi import ChatAPI
-from chatapi.connection import Connection, connect
-from chatapi.news import News
+from chatapi.client.connection import Connection, connect
+from chatapi.client.events import News
 
 LONG = 30.0  # seconds until a test that hangs fails; nothing waits for them
 

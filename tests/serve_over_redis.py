@@ -14,7 +14,7 @@ import anyio
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from chatapi import ChatAPI, Limits
-from chatapi.brokers.redis import RedisBroker
+from chatapi.brokers.redis.broker import RedisBroker
 
 
 async def serve(address: str, broker: RedisBroker) -> None:

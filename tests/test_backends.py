@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chatapi.broker import Broker, InProcessBroker, Opened, Past, Read, Recalled, Rooms, unavailable
-from chatapi.brokers import store
-from chatapi.brokers.sqlite import Keep, SQLiteBroker
-from chatapi.contract import recorder
-from chatapi.contract.recorder import arrived, departed, message, told
-from chatapi.entries import AnyEntry, AnyKept, Deletion, KeptEntry
+from chatapi.brokers.memory import InProcessBroker
+from chatapi.brokers.sqlite import Keep, SQLiteBroker, store
+from chatapi.core.broker import Broker, Opened, Past, Read, Recalled, Rooms, unavailable
+from chatapi.core.entries import AnyEntry, AnyKept, Deletion, KeptEntry
 from chatapi.errors import Refused, StoreError
 from chatapi.testing import BrokerContract, ChatKit, LateBroker, Recorder, VirtualClock
+from chatapi.testing.contract import recorder
+from chatapi.testing.contract.recorder import arrived, departed, message, told
 
 pytestmark = pytest.mark.anyio
 

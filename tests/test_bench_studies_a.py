@@ -226,7 +226,7 @@ def test_a_start_is_timed_and_what_it_imports_is_told(options: Options, capsys: 
     ]
     assert [int(row["its own"]) > 0 for row in imported] == [False, False, True, True, True]
     assert modules[start.NOTHING] < modules[start.BELOW]
-    assert {"chatapi.poller", "pydantic", "anyio"} <= modules[start.SERVING]
+    assert {"chatapi.server.poller", "pydantic", "anyio"} <= modules[start.SERVING]
 
 
 def test_modules_are_added_where_neither_anyio_nor_pydantic_brings_them() -> None:

@@ -9,7 +9,7 @@ from chatapi.testing import ChatKit, LateBroker
 
 
 def test_a_member_that_is_removed_between_two_slices_gets_what_it_is_owed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatapi.fanout.SLICE", 1)
+    monkeypatch.setattr("chatapi.core.fanout.SLICE", 1)
     kit = ChatKit(Limits(rate=0))
     a, b, c = (kit.member(name) for name in "abc")
     a.send("one\ntwo\n")

@@ -14,11 +14,11 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from chatapi import ChatAPI
-from chatapi.blocking import BlockingConnection, connect_sync
-from chatapi.connection import Connection
+from chatapi.client.blocking import BlockingConnection, connect_sync
+from chatapi.client.connection import Connection
+from chatapi.client.events import State, Welcome
 from chatapi.errors import Disconnected, NotDelivered, Refused
 from chatapi.events import History, Message
-from chatapi.news import State, Welcome
 
 
 @pytest.fixture(params=["asyncio", "trio"])

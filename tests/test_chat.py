@@ -29,7 +29,7 @@ from chatapi import (
     TextTooLong,
     Whisper,
 )
-from chatapi.poller import Poller
+from chatapi.server.poller import Poller
 
 pytestmark = pytest.mark.anyio
 

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from speakers import Speaker
 
 from chatapi import Limits
-from chatapi.entries import AnyEntry, Arrived, Deletion, Departed, NameChanged, Said
-from chatapi.fanout import is_small
+from chatapi.core.entries import AnyEntry, Arrived, Deletion, Departed, NameChanged, Said
+from chatapi.core.fanout import is_small
+from chatapi.core.log import Log, chunk
+from chatapi.core.names import GO, OURS, Naming
+from chatapi.core.style import Batch, Style
 from chatapi.limits import CHUNK_BYTES, NAME_CHARS
-from chatapi.log import Log, chunk
-from chatapi.naming import GO, OURS, Naming
-from chatapi.render import JSON, TELNET, TEXT, TEXT_WITH_NOTICES, Batch, Style
+from chatapi.protocol.json.rendering import JSON
+from chatapi.protocol.text.rendering import TELNET, TEXT, TEXT_WITH_NOTICES
 from chatapi.testing import ChatKit, Peer
 
 MOST = CHUNK_BYTES * 5 // 4
@@ -205,17 +207,17 @@ def test_a_fan_out_cuts_runs_for_those_who_are_told_numbers_and_leaves_nothing_o
     assert zoe.lines() == ["talker:" + '"' * 1000] * 300
 
 
-def test_a_room_counts_those_who_are_told_numbers() -> None:
+def test_a_room_counts_the_styles_of_its_members() -> None:
     kit = ChatKit(LIMITS)
     room = kit.member("text").connection.client.room  # type: ignore[union-attr]
     assert room is not None
     mina = Speaker(kit, "Mina")
     mina.send("rename", to="Min")
     kit.settle()
-    assert room.roster.numbered == 1
+    assert room.roster.styles == {TEXT: 1, JSON: 1}
     mina.send("join", room="ops")
     kit.settle()
-    assert room.roster.numbered == 0
+    assert room.roster.styles == {TEXT: 1}
     ops = kit.hub.room("ops")
     assert ops is not None
-    assert ops.roster.numbered == 1
+    assert ops.roster.styles == {JSON: 1}

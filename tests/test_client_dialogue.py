@@ -10,11 +10,11 @@ from dialogues import again, dialogue, hear, line, live, message, outcome, said,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatapi.dialogue import MAX_FRAME
+from chatapi.client.events import Gap, News, ProtocolError, Recovered, SendRefused, Welcome
+from chatapi.client.protocol import MAX_FRAME
+from chatapi.client.requests import RESEND_WITHIN, Request
 from chatapi.errors import ChatError, Disconnected, NotDelivered, Refused, TextTooLong
 from chatapi.events import Joined, Left, Message, Renamed, Whisper
-from chatapi.news import Gap, News, ProtocolError, Recovered, SendRefused, Welcome
-from chatapi.outbox import RESEND_WITHIN, Request
 
 # The handshake
 

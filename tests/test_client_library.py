@@ -13,12 +13,12 @@ import anyio.lowlevel
 import pytest
 from scripted import Peer, dev, kinds, line, message, scripted, served, take
 
-from chatapi import ChatAPI, inbox, lifeline
-from chatapi.blocking import ConnectArguments
-from chatapi.connection import Connection, connect
-from chatapi.errors import AddressError, ChatError, Disconnected, NotDelivered, Refused, TextTooLong
-from chatapi.events import History, Joined, Left, Message, Renamed, Whisper
-from chatapi.news import (
+from chatapi import ChatAPI
+from chatapi.client import event_queue as inbox
+from chatapi.client import reconnect as lifeline
+from chatapi.client.blocking import ConnectArguments
+from chatapi.client.connection import Connection, connect
+from chatapi.client.events import (
     EventsUnread,
     Gap,
     Lost,
@@ -29,6 +29,8 @@ from chatapi.news import (
     Unreachable,
     Welcome,
 )
+from chatapi.errors import AddressError, ChatError, Disconnected, NotDelivered, Refused, TextTooLong
+from chatapi.events import History, Joined, Left, Message, Renamed, Whisper
 
 pytestmark = pytest.mark.anyio
 

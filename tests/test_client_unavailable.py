@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from scripted import Peer, dev, kinds, served, take
 
 from chatapi import ChatAPI
-from chatapi.brokers.sqlite import SQLiteBroker
-from chatapi.connection import Connection
-from chatapi.dialogue import Dialogue
+from chatapi.brokers.sqlite.broker import SQLiteBroker
+from chatapi.client.connection import Connection
+from chatapi.client.events import Lost, Notice, Recovered, Welcome
+from chatapi.client.protocol import Dialogue
+from chatapi.client.requests import RESEND_WITHIN, Request
 from chatapi.errors import ChatError, Disconnected, Refused
 from chatapi.events import Message
-from chatapi.news import Lost, Notice, Recovered, Welcome
-from chatapi.outbox import RESEND_WITHIN, Request
 
 # Without I/O. The pauses of these dialogues last 1, 2, 4 … seconds.
 

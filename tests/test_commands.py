@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatapi.commands import TABLE, BadCommand, Command, help_lines, parse_command
+from chatapi.protocol.text.commands import TABLE, BadCommand, Command, help_lines, parse_command
 
 WORDS = [word for spec in TABLE for word in (spec.name, *spec.aliases)]
 

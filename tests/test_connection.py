@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from chatapi import DISCONNECTS, Client, Limits
-from chatapi.doors.connection import Connection
+from chatapi.server.connection import Connection
 from chatapi.testing import ChatKit, LateBroker, Peer
 
 

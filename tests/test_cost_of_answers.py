@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from speakers import Speaker
 
 from chatapi import Limits
-from chatapi.broker import Counted, InProcessBroker, Outcome, RoomCount, unavailable
-from chatapi.clients import Client
-from chatapi.entries import AnyEntry, Arrived
+from chatapi.brokers.memory import InProcessBroker
+from chatapi.core.broker import Counted, Outcome, RoomCount, unavailable
+from chatapi.core.client import Client
+from chatapi.core.entries import AnyEntry, Arrived
+from chatapi.core.names import name_key
+from chatapi.core.roster import Roster
+from chatapi.core.sorted_keys import SortedKeys
 from chatapi.errors import Refused
-from chatapi.kit import VirtualClock
-from chatapi.names import name_key
-from chatapi.render import TEXT
-from chatapi.roster import Roster
-from chatapi.sorted_keys import SortedKeys
+from chatapi.protocol.text.rendering import TEXT
 from chatapi.testing import ChatKit
+from chatapi.testing.kit import VirtualClock
 
 FEW, MANY = 120, 1_000
 """Rooms, members and joins: in both cases more than one answer lists."""

@@ -23,8 +23,9 @@ from faults import Action, FaultyDisk, File, Kind, build
 from witnesses import Witness, check, history, kept, until
 
 import chatapi
-from chatapi import Address, Message, dialogue
+from chatapi import Address, Message
 from chatapi.addresses import parse_address
+from chatapi.client import protocol as dialogue
 from chatapi.testing import Proxy
 
 pytestmark = pytest.mark.anyio

@@ -14,9 +14,10 @@ import pytest
 from redis_servers import needs_redis
 
 from chatapi import Broker, ChatAPI, Deleted, NoSuchMessage, Refused
-from chatapi.broker import InProcessBroker, unavailable
-from chatapi.brokers.sqlite import SQLiteBroker
+from chatapi.brokers.memory import InProcessBroker
+from chatapi.brokers.sqlite.broker import SQLiteBroker
 from chatapi.clock import SystemClock
+from chatapi.core.broker import unavailable
 from chatapi.testing import LateBroker, VirtualClock
 
 pytestmark = pytest.mark.anyio
@@ -69,7 +70,7 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> Broke
         return Later(VirtualClock())
     if request.param == "sqlite":
         return SQLiteBroker(tmp_path / "chat.db")
-    from chatapi.brokers.redis import RedisBroker
+    from chatapi.brokers.redis.broker import RedisBroker
 
     return RedisBroker(request.getfixturevalue("shared_redis").url, prefix=prefix)
 
@@ -142,7 +143,7 @@ async def test_a_call_after_one_that_was_cancelled_says_that_the_message_is_gone
 
 @needs_redis
 async def test_of_calls_on_two_servers_one_succeeds(shared_redis: Any, prefix: str) -> None:
-    from chatapi.brokers.redis import RedisBroker
+    from chatapi.brokers.redis.broker import RedisBroker
 
     def chat() -> ChatAPI:
         return ChatAPI(broker=RedisBroker(shared_redis.url, prefix=prefix))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from chatapi import Limits, Refused
-from chatapi.broker import unavailable
-from chatapi.hooks import Hooks
+from chatapi.core.broker import unavailable
+from chatapi.core.hooks import Hooks
 from chatapi.testing import ChatKit, LateBroker, Peer
 
 DETAIL = "a\x1b[2Jb\nc\ud800d\u202e"

@@ -29,35 +29,27 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from executables import eventually
 from redis_servers import RedisServer, needs_redis
+from test_layering import MAY_IMPORT, VOCABULARY
 
 import chatapi
+import chatapi.brokers.sqlite
 import chatapi.testing
 import gotcpchat
-from chatapi import (
-    DISCONNECTS,
-    Broker,
-    Limits,
-    RefusalCode,
-    Room,
-    StoreError,
-    addresses,
-    commands,
-    frames,
-    hub,
-    inbox,
-    limits,
-    log_limit,
-    outbox,
-)
-from chatapi.broker import InProcessBroker
-from chatapi.brokers import database, sqlite
-from chatapi.brokers.redis import KEEP, RedisBroker
-from chatapi.brokers.sqlite import Keep, SQLiteBroker
+from chatapi import DISCONNECTS, Broker, Limits, RefusalCode, Room, StoreError, addresses, limits
+from chatapi.brokers.memory import InProcessBroker
+from chatapi.brokers.redis.broker import KEEP, RedisBroker
+from chatapi.brokers.sqlite import Keep, SQLiteBroker, database
+from chatapi.brokers.sqlite import broker as sqlite
 from chatapi.cli import client, lines, server, store
-from chatapi.entries import Deletion
+from chatapi.client import event_queue, requests
+from chatapi.core import hub
+from chatapi.core.entries import Deletion
+from chatapi.core.handshake import Handshake, Resume
+from chatapi.core.hooks import Hooks
 from chatapi.errors import FrameError
-from chatapi.handshake import Handshake, Resume
-from chatapi.hooks import Hooks
+from chatapi.protocol.json import frames
+from chatapi.protocol.text import commands
+from chatapi.server import log_limit
 from chatapi.testing import ChatKit, Peer, VirtualClock
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -511,7 +503,7 @@ SERVER_FRAMES = {
 
 def test_every_frame_from_the_server_is_in_the_table() -> None:
     made = {"message"}  # which is put together by hand, many at once
-    for path in (PACKAGE / "render.py", PACKAGE / "doors" / "answers.py", PACKAGE / "doors" / "text.py"):
+    for path in (*(PACKAGE / "protocol").rglob("*.py"), *(PACKAGE / "server").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)
@@ -522,18 +514,13 @@ def test_every_frame_from_the_server_is_in_the_table() -> None:
     assert set(SERVER_FRAMES) == made | {"members", "rooms"}  # of which one function makes both
 
 
-CLIENT_SIDE = {f"{name}.py" for name in ("news", "outbox", "dialogue", "inbox", "lifeline", "connection", "blocking")}
-"""The client library, which the server does not use."""
-
-
 def used_by_the_server() -> set[str]:
     """The disconnect codes that stand as strings in the code, outside the table and the list of commands."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
-        if (
-            path.name not in ("errors.py", "commands.py", "testing.py")
-            and path.parent.name != "contract"
-            and str(path.relative_to(PACKAGE)) not in CLIENT_SIDE
+        if path.name not in ("errors.py", "commands.py") and path.relative_to(PACKAGE).parts[0] not in (
+            "client",
+            "testing",
         ):
             tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             found |= {node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)}
@@ -603,7 +590,7 @@ def test_every_public_name_is_in_the_page_about_the_library(module: Any) -> None
 
 
 def test_every_public_name_of_the_store_is_in_the_page_about_the_library() -> None:
-    for name in sqlite.__all__:
+    for name in chatapi.brokers.sqlite.__all__:
         assert name in re.findall(r"\w+", EMBEDDING.prose)
     arguments = [*inspect.signature(SQLiteBroker).parameters]
     assert arguments == ["path", "sync", "keep", "clock"]
@@ -630,13 +617,13 @@ def test_every_argument_of_the_client_library_is_in_the_table_with_its_default()
 
 
 def test_how_far_an_answer_is_waited_for_is_as_it_says() -> None:
-    assert f"up to {inbox.BEHIND:,} events more are taken in" in EMBEDDING.prose
-    assert outbox.RESEND_WITHIN < Limits().remember == outbox.REMEMBER == 5 * 60
-    assert Limits().remember_ids == outbox.REMEMBER_IDS
-    assert outbox.resend_within(Limits().remember) == outbox.RESEND_WITHIN
-    assert f"stays away for five minutes ({outbox.RESEND_WITHIN:g} seconds)" in EMBEDDING.prose
-    assert f"waits for five minutes ({outbox.RESEND_WITHIN:g} seconds;" in EMBEDDING.prose
-    assert outbox.MARGIN == 10
+    assert f"up to {event_queue.BEHIND:,} events more are taken in" in EMBEDDING.prose
+    assert requests.RESEND_WITHIN < Limits().remember == requests.REMEMBER == 5 * 60
+    assert Limits().remember_ids == requests.REMEMBER_IDS
+    assert requests.resend_within(Limits().remember) == requests.RESEND_WITHIN
+    assert f"stays away for five minutes ({requests.RESEND_WITHIN:g} seconds)" in EMBEDDING.prose
+    assert f"waits for five minutes ({requests.RESEND_WITHIN:g} seconds;" in EMBEDDING.prose
+    assert requests.MARGIN == 10
 
 
 def test_every_example_is_in_the_table() -> None:
@@ -703,7 +690,7 @@ def test_how_much_is_logged_is_as_it_says() -> None:
 
 def complaints() -> set[str]:
     """What a store says that cannot be used, with a word for what stands in the gaps."""
-    tree = ast.parse((PACKAGE / "brokers" / "database.py").read_text(encoding="utf-8"))
+    tree = ast.parse((PACKAGE / "brokers" / "sqlite" / "database.py").read_text(encoding="utf-8"))
     found = {f"%s: {reason}" for reason in database._PLAIN.values()}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "StoreError":
@@ -718,31 +705,22 @@ def test_every_complaint_about_the_store_is_in_the_table() -> None:
     assert {re.sub(r"\b[A-Z]{3,}\b(?<!SQL)", "%s", row) for row in rows} == complaints()
 
 
-def imported(path: Path) -> set[str]:
-    """The modules of the package that a module imports when it runs, as the map writes them."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = []
-    here = path.relative_to(PACKAGE).parent.parts
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            folder = here[: len(here) - node.level + 1]
-            tails = [node.module] if node.module else [alias.name for alias in node.names]
-            found |= {".".join([*folder, tail]) for tail in tails}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("chatapi."):
-            found.add(str(node.module).removeprefix("chatapi."))
-    return found
-
-
-def test_the_map_has_every_module_and_imports_go_upwards_in_it() -> None:
-    order = [plain(row["module"]) for row in ARCHITECTURE.table("module", "what it is")]
+def test_the_map_has_every_module() -> None:
+    listed = [plain(row["module"]) for row in ARCHITECTURE.table("module", "what it is")]
     files = {path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
-    assert set(order) == {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in files}
-    for at, module in enumerate(order):
-        path = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
-        assert imported(path) <= set(order[:at]), module
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in files}
+
+
+def test_the_rules_for_imports_are_those_of_the_layering_test() -> None:
+    rules = {}
+    for row in ARCHITECTURE.table("folder", "may import"):
+        name = row["folder"].partition(":")[0].partition(" and ")[0].strip("`")
+        rules[name] = {plain(part) for part in row["may import"].split(", ")} - {"nothing"}
+    allowed = {name: theirs - {"package"} for name, theirs in MAY_IMPORT.items()}
+    assert rules == allowed
+    [vocabulary] = [row["folder"] for row in ARCHITECTURE.table("folder", "may import") if ":" in row["folder"]]
+    assert set(re.findall(r"`(\w+)`", vocabulary)) == VOCABULARY
 
 
 def slug(heading: str) -> str:

@@ -18,11 +18,11 @@ from scripted import dev, scripted
 from speakers import Speaker, chat, release
 
 from chatapi import DISCONNECTS, Disconnected, Limits, Message, RefusalCode, Refused
-from chatapi.brokers.sqlite import SQLiteBroker
-from chatapi.dialogue import Dialogue
-from chatapi.entries import AnyEntry
-from chatapi.news import ProtocolError
-from chatapi.outbox import AGAIN_AT_ONCE, RESEND_WITHIN, Request, resend_within
+from chatapi.brokers.sqlite.broker import SQLiteBroker
+from chatapi.client.events import ProtocolError
+from chatapi.client.protocol import Dialogue
+from chatapi.client.requests import AGAIN_AT_ONCE, RESEND_WITHIN, Request, resend_within
+from chatapi.core.entries import AnyEntry
 from chatapi.testing import ChatKit, LateBroker, Peer, VirtualClock
 
 UNKNOWN = "it is unknown whether this message was kept"

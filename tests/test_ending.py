@@ -34,8 +34,8 @@ from chatapi import (
 )
 from chatapi.addresses import Address
 from chatapi.bots import Bot
-from chatapi.broker import InProcessBroker
-from chatapi.brokers.sqlite import SQLiteBroker
+from chatapi.brokers.memory import InProcessBroker
+from chatapi.brokers.sqlite.broker import SQLiteBroker
 from chatapi.clock import SystemClock
 from chatapi.tasks import task_group
 

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chatapi.errors import FrameError
-from chatapi.frames import (
+from chatapi.limits import Limits
+from chatapi.protocol.json.frames import (
     TYPES,
     AskHistory,
     AskMembers,
@@ -26,9 +27,8 @@ from chatapi.frames import (
     Tell,
     parse_frame,
 )
-from chatapi.limits import Limits
-from chatapi.render import frame
-from chatapi.session import Session, State
+from chatapi.protocol.json.rendering import frame
+from chatapi.protocol.parser import Session, State
 
 FRAMES = (Say, Tell, Rename, Move, AskMembers, AskRooms, AskHistory, Ping, Bye)
 LIMITS = Limits(frame_bytes=1024)

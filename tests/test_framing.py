@@ -10,7 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chatapi.framing import ObjectScanner, TelnetFilter, clean, cut_lines, find_fault
+from chatapi.protocol.framing import ObjectScanner
+from chatapi.protocol.telnet import TelnetFilter
+from chatapi.text import clean, cut_lines, find_fault
 
 IAC, DONT, DO, WONT, WILL, SB, AYT, SE = 255, 254, 253, 252, 251, 250, 246, 240
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chatapi.core.handshake import Handshake
 from chatapi.errors import RefusalCode, Refused
-from chatapi.handshake import Handshake, parse_handshake
+from chatapi.protocol.handshake import parse_handshake
 
 
 def parse(**fields: Any) -> Handshake:

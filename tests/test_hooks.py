@@ -14,7 +14,7 @@ import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from chatapi import ChatAPI, Client, Handshake, Joined, Left, Limits, Message, RefusalCode, Refused, Renamed
-from chatapi.hooks import Hooks
+from chatapi.core.hooks import Hooks
 from chatapi.testing import ChatKit
 
 

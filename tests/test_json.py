@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from speakers import Frame, Speaker, chat, nothing_is_left, release
 
 from chatapi import DISCONNECTS, Limits
-from chatapi.broker import unavailable
+from chatapi.core.broker import unavailable
 from chatapi.testing import ChatKit, LateBroker
 
 BROKERS = pytest.mark.parametrize("late", [False, True], ids=["in-process", "late"])

@@ -10,7 +10,7 @@ import pytest
 from ways import enter_by_telnet, frame, frames, kit, on_a_loop
 
 from chatapi import ChatAPI, Limits, Message, TextTooLong, Whisper
-from chatapi.hooks import Hooks
+from chatapi.core.hooks import Hooks
 from chatapi.limits import TICK
 from chatapi.testing import ChatKit, Peer
 

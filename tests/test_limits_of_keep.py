@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chatapi import ChatAPI
-from chatapi.brokers.sqlite import SQLiteBroker
+from chatapi.brokers.sqlite.broker import SQLiteBroker
 from chatapi.limits import Keep
 from chatapi.testing import VirtualClock
 

@@ -14,7 +14,7 @@ from ways import enter_by_telnet, frame, kit, on_a_loop
 
 from chatapi import ChatAPI, Limits, NotDelivered
 from chatapi.addresses import Address, bind
-from chatapi.entries import Said
+from chatapi.core.entries import Said
 from chatapi.limits import ITEM_COST
 from chatapi.testing import ChatKit, LateBroker, Peer
 

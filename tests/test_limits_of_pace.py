@@ -8,7 +8,7 @@ import pytest
 from ways import enter_by_telnet, frame, kit
 
 from chatapi import Limits
-from chatapi.entries import Said
+from chatapi.core.entries import Said
 
 # rate and burst: what counts as a line
 

@@ -13,7 +13,7 @@ from speakers import Speaker
 from ways import enter_by_telnet, kit, on_a_loop
 
 from chatapi import ChatAPI, Limits, Refused
-from chatapi.brokers.sqlite import SQLiteBroker
+from chatapi.brokers.sqlite.broker import SQLiteBroker
 from chatapi.limits import TICK
 from chatapi.testing import ChatKit, Peer
 

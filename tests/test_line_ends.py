@@ -15,11 +15,11 @@ from speakers import Speaker
 
 from chatapi import ChatAPI, Limits, Message, TextTooLong
 from chatapi.cli.importing import Import
-from chatapi.entries import Said
-from chatapi.framing import clean, close_lines, find_fault, one_line
-from chatapi.hooks import Hooks
-from chatapi.session import Lines, Session, State
+from chatapi.core.entries import Said
+from chatapi.core.hooks import Hooks
+from chatapi.protocol.parser import Lines, Session, State
 from chatapi.testing import ChatKit
+from chatapi.text import clean, close_lines, find_fault, one_line
 
 BEGIN_EMBEDDING, BEGIN_ISOLATE = "\u202a\u202b\u202d\u202e", "\u2066\u2067\u2068"
 POP, POP_ISOLATE = "\u202c", "\u2069"

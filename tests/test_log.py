@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatapi.entries import AnyEntry, Arrived, Deletion, Said
+from chatapi.core.entries import AnyEntry, Arrived, Deletion, Said
+from chatapi.core.log import Log
 from chatapi.events import Event, Message
 from chatapi.limits import ENTRY_COST
-from chatapi.log import Log
 
 BYTES, ENTRIES = 10 * ENTRY_COST, 12
 PLENTY = 1 << 30

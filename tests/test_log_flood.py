@@ -22,8 +22,8 @@ from executables import DEADLINE, ROOT, SERVER, Peer, environment, eventually, h
 
 from chatapi import ChatAPI, Handshake, Limits, connect
 from chatapi.cli.lines import Lines, LinesHandler
-from chatapi.hooks import Hooks
-from chatapi.log_limit import BURST, RATE, LogLimit
+from chatapi.core.hooks import Hooks
+from chatapi.server.log_limit import BURST, RATE, LogLimit
 from chatapi.testing import ChatKit, VirtualClock
 
 SUMMARY = "… and {:d} more lines like this: {}"

@@ -17,13 +17,12 @@ import pytest
 from redis_servers import RedisServer, needs_redis
 
 from chatapi import Bot, Broker, ChatAPI, Limits, Message, NoSuchMessage, NotDelivered, Refused
-from chatapi.brokers.redis import RedisBroker
-from chatapi.brokers.sqlite import SQLiteBroker
+from chatapi.brokers.redis.broker import RedisBroker
+from chatapi.brokers.sqlite.broker import SQLiteBroker
 from chatapi.cli import server, store
-from chatapi.handshake import Handshake
-from chatapi.hooks import Hooks
-from chatapi.names import name_key
-from chatapi.naming import GO, OURS, naming_of
+from chatapi.core.handshake import Handshake
+from chatapi.core.hooks import Hooks
+from chatapi.core.names import GO, OURS, name_key, naming_of
 from chatapi.testing import ChatKit, Peer
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "machat.md"

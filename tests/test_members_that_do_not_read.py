@@ -11,8 +11,8 @@ import pytest
 
 from chatapi import ChatAPI, Client, Disconnected, Limits, NotDelivered, Whisper
 from chatapi.bots import Bot
-from chatapi.deliveries import Deliveries
-from chatapi.render import TEXT
+from chatapi.core.broker_events import Deliveries
+from chatapi.protocol.text.rendering import TEXT
 from chatapi.testing import ChatKit, Peer
 
 

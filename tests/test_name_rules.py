@@ -16,15 +16,15 @@ import pytest
 from executables import ROOT
 from speakers import Speaker
 
-import chatapi.names
+import chatapi.core.names
 from chatapi import ChatAPI, NotDelivered, Refused
-from chatapi.brokers.sqlite import SQLiteBroker
-from chatapi.brokers.store import RoomInfo, Store
+from chatapi.brokers.sqlite.broker import SQLiteBroker
+from chatapi.brokers.sqlite.store import RoomInfo, Store
 from chatapi.cli import server
-from chatapi.deliveries import Deliveries
-from chatapi.entries import Said
+from chatapi.core.broker_events import Deliveries
+from chatapi.core.entries import Said
+from chatapi.core.names import BLANK, IGNORABLE, check_kept_name, check_kept_room, check_name, check_room, name_key
 from chatapi.events import Message, Whisper
-from chatapi.names import BLANK, IGNORABLE, check_kept_name, check_kept_room, check_name, check_room, name_key
 from chatapi.testing import ChatKit
 
 CHECKS = pytest.mark.parametrize("check", [check_name, check_room])
@@ -86,7 +86,7 @@ def normalised(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         category = staticmethod(unicodedata.category)
 
     Data.normalize = staticmethod(normalize)  # type: ignore[attr-defined]
-    monkeypatch.setattr(chatapi.names, "unicodedata", Data)
+    monkeypatch.setattr(chatapi.core.names, "unicodedata", Data)
     return sizes
 
 

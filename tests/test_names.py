@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chatapi.core.names import check_name, check_room, name_key
 from chatapi.errors import RefusalCode, Refused
-from chatapi.names import check_name, check_room, name_key
 
 CHECKS = pytest.mark.parametrize(
     ("check", "most", "code"), [(check_name, 32, RefusalCode.BAD_NAME), (check_room, 64, RefusalCode.BAD_ROOM)]

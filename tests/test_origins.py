@@ -13,9 +13,9 @@ from executables import SERVER, Server, run
 
 from chatapi import AddressError, ChatAPI, Limits
 from chatapi.clock import SystemClock
-from chatapi.origins import LOOPBACK, Origins, networks
+from chatapi.core.origins import LOOPBACK, Origins, networks
+from chatapi.core.timers import Timers
 from chatapi.testing import ChatKit, Peer
-from chatapi.timers import Timers
 
 HOME = "203.0.113.7"
 LIMITS = Limits(rate=10, burst=10, address_rate=20, address_burst=30)

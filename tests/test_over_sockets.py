@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from executables import Server, comes_in, eventually, handshake, hears_next
 
-from chatapi.commands import TABLE
+from chatapi.protocol.text.commands import TABLE
 
 if sys.platform == "win32":
     pytest.skip("these tests start the executables the POSIX way", allow_module_level=True)

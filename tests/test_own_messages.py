@@ -15,10 +15,10 @@ from scripted import dev, served
 from speakers import Speaker, chat, release
 
 from chatapi import ChatAPI, Client, Message
-from chatapi.brokers.redis import RedisBroker
-from chatapi.brokers.sqlite import SQLiteBroker
-from chatapi.entries import Deletion
-from chatapi.hooks import Hooks
+from chatapi.brokers.redis.broker import RedisBroker
+from chatapi.brokers.sqlite.broker import SQLiteBroker
+from chatapi.core.entries import Deletion
+from chatapi.core.hooks import Hooks
 from chatapi.testing import ChatKit
 
 pytestmark = pytest.mark.anyio

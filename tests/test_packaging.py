@@ -236,13 +236,13 @@ def test_a_type_checker_sees_no_module_that_has_every_name() -> None:
 @pytest.mark.parametrize(
     ("statement", "not_used"),
     [
-        ("import chatapi", "chatapi.hub chatapi.connection sqlite3 asyncio"),
-        ("from chatapi import ChatAPI", "chatapi.connection sqlite3 asyncio"),
-        ("from chatapi import connect, connect_sync", "chatapi.hub sqlite3 asyncio"),
-        ("import chatapi.cli.server", "chatapi.connection chatapi.cli.store sqlite3 coredis"),
-        ("import chatapi.cli.client", "chatapi.hub sqlite3"),
-        ("import chatapi.brokers.sqlite", "chatapi.connection coredis"),
-        ("import chatapi.brokers.redis", "chatapi.connection sqlite3"),
+        ("import chatapi", "chatapi.core.hub chatapi.client.connection sqlite3 asyncio"),
+        ("from chatapi import ChatAPI", "chatapi.client.connection sqlite3 asyncio"),
+        ("from chatapi import connect, connect_sync", "chatapi.core.hub sqlite3 asyncio"),
+        ("import chatapi.cli.server", "chatapi.client.connection chatapi.cli.store sqlite3 coredis"),
+        ("import chatapi.cli.client", "chatapi.core.hub sqlite3"),
+        ("import chatapi.brokers.sqlite", "chatapi.client.connection coredis"),
+        ("import chatapi.brokers.redis", "chatapi.client.connection sqlite3"),
     ],
 )
 def test_nothing_is_imported_that_is_not_used(statement: str, not_used: str) -> None:

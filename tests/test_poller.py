@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chatapi.poller import Poller
+from chatapi.server.poller import Poller
 from chatapi.testing import ChatKit
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from chatapi import Limits
 from chatapi.errors import RefusalCode
-from chatapi.framing import TelnetFilter
 from chatapi.limits import OPENING_READ_BYTES, READ_BYTES
+from chatapi.protocol.telnet import TelnetFilter
 from chatapi.testing import ChatKit, Peer
 
 DOORS = ["text", "json", "telnet"]

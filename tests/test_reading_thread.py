@@ -13,9 +13,9 @@ from executables import DEADLINE
 from speakers import Speaker
 
 from chatapi import Limits
-from chatapi.brokers.sqlite import SQLiteBroker
-from chatapi.brokers.store import Store
-from chatapi.brokers.writer import URGENT_IN_A_ROW, Worker
+from chatapi.brokers.sqlite.broker import SQLiteBroker
+from chatapi.brokers.sqlite.store import Store
+from chatapi.brokers.sqlite.writer import URGENT_IN_A_ROW, Worker
 from chatapi.testing import ChatKit
 
 

@@ -37,9 +37,9 @@ from chatapi import (
 )
 from chatapi.addresses import parse_address
 from chatapi.bots import Bot
-from chatapi.broker import Broker
-from chatapi.brokers import shard
-from chatapi.brokers.redis import RedisBroker
+from chatapi.brokers.redis import shard
+from chatapi.brokers.redis.broker import RedisBroker
+from chatapi.core.broker import Broker
 from chatapi.limits import Keep
 from chatapi.testing import BrokerContract, Proxy, VirtualClock
 

@@ -18,9 +18,10 @@ from redis_chaos import KINDS, LEASE, PATIENCE, Chaos
 from redis_nodes import program, two_nodes
 from redis_servers import RedisServer, needs_redis
 
-from chatapi import Refused, dialogue
-from chatapi.dialogue import Dialogue
-from chatapi.outbox import Outbox
+from chatapi import Refused
+from chatapi.client import protocol as dialogue
+from chatapi.client.protocol import Dialogue
+from chatapi.client.requests import Outbox
 
 pytestmark = [pytest.mark.anyio, needs_redis]
 

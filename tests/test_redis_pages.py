@@ -8,7 +8,7 @@ from redis_servers import RedisServer, needs_redis
 from speakers import Speaker
 
 from chatapi import Limits
-from chatapi.brokers.redis import RedisBroker
+from chatapi.brokers.redis.broker import RedisBroker
 from chatapi.testing import ChatKit
 
 pytestmark = [pytest.mark.anyio, needs_redis]

@@ -23,16 +23,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from redis_servers import RedisServer, needs_redis
 
-from chatapi.broker import Past
-from chatapi.brokers import batches, shared
-from chatapi.brokers.shared import SharedRoom, State
-from chatapi.brokers.turns import Claiming, Deleting, Keys, Node, Releasing, Renaming, Saying, Section
-from chatapi.entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, NameChanged, Said
+from chatapi.brokers.redis import batches
+from chatapi.brokers.redis import room as shared
+from chatapi.brokers.redis.room import SharedRoom, State
+from chatapi.brokers.redis.turns import Claiming, Deleting, Keys, Node, Releasing, Renaming, Saying, Section
+from chatapi.core.broker import Past
+from chatapi.core.entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, NameChanged, Said
+from chatapi.core.names import name_key
+from chatapi.core.session_keys import hashed
 from chatapi.errors import Refused
 from chatapi.events import Whisper
 from chatapi.limits import Keep, Limits
-from chatapi.names import name_key
-from chatapi.sessions import hashed
 
 pytestmark = needs_redis
 
@@ -71,7 +72,7 @@ class Redis:
     def __init__(self, port: int) -> None:
         self.keys = Keys(secrets.token_hex(8), "dev", 0)
         self._line, self._told = Line(port), Line(port)
-        source = importlib.resources.files("chatapi.brokers").joinpath("lua", "room.lua").read_text()
+        source = importlib.resources.files("chatapi.brokers.redis").joinpath("lua", "room.lua").read_text()
         self._script = self._line.ask("SCRIPT", "LOAD", source)
         self._told.ask("SUBSCRIBE", self.keys.channel)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from chatapi.entries import AnyEntry, Arrived, Departed, NameChanged, Said
-from chatapi.log import Log
-from chatapi.render import TELNET, TEXT, TEXT_WITH_NOTICES, Batch, Style
+from chatapi.core.entries import AnyEntry, Arrived, Departed, NameChanged, Said
+from chatapi.core.log import Log
+from chatapi.core.style import Batch, Style
+from chatapi.protocol.text.rendering import TELNET, TEXT, TEXT_WITH_NOTICES
 
 MINA, ZOE = 1, 2
 STYLES = pytest.mark.parametrize("style", [TEXT, TEXT_WITH_NOTICES, TELNET], ids=["text", "notices", "telnet"])

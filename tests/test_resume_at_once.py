@@ -8,7 +8,7 @@ import pytest
 from speakers import Speaker
 
 from chatapi import Limits
-from chatapi.brokers.sqlite import SQLiteBroker
+from chatapi.brokers.sqlite.broker import SQLiteBroker
 from chatapi.testing import ChatKit
 
 pytestmark = pytest.mark.anyio

@@ -11,11 +11,11 @@ from redis_servers import RedisServer, needs_redis
 from speakers import Speaker
 
 from chatapi import ChatAPI, Limits
-from chatapi.brokers.database import MIGRATIONS
-from chatapi.brokers.redis import RedisBroker
-from chatapi.brokers.sqlite import SQLiteBroker
-from chatapi.brokers.store import Store
-from chatapi.sessions import is_signed, signed
+from chatapi.brokers.redis.broker import RedisBroker
+from chatapi.brokers.sqlite.broker import SQLiteBroker
+from chatapi.brokers.sqlite.database import MIGRATIONS
+from chatapi.brokers.sqlite.store import Store
+from chatapi.core.session_keys import is_signed, signed
 from chatapi.testing import ChatKit
 
 HISTORY = 5

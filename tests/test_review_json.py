@@ -12,13 +12,13 @@ from speakers import Speaker
 
 import chatapi
 from chatapi import ChatAPI, Joined, Left, Limits, RefusalCode, Refused
-from chatapi.hooks import Hooks
-from chatapi.outbox import Outbox
+from chatapi.client.requests import Outbox
+from chatapi.core.hooks import Hooks
 from chatapi.testing import ChatKit, Proxy
 
 
 def test_who_ends_its_stream_during_a_pass_still_gets_what_was_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatapi.fanout.SLICE", 1)
+    monkeypatch.setattr("chatapi.core.fanout.SLICE", 1)
     kit = ChatKit(Limits(announce=0))
     first, _, last = (Speaker(kit, name).opened() for name in ("a", "b", "c"))
     now = kit.clock.monotonic()

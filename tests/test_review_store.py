@@ -19,11 +19,10 @@ from executables import DEADLINE
 from speakers import Speaker
 
 from chatapi import ChatAPI, Limits
-from chatapi.broker import Read
-from chatapi.brokers import store
-from chatapi.brokers.sqlite import Keep, SQLiteBroker
-from chatapi.brokers.store import RoomInfo, Store
-from chatapi.entries import AnyKept, Deletion
+from chatapi.brokers.sqlite import Keep, SQLiteBroker, store
+from chatapi.brokers.sqlite.store import RoomInfo, Store
+from chatapi.core.broker import Read
+from chatapi.core.entries import AnyKept, Deletion
 from chatapi.errors import Refused
 from chatapi.testing import ChatKit, LateBroker, VirtualClock
 
@@ -74,8 +73,8 @@ def test_a_disk_that_never_answers_a_reader_does_not_keep_the_program_from_endin
     program = f"""
 import anyio, threading
 from chatapi import ChatAPI
-from chatapi.brokers import sqlite
-from chatapi.brokers.store import Store
+from chatapi.brokers.sqlite import broker as sqlite
+from chatapi.brokers.sqlite.store import Store
 
 async def main():
     async with ChatAPI(broker=sqlite.SQLiteBroker({str(path)!r})) as chat:

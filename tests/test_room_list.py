@@ -5,7 +5,8 @@ from __future__ import annotations
 from speakers import Speaker
 
 from chatapi import Limits
-from chatapi.broker import Counted, InProcessBroker, Outcome, RoomCount
+from chatapi.brokers.memory import InProcessBroker
+from chatapi.core.broker import Counted, Outcome, RoomCount
 from chatapi.testing import ChatKit, VirtualClock
 
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chatapi.commands import BadCommand, Command, parse_command
+from chatapi.core.handshake import Handshake
 from chatapi.errors import RefusalCode, Refused
-from chatapi.handshake import Handshake, parse_handshake
 from chatapi.limits import Limits
-from chatapi.session import BadLine, Lines, Nickname, Session, State, Step
+from chatapi.protocol.handshake import parse_handshake
+from chatapi.protocol.parser import BadLine, Lines, Nickname, Session, State, Step
+from chatapi.protocol.text.commands import BadCommand, Command, parse_command
 
 LIMITS = Limits(line_bytes=64, handshake_bytes=128)
 MINA = b'{"name": "Mina", "room": "dev"}'

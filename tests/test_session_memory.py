@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chatapi import Limits
-from chatapi.broker import Recalled, Sent, unavailable
+from chatapi.core.broker import Recalled, Sent, unavailable
 from chatapi.limits import SESSION_COST
 from chatapi.testing import ChatKit, LateBroker, Peer, VirtualClock
 

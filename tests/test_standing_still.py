@@ -19,14 +19,14 @@ import pytest
 from executables import Server, handshake
 
 from chatapi import ChatAPI, Limits
-from chatapi.doors.connection import Connection
-from chatapi.doors.listener import Listener
-from chatapi.doors.telnet import TelnetDoor
-from chatapi.doors.text import TextDoor
 from chatapi.limits import TICK
-from chatapi.poller import Poller
+from chatapi.server.connection import Connection
+from chatapi.server.listener import Listener
+from chatapi.server.poller import Poller
+from chatapi.server.telnet_door import TelnetDoor
+from chatapi.server.text_door import TextDoor
+from chatapi.server.transport import SocketWire
 from chatapi.testing import ChatKit
-from chatapi.wires import SocketWire
 
 LIMITS = Limits(
     handshake_seconds=5, nickname_seconds=5, grace=5, reserve=5, linger=5, rate=0, log_bytes=65_536

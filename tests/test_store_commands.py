@@ -23,13 +23,13 @@ from executables import DEADLINE, ROOT, SERVER, Program, Server, environment
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatapi.brokers.store import RoomInfo, Store
-from chatapi.brokers.view import View
+from chatapi.brokers.sqlite.store import RoomInfo, Store
+from chatapi.brokers.sqlite.view import View
 from chatapi.cli import server
 from chatapi.cli.importing import BadLine, Import
-from chatapi.entries import AnyKept, Deletion, Said
-from chatapi.names import check_name, name_key
-from chatapi.render import JSON, frame
+from chatapi.core.entries import AnyKept, Deletion, Said
+from chatapi.core.names import check_name, name_key
+from chatapi.protocol.json.rendering import JSON, frame
 
 BEGINNING = 1_700_000_000_000_000
 """The time before the first message, in microseconds since 1970."""

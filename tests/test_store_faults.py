@@ -24,9 +24,9 @@ from faults import Action, FaultyDisk, File, Kind, build
 from witnesses import kept
 
 from chatapi import Bot, ChatAPI, Event, Message, Refused, StoreError
-from chatapi.brokers.database import MIGRATIONS
-from chatapi.brokers.sqlite import SQLiteBroker
-from chatapi.brokers.store import Store
+from chatapi.brokers.sqlite.broker import SQLiteBroker
+from chatapi.brokers.sqlite.database import MIGRATIONS
+from chatapi.brokers.sqlite.store import Store
 
 ROOM = "dev"
 
@@ -647,7 +647,7 @@ def test_a_line_that_cannot_be_kept_is_said_until_it_is(path: Path, disk: Faulty
 
 
 def test_a_line_that_was_not_kept_in_all_this_time_is_no_success(path: Path, disk: FaultyDisk) -> None:
-    impatient = "import sys; from chatapi import outbox; from chatapi.cli import client; outbox.RESEND_WITHIN = 0"
+    impatient = "import sys; from chatapi.client import requests as outbox; from chatapi.cli import client; outbox.RESEND_WITHIN = 0"
     argv = (sys.executable, "-c", f"{impatient}; sys.exit(client.main())", "-client", "ci", "-room", "dev")
     with serving(path, disk) as server:
         disk.fail()
@@ -751,8 +751,8 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
 
 MIGRATE = """
 import sys
-from chatapi.brokers.database import MIGRATIONS
-from chatapi.brokers.store import Store
+from chatapi.brokers.sqlite.database import MIGRATIONS
+from chatapi.brokers.sqlite.store import Store
 store = Store(sys.argv[1], migrations=[*MIGRATIONS, "ALTER TABLE rooms ADD COLUMN topic TEXT"])
 store.open()
 store.close()

@@ -9,7 +9,7 @@ from email.parser import BytesParser
 import pytest
 
 from chatapi.addresses import Address
-from chatapi.strangers import Stranger, find_stranger, may_become_stranger
+from chatapi.protocol.wrong_protocol import Stranger, find_stranger, may_become_stranger
 from chatapi.testing import ChatKit, Peer
 
 REQUESTS = {

@@ -10,7 +10,7 @@ import pytest
 from speakers import Frame, Speaker
 
 from chatapi import Limits
-from chatapi.brokers.sqlite import SQLiteBroker
+from chatapi.brokers.sqlite.broker import SQLiteBroker
 from chatapi.testing import ChatKit, Peer
 
 LINE = 8_000

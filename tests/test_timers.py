@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chatapi.core.timers import Timers
 from chatapi.limits import TICK
-from chatapi.timers import Timers
 
 START = 1_000.0
 

@@ -12,7 +12,7 @@ import pytest
 from speakers import Speaker
 
 from chatapi import RefusalCode, Refused
-from chatapi.hooks import Hooks
+from chatapi.core.hooks import Hooks
 from chatapi.testing import ChatKit
 
 EVIL = "\x1b[2J\x9b31m\r\x08\x7f\x85\u2028\u2029\u202e\u2067evil"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chatapi.brokers.store import Store
+from chatapi.brokers.sqlite.store import Store
 from chatapi.cli.store import main
 
 EVIL = "a\x1b[2Jb\u202ec\nd"

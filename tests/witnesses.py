@@ -14,9 +14,9 @@ from executables import DEADLINE
 
 import chatapi
 from chatapi import Connection, Gap, Message
-from chatapi.brokers.view import View
-from chatapi.entries import Said
-from chatapi.names import name_key
+from chatapi.brokers.sqlite.view import View
+from chatapi.core.entries import Said
+from chatapi.core.names import name_key
 
 IN_FLIGHT = 4
 """Messages that one member has on their way at once."""

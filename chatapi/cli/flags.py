@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from chatapi.framing import one_line
+from chatapi.text import one_line
 
 
 class Parser(argparse.ArgumentParser):

@@ -6,12 +6,12 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final, NamedTuple
 
-from chatapi.brokers.store import RoomInfo
-from chatapi.entries import AnyKept, Deletion, Said
+from chatapi.brokers.sqlite.store import RoomInfo
+from chatapi.core.entries import AnyKept, Deletion, Said
+from chatapi.core.names import OURS, Naming
 from chatapi.errors import Refused
-from chatapi.framing import clean
 from chatapi.limits import LINES_AT_ONCE, READ_BYTES, MiB
-from chatapi.naming import OURS, Naming
+from chatapi.text import clean
 
 from .records import FOUND, HEADER, KEPT, BadRecord, Header, Removed, is_header, parse
 

@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Final, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from chatapi.brokers.store import LAST_SEQ, RoomInfo
-from chatapi.brokers.view import View
+from chatapi.brokers.sqlite.store import LAST_SEQ, RoomInfo
+from chatapi.brokers.sqlite.view import View
 from chatapi.errors import StoreError
-from chatapi.render import JSON, frame
+from chatapi.protocol.json.rendering import JSON, frame
 
 _LAST_TS: Final = 253_402_300_799_999_999
 """The end of the year 9999: more than that is in other units than microseconds."""

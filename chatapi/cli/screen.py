@@ -12,9 +12,9 @@ from typing import Final
 
 from chatapi import Message, Whisper
 from chatapi.addresses import reason
-from chatapi.framing import one_line
 from chatapi.limits import LISTED
-from chatapi.render import TEXT
+from chatapi.protocol.text.rendering import TEXT
+from chatapi.text import one_line
 
 PROG: Final = "examplechatclient"
 

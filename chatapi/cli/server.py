@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 import chatapi
 from chatapi import AddressError, Broker, ChatAPI, Limits, Listening, Refused, StoreError
 from chatapi.addresses import DEFAULT_ADDRESS
+from chatapi.core.origins import LOOPBACK, networks
 from chatapi.limits import Keep
-from chatapi.origins import LOOPBACK, networks
 
 from .flags import Parser, fail
 from .lines import Lines, LinesHandler
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_standard_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in SUB_COMMANDS:
-        from . import store  # what this imports, a server without a store has no use for
+        from . import store
 
         return store.main(arguments)
     parser = build_parser()
@@ -244,7 +244,7 @@ def _broker(given: _Given) -> Broker | None:
     if given.is_empty("store"):
         fail(PROG, "-store '': it takes the name of a file")
     if path:
-        from chatapi.brokers.sqlite import SQLiteBroker
+        from chatapi.brokers.sqlite.broker import SQLiteBroker
 
         return SQLiteBroker(path, sync="full" if sync == "full" else "normal", keep=keep)
     for flag in ("store-sync", *(f"keep-{name}" for name in Keep.model_fields)):
@@ -264,7 +264,7 @@ def _redis(given: _Given) -> Broker:
     if not (replicas.isascii() and replicas.isdigit() and len(replicas) < 4):
         fail(PROG, f"{given.source('redis-wait')} {replicas!r}: it is a number of replicas")
     try:
-        from chatapi.brokers.redis import KEEP, RedisBroker
+        from chatapi.brokers.redis.broker import KEEP, RedisBroker
     except ImportError as error:
         fail(PROG, f"{given.source('redis')}: {error}")
     logging.getLogger("coredis").setLevel(logging.CRITICAL)  # the broker says what there is to say

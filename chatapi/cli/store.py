@@ -14,13 +14,13 @@ from typing import BinaryIO, Final, NamedTuple, cast
 
 from pydantic_core import to_json
 
-from chatapi.brokers.check import Check
-from chatapi.brokers.store import RoomInfo, Store
-from chatapi.brokers.view import View
+from chatapi.brokers.sqlite.check import Check
+from chatapi.brokers.sqlite.store import RoomInfo, Store
+from chatapi.brokers.sqlite.view import View
 from chatapi.clock import SystemClock
+from chatapi.core.names import GO, OURS, Naming, naming_of
 from chatapi.errors import Refused, StoreError
-from chatapi.framing import one_line
-from chatapi.naming import GO, OURS, Naming, naming_of
+from chatapi.text import one_line
 
 from .flags import Parser, fail
 from .importing import BadLine, Import

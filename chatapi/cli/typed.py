@@ -14,8 +14,8 @@ import anyio.to_thread
 import chatapi
 from chatapi import Message
 from chatapi.addresses import reason
-from chatapi.commands import BadCommand, Command, help_lines, parse_command
-from chatapi.framing import find_fault, too_long, without_controls
+from chatapi.protocol.text.commands import BadCommand, Command, help_lines, parse_command
+from chatapi.text import find_fault, too_long, without_controls
 
 from .screen import Screen, listed, say
 

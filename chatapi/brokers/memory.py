@@ -1,0 +1,81 @@
+"""The broker of one process: it keeps nothing beyond the rooms' own logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..clock import Clock
+from ..core.broker import Opened, Past, Read, Recalled, Rooms
+from ..core.entries import AnyEntry, Deletion, Said
+
+
+class Sequencer:
+    """Counts one log: dense seqs, and times that grow from message to message."""
+
+    __slots__ = ("_clock", "epoch", "seq", "ts")
+
+    def __init__(self, epoch: str, clock: Clock, seq: int = 0, ts: int = 0) -> None:
+        self.epoch: str = epoch
+        self.seq: int = seq
+        """The newest message's."""
+        self.ts: int = ts
+        self._clock = clock
+
+    def stamp(self, entry: AnyEntry) -> None:
+        """Give an entry its place."""
+        if not isinstance(entry, Said | Deletion):
+            entry.seq = self.seq
+            return
+        entry.seq = self.seq + 1
+        entry.ts = max(self._clock.micros(), self.ts + 1)
+        self.seq += entry.count
+        self.ts = entry.ts + entry.count - 1
+
+
+class InProcessBroker:
+    """The order of one process, kept in memory: what is submitted is delivered before `submit` returns."""
+
+    keeps = False
+    secret: bytes = b""
+    presence = None
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._logs: dict[str, Sequencer] = {}
+        self._rooms: Rooms | None = None
+
+    def attach(self, rooms: Rooms) -> None:
+        """Learn whom to speak to."""
+        self._rooms = rooms
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Nothing here takes time."""
+        started()
+
+    def collect(self) -> None:
+        """Everything was told at once."""
+
+    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
+        """Begin to count a room."""
+        self._logs[room] = Sequencer(epoch, self._clock)
+        then(Past(epoch, name))
+
+    def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
+        """Stamp and deliver."""
+        assert self._rooms is not None, "this broker is not attached to a chat"
+        log = self._logs[room]
+        for entry in entries:
+            log.stamp(entry)
+        self._rooms.deliver(room, entries)
+
+    def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
+        """There is nothing but what the room holds itself."""
+        then(())
+
+    def sent(self, room: str, session: str, then: Recalled) -> None:
+        """Sessions live as long as the process."""
+        then({})
+
+    def close(self, room: str) -> None:
+        """Forget a room."""
+        del self._logs[room]

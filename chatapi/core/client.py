@@ -1,0 +1,432 @@
+"""A client: a name in a room, with a cursor into the room's log and a small lane for what is meant for it alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
+
+from ..errors import DISCONNECTS, Disconnect, Disconnected, NotDelivered, Refused, TextTooLong
+from ..events import Whisper
+from ..limits import ITEM_COST
+from ..text import CLOSED, close_lines, without_empty_lines
+from .broker import Outcome, Whispered
+from .entries import AnyEntry, KeptEntry, NameChanged, Said
+from .log import Log
+from .style import Style
+
+if TYPE_CHECKING:
+    from .room import Room
+    from .sessions import Ticket
+
+
+class Outlet(Protocol):
+    """Where what a client gets to see goes: a connection, or a program's own member."""
+
+    def send(self, data: bytes, /) -> int:
+        """Its socket's own `send`, without a detour: a fan-out pass calls nothing else. Only for who is up to date."""
+        ...
+
+    def keep(self, data: bytes | memoryview) -> None:
+        """The socket refused this much of what it was to send: that comes first when it takes bytes again."""
+        ...
+
+    def broken(self) -> None:
+        """The socket is broken."""
+        ...
+
+    def wake(self) -> None:
+        """There is something to `Client.read`."""
+        ...
+
+    def ended(self, reason: Disconnect, detail: str) -> None:
+        """The client has left its room, not of its own will."""
+        ...
+
+    def notice(self, code: str, detail: str) -> None:
+        """Something about the server that members should know: whether it is ``unavailable`` or ``available`` now."""
+        ...
+
+    def refused(self, said: Said, reason: Refused) -> None:
+        """What the client said was not taken after all."""
+        ...
+
+    def known(self, said: Said) -> None:
+        """What the client said was said before, in the same session and under the same id; it has that place."""
+        ...
+
+    def replaced(self) -> None:
+        """Another outlet takes this one's place: nothing more is to be read from the client."""
+        ...
+
+    def shows_past(self, messages: int, size: int) -> None:
+        """The client is about to be shown so many messages of the past, of about so many bytes."""
+        ...
+
+    def crashed(self) -> None:
+        """An exception came out of one of these: a fault of the program; it is being handled and can be logged."""
+        ...
+
+
+class Passage(NamedTuple):
+    """Entries of the log to be shown: as they happen, or from the past."""
+
+    entries: Sequence[AnyEntry]
+    live: bool
+
+
+class _Private(NamedTuple):
+    """Something in the lane; it follows what stood before `position` in the log."""
+
+    position: int
+    item: bytes | Whisper
+    size: int
+
+
+class _Replay(NamedTuple):
+    """A second look at the log, in the lane: the messages from `at` to `stop`. It costs no memory.
+
+    It shows history, or where `live` what the member missed, its own messages among it as its own.
+    """
+
+    position: int
+    at: int
+    stop: int
+    live: bool = False
+    begun: bool = False
+
+
+_NOWHERE: Final = Log(0, 0)
+
+Part: TypeAlias = Passage | Whisper | bytes
+"""What `Client.read` returns: a passage of the log, a whisper, or an answer."""
+
+
+class Client:
+    """A name in a room. Made by a door or by `ChatAPI.join`; its verbs are the same for both.
+
+    None of its methods waits, and all of them belong on the event loop that the chat runs on.
+    """
+
+    __slots__ = (
+        "_lane",
+        "_latest",
+        "_leaves_at",
+        "_log",
+        "address",
+        "away",
+        "echo",
+        "end",
+        "id",
+        "key",
+        "lane_size",
+        "name",
+        "outlet",
+        "position",
+        "replaying",
+        "room",
+        "style",
+        "ticket",
+    )
+
+    def __init__(self, id: int, name: str, outlet: Outlet, style: Style, echo: bool, address: str) -> None:  # noqa: A002
+        self.id: int = id
+        """A number that no other client of this server has or had."""
+        self.name: str = name
+        """The name as it is shown."""
+        self.key: str = ""
+        """What the spellings of its name have in common, once it has joined."""
+        self.room: Room | None = None
+        """The room it is in; None before it has joined and once it has left."""
+        self._log = _NOWHERE
+        self.address: str = address
+        """Where it is connected from; empty for a program's own member."""
+        self.ticket: Ticket | None = None
+        """What lets it come back, where it speaks the JSON protocol."""
+        self.away: bool = False
+        """Whether its connection broke, and its name is reserved."""
+        self.echo: bool = echo
+        self.style: Style = style
+        self.outlet: Outlet = outlet
+        self.position: int = 0  # the cursor: the next position of the log to be shown to it
+        self.end: int | None = None  # where its stream ends, once it has left
+        self._leaves_at: int | None = None
+        self._lane: deque[_Private | _Replay] | None = None
+        self._latest: Said | NameChanged | None = None  # what it did last, where that had no place at once
+        self.lane_size: int = 0
+        self.replaying: bool = False
+        """Whether it is still to be shown a part of the past: what it sends meanwhile waits."""
+
+    def __repr__(self) -> str:
+        return f"<Client {self.name!r} in {self.room.name!r}>" if self.room else f"<Client {self.name!r}, gone>"
+
+    # What it does
+
+    def say(self, block: bytes, count: int) -> None:
+        """Say `count` messages to the room: cleaned UTF-8, each line ended by a line feed, the limit kept."""
+        self.submit(Said(self.id, self.name, block, count))
+
+    def post(self, text: str) -> None:
+        """Say one message, of any number of lines, without waiting for anybody.
+
+        It is cleaned (docs/protocol.md, Text); an empty text is dropped. Raises `TextTooLong` and `Disconnected`. Where
+        it cannot be kept after all, the member is told, or the program's log where nobody can be.
+        """
+        block = self.prepare(text)
+        if block:
+            self.submit(Said(self.id, self.name, block, 1))
+
+    def submit(self, said: Said) -> None:
+        """Say what is prepared; raises `Disconnected`."""
+        self._there().submit(said)
+        self._latest = said if said.pending else None
+
+    @property
+    def waits(self) -> bool:
+        """Whether something that it said, or its renaming, has no place yet: then the last of it has none."""
+        return self._latest is not None and self._latest.pending
+
+    def whisper(self, to: str, text: str) -> None:
+        """Say something to one member of the room alone, behind everything that was delivered to it before.
+
+        Raises `NotDelivered` where nobody has that name or its lane is full, `TextTooLong` and `Disconnected`. A member
+        of another server that shares the room is only tried: `ask_whisper` tells what came of it.
+        """
+        _at_once(lambda then: self.ask_whisper(to, text, then))
+
+    def ask_whisper(self, to: str, text: str, then: Whispered, about: str = "") -> None:
+        """`whisper`, then call back with why it was not delivered, or None; at once, but for members of other servers.
+
+        What has the same `about`, unless that is empty, is handed over there only once. Raises `TextTooLong` and
+        `Disconnected`.
+        """
+        room = self._there()
+        text = self.prepare(text)[:-1].decode()
+        whisper = Whisper(room.micros(), self.name, text)
+        presence = room.presence
+        if (target := room.member(to)) is not None:
+            why = target.hear(whisper) if text else ""
+            then(NotDelivered(why) if why else None)
+        elif presence is not None and room.roster.is_elsewhere(key := room.naming.key(to)):
+            presence.whisper(room.key, key, whisper, about, then)
+        else:
+            then(NotDelivered(f"nobody here is called {to[:40]!r}; nothing was sent"))
+
+    def hear(self, whisper: Whisper) -> str:
+        """Take a whisper into the lane, or return why it cannot be."""
+        if self.away:
+            return f"{self.name} is away; nothing was sent"
+        if not self._reads:
+            return f"{self.name} only speaks and reads nothing; nothing was sent"
+        if self.lane_full:
+            return f"{self.name} does not read what it is sent; nothing was sent"
+        self.push(whisper)
+        return ""
+
+    def rename(self, name: str, ref: str | int | None = None) -> None:
+        """Take another name; everybody is told, and what it says from now on is said under it.
+
+        `ref` comes back with the word that it took place. Raises `Refused` (``bad_name``, ``name_taken``) and
+        `Disconnected`. Where several servers share the room it takes place a moment later, if it does: `ask_rename`
+        tells.
+        """
+        _at_once(lambda then: self.ask_rename(name, ref, then))
+
+    def ask_rename(self, name: str, ref: str | int | None, then: Outcome) -> None:
+        """`rename`, then call back with why it was refused, or None. Raises `Disconnected`."""
+        room = self._there()
+        try:
+            name = room.naming.name(name)
+        except Refused as refused:
+            then(refused)
+        else:
+            room.rename(self, name, ref, then)
+
+    def awaits(self, renamed: NameChanged) -> None:
+        """It has another name, and the word of that is on its way."""
+        self._latest = renamed if renamed.pending else None
+
+    def disconnect(self, code: str, detail: str = "") -> None:
+        """Remove it from the chat for a reason of the table `DISCONNECTS`, which it is told; no error if it is gone.
+
+        Raises `KeyError` for a code that is not in the table.
+        """
+        reason = DISCONNECTS[code]
+        if self.room is not None:
+            self.room.leave(self, code)
+            self.outlet.ended(reason, detail or reason.detail)
+
+    def _there(self) -> Room:
+        if self.room is None:
+            raise Disconnected(DISCONNECTS["bye"], "this client has left its room")
+        return self.room
+
+    def prepare(self, text: str) -> bytes:
+        """A text as the log takes it, one message of cleaned lines; empty where nothing is left of it.
+
+        Raises `TextTooLong` and `Disconnected`.
+        """
+        most = self._there().limits.line_bytes
+        whole = block = without_empty_lines(text.encode(errors="replace").strip(b"\n") + b"\n")
+        if len(whole) - 1 <= 3 * most:  # separators shrink to a third; what cannot fit is not worth more work
+            block = close_lines(whole)
+        if len(block) - 1 > most:
+            counted = CLOSED if len(block) > len(whole) else ""
+            raise TextTooLong(f"the text has {len(block) - 1:,} bytes{counted}; at most {most:,} are allowed")
+        return block
+
+    # What it gets
+
+    def push(self, item: bytes | Whisper) -> None:
+        """Put an answer or a whisper into the lane, behind everything that the log holds now."""
+        size = len(item.text.encode() if isinstance(item, Whisper) else item) + ITEM_COST
+        self.lane_size += size
+        self._append(_Private(self._log.head, item, size))
+
+    def replay(self, messages: int) -> None:
+        """Show the last `messages` messages of the room, at most `Limits.history`, behind what the log holds now."""
+        head, room = self._log.head, self._there()
+        most = min(messages, room.limits.history)
+        self._show_again(_Replay(head, room.back(most, shown=not self.style.numbered), head))
+
+    def catch_up(self, position: int) -> None:
+        """Show the messages that were said since `position`, before anything that comes now."""
+        self._show_again(_Replay(self._log.head, position, self._log.head, live=True, begun=True))
+
+    def _show_again(self, replay: _Replay) -> None:
+        self.lane_size += ITEM_COST
+        self.replaying = True
+        self.outlet.shows_past(replay.stop - replay.at, self._log.weight(replay.at))
+        self._append(replay)
+
+    @property
+    def _reads(self) -> bool:
+        """Whether anything reads what it is sent: not where its connection broke, or it was joined with reads=False."""
+        return self.room is not None and (self.id in self.room.current or self.id in self.room.behind)
+
+    @property
+    def lane_full(self) -> bool:
+        """Whether the lane takes no more: a whisper is refused, a command waits."""
+        return self.lane_size > 0 and self.room is not None and self.lane_size >= self.room.limits.lane_bytes
+
+    @property
+    def oldest(self) -> int:
+        """The oldest position of the log that is still to be shown to it."""
+        item = self._lane[0] if self._lane else None
+        return min(self.position, item.at) if isinstance(item, _Replay) and item.begun else self.position
+
+    def ready_to_leave(self) -> bool:
+        """Whether all was shown that the log held when this was asked first: who leaves is owed no more than that."""
+        if self._leaves_at is None:
+            self._leaves_at = self._log.head
+        if self._lane or self.position < self._leaves_at:
+            return False
+        self._leaves_at = None
+        return True
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything there is has been read."""
+        return not self._lane and self.position >= self._stop()
+
+    def read(self, most: int) -> Part | None:
+        """The next part of what it is to be shown, a `chunk` of `most` bytes of it, or None where nothing is left.
+
+        A client whose place in the log is gone is disconnected as a slow consumer.
+        """
+        while True:
+            lane = self._lane
+            stop = lane[0].position if lane else self._stop()
+            if self.position < stop:
+                if self.position < self._log.tail:
+                    self._lost_place()
+                    return None
+                entries, self.position = self._log.read(self.position, stop, most, self.style.size)
+                return Passage(entries, live=True)
+            if not lane:
+                return None
+            item = lane[0]
+            if isinstance(item, _Private):
+                lane.popleft()
+                self.lane_size -= item.size
+                return item.item
+            at = item.at if item.begun else max(item.at, self._log.tail)
+            if at >= item.stop:
+                lane.popleft()
+                self.lane_size -= ITEM_COST
+                self.replaying = False
+                continue
+            if at < self._log.tail:
+                self._lost_place()
+                return None
+            entries, at = self._log.read(at, item.stop, most, self.style.size)
+            lane[0] = item._replace(at=at, begun=True)
+            if kept := [entry for entry in entries if isinstance(entry, KeptEntry)]:
+                return Passage(kept, item.live)
+
+    def enter(self, room: Room) -> None:
+        """It is in `room` from here on. Only rooms call this."""
+        self.room = room
+        self._log = room.log
+        self.position = room.log.head
+        self.end = None
+
+    def part(self) -> None:
+        """It is in no room from here on; what the log holds so far is still to be read. Only rooms call this."""
+        self.room = None
+        if not self.away:  # the stream of who is away has ended before
+            self.end = self._log.head
+
+    def go_away(self) -> None:
+        """Its connection broke: it stays a member, and reads nothing."""
+        if self.room is not None:
+            self.away = True
+            self.end = self._log.head
+            self.room.went_away(self)
+
+    def come_back(self, outlet: Outlet, style: Style, echo: bool, address: str) -> None:
+        """It has another connection, and is shown what comes from now on."""
+        self.outlet.replaced()
+        self.outlet, self.style, self.echo, self.address = outlet, style, echo, address
+        self.away = False
+        self.end = self._leaves_at = None
+        if self.room is not None:
+            self._log = self.room.log
+            self.skip()
+            self.room.came_back(self)
+
+    def skip(self) -> None:
+        """Read nothing more."""
+        self._lane = None
+        self.lane_size = 0
+        self.replaying = False
+        self.position = self._stop()
+
+    def closed(self) -> None:
+        """Its connection is closed: it reads nothing, and a ticket that keeps it does not keep the log of a room."""
+        self.skip()
+        self._log = _NOWHERE
+
+    def _stop(self) -> int:
+        return self._log.head if self.end is None else self.end
+
+    def _lost_place(self) -> None:
+        if self.room is not None and not self.away:  # who is away may come back, and is told of the gap then
+            self.room.evict(self)
+        self.skip()
+
+    def _append(self, item: _Private | _Replay) -> None:
+        if self._lane is None:
+            self._lane = deque()
+        self._lane.append(item)
+        if self.room is not None:
+            self.room.stalled(self)  # a pass would not stop at the item's place: it reads for itself
+        self.outlet.wake()
+
+
+def _at_once(ask: Callable[[Callable[[Exception | None], None]], None]) -> None:
+    """Ask for something that calls back; raises what it calls back with at once, if it does."""
+    answers: list[Exception | None] = []
+    ask(answers.append)
+    if answers and answers[0] is not None:
+        raise answers[0]

@@ -1,0 +1,227 @@
+"""What a room's log holds: runs of messages and deletions, which are kept, and the joins, leaves and renames between.
+
+A run (`Said`) is what one member said in one go: its cleaned lines stay one block of bytes from the socket it
+came from to the sockets it goes to, so that a thousand lines cost about what one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+from ..errors import Refused
+from ..events import Deleted, Event, Joined, Left, Message, Renamed
+from ..limits import ENTRY_COST
+
+REFUSED: Final = -1
+"""The seq of an entry that was not taken."""
+_UNPLACED: Final = -2
+"""The seq of an entry that may get 0, until it has its place."""
+
+
+class Entry:
+    """One entry of a log. It covers `count` positions, from `position` on."""
+
+    __slots__ = ("name", "offset", "origin", "position", "seq")
+
+    count: int
+    weight: int
+
+    def __init__(self, origin: int, name: str) -> None:
+        self.origin: int = origin
+        """The id of the member that caused it, on this node."""
+        self.name: str = name
+        self.seq: int = 0
+        """Given by the broker, 0 until then: a run's first number, or for anything not kept the last one before it."""
+        self.position: int = 0
+        """Given by the log: where it stands."""
+        self.offset: int = 0
+        """Given by the log: the bytes that came before it."""
+
+    @property
+    def end(self) -> int:
+        """The position right behind it."""
+        return self.position + self.count
+
+    def events(self) -> Iterator[Event]:
+        """What it means to a member."""
+        raise NotImplementedError
+
+
+class KeptEntry(Entry):
+    """An entry that counts: a broker gives it numbers and a time, and may keep it for ever."""
+
+    __slots__ = ("settled", "ts")
+
+    def __init__(self, origin: int, name: str) -> None:
+        super().__init__(origin, name)
+        self.ts: int = 0
+        """Given by the broker: the first message's time; the others follow microsecond by microsecond."""
+        self.settled: Callable[[Refused | None], None] | None = None
+        """Called once it has its place, or with the reason why it was refused, where somebody waits for that."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether the broker still has it."""
+        return not self.seq
+
+    def refuse(self, reason: Refused) -> None:
+        """It was not taken."""
+        self.seq = REFUSED
+        if self.settled is not None:
+            self.settled(reason)
+
+
+class Said(KeptEntry):
+    """Messages that one member said in one go.
+
+    `block` is cleaned UTF-8, every line ended by a line feed. With `count` 1 it is one message, which may have
+    several lines; otherwise every line is a message. A message that was deleted is an empty line.
+    """
+
+    __slots__ = ("ack_tells", "block", "count", "erased", "ids", "session", "weight")
+
+    def __init__(
+        self,
+        origin: int,
+        name: str,
+        block: bytes,
+        count: int,
+        ids: tuple[str | None, ...] | None = None,
+        session: str = "",
+    ) -> None:
+        super().__init__(origin, name)
+        self.ids: tuple[str | None, ...] | None = ids
+        """What its author calls the messages, one for each, where it calls them anything."""
+        self.session: str = session
+        """The key of the session for which these ids hold."""
+        self.erased: bool = False
+        """Whether any of the messages was deleted."""
+        self.ack_tells: tuple[str, ...] = ("name", "text")
+        """What an `ack` tells the author: fields that may differ from what it has sent, or whose origin is unknown."""
+        self.block: bytes = block
+        self.count: int = count
+        self.weight: int = len(block) + count * len(name) + ENTRY_COST
+        """What it costs the log."""
+
+    def texts(self) -> list[str]:
+        """The messages' texts."""
+        text = self.block[:-1].decode()
+        return [text] if self.count == 1 else text.split("\n")
+
+    def events(self) -> Iterator[Event]:
+        """One `Message` for each."""
+        for i, text in enumerate(self.texts()):
+            yield Message(self.seq + i, self.ts + i, self.name, text)
+
+    @property
+    def shown(self) -> int:
+        """How many of the messages have a text."""
+        return self.count - (self.texts().count("") if self.erased else 0)
+
+    def id_of(self, index: int) -> str | None:
+        """What its author calls one of the messages."""
+        return self.ids[index] if self.ids else None
+
+    def between(self, start: int, stop: int) -> Said:
+        """The messages of this run from the position `start` on and before `stop`."""
+        skip, count = start - self.position, stop - start
+        block = b"\n".join(self.block.split(b"\n", skip + count)[skip : skip + count]) + b"\n"
+        ids = self.ids[skip : skip + count] if self.ids else None
+        part = Said(self.origin, self.name, block, count, ids, self.session)
+        part.seq, part.ts, part.position, part.erased = self.seq + skip, self.ts + skip, start, self.erased
+        part.ack_tells = self.ack_tells
+        return part
+
+    def erase(self, seq: int) -> None:
+        """Empty the text of one of the messages."""
+        self.block = without(self.block, self.count, seq - self.seq)
+        self.erased = True
+
+
+def without(block: bytes, count: int, index: int) -> bytes:
+    """The block of a run of `count` messages, the text of one of them emptied."""
+    if count == 1:
+        return b"\n"
+    lines = block.split(b"\n")
+    lines[index] = b""
+    return b"\n".join(lines)
+
+
+class Deletion(KeptEntry):
+    """A message was deleted."""
+
+    __slots__ = ("target",)
+
+    count = 1
+    shown = 0
+    weight = ENTRY_COST
+
+    def __init__(self, name: str, target: int) -> None:
+        super().__init__(0, name)
+        self.target: int = target
+        """The message's seq."""
+
+    def events(self) -> Iterator[Event]:
+        """One `Deleted`."""
+        yield Deleted(self.seq, self.ts, self.name, self.target)
+
+
+class Presence(Entry):
+    """Something about who is there: it has a place between the messages, and no number."""
+
+    __slots__ = ()
+
+    count = 1
+    weight = ENTRY_COST
+
+
+class Arrived(Presence):
+    """A member came in."""
+
+    __slots__ = ()
+
+    def events(self) -> Iterator[Event]:
+        """One `Joined`."""
+        yield Joined(self.seq, self.name)
+
+
+class Departed(Presence):
+    """A member left."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, origin: int, name: str, reason: str) -> None:
+        super().__init__(origin, name)
+        self.reason: str = reason
+
+    def events(self) -> Iterator[Event]:
+        """One `Left`."""
+        yield Left(self.seq, self.name, self.reason)
+
+
+class NameChanged(Presence):
+    """A member has another name; a quiet change is told to nobody but that member."""
+
+    __slots__ = ("quiet", "ref", "to")
+
+    def __init__(self, origin: int, name: str, to: str, quiet: bool, ref: str | int | None = None) -> None:
+        super().__init__(origin, name)
+        self.seq = _UNPLACED
+        self.ref: str | int | None = ref
+        """What its author calls the request."""
+        self.to: str = to
+        self.quiet: bool = quiet
+
+    @property
+    def pending(self) -> bool:
+        """Whether the broker still has it."""
+        return self.seq == _UNPLACED
+
+    def events(self) -> Iterator[Event]:
+        """One `Renamed`."""
+        yield Renamed(self.seq, self.name, self.to)
+
+
+AnyKept: TypeAlias = Said | Deletion
+AnyEntry: TypeAlias = AnyKept | Arrived | Departed | NameChanged

@@ -1,0 +1,91 @@
+"""The fan-out: what is new in a room goes to everybody who is up to date, one send for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, islice
+
+from ..limits import CHUNK_BYTES, ENTRY_COST
+from .entries import AnyEntry, Said
+from .log import chunk
+from .room import Room
+from .style import Batch
+
+SLICE = 32
+"""Sends between two chances for the rest of the program: half a millisecond at most, where they are large."""
+
+
+def fan_out(room: Room) -> Iterator[None]:
+    """One pass over a room; it yields now and then, so that nobody else is held up for long.
+
+    Whoever is not exactly where the batch begins when its turn comes (it read on by itself meanwhile, or joined) is
+    woken to read for itself; so nothing is sent twice and nothing is left out, whatever happens between two slices.
+    """
+    stop = room.log.head  # what comes while this pass yields has the next one
+    done = 0
+    while room.fresh and room.fresh[0].position < stop:
+        batch = Batch(_take(room, done))
+        done = batch.end
+        start, end, origins = batch.start, batch.end, batch.origins
+        members = list(room.current.values())
+        style, shared = None, b""
+        for at in range(0, len(members), SLICE):
+            for client in members[at : at + SLICE]:
+                if client.room is not room or client.away:  # meanwhile; what it is owed it reads by itself
+                    continue
+                if client.position != start:
+                    if client.position < end:
+                        client.outlet.wake()
+                    continue
+                client.position = end
+                if client.style is not style:
+                    style = client.style
+                    shared = batch.shared(style)
+                data = batch.own(client.style, client.id, client.echo) if client.id in origins else shared
+                if not data:
+                    continue
+                outlet = client.outlet
+                try:
+                    try:
+                        sent = outlet.send(data)
+                    except BlockingIOError:
+                        outlet.keep(data)
+                    except OSError:
+                        outlet.broken()
+                    else:
+                        if sent < len(data):
+                            outlet.keep(memoryview(data)[sent:])
+                except Exception:
+                    outlet.crashed()
+            yield
+
+
+def _take(room: Room, done: int) -> list[AnyEntry]:
+    """A chunk of what is fresh from the position `done` on: what a stalled member holds of it is no more than that.
+
+    Of a run that is cut, the whole stays fresh until the last of it was taken.
+    """
+    fresh = room.fresh
+    first = fresh[0]
+    if is_small(len(fresh), room.log.written - first.offset, room.naming.name_bytes):
+        room.fresh = []
+        return fresh
+    if first.position < done and isinstance(first, Said):
+        first = first.between(done, first.end)
+    found = chunk(
+        chain((first,), islice(fresh, 1, None)),
+        CHUNK_BYTES,
+        lambda entry: max((style.size(entry) for style in room.roster.styles), default=0),
+    )
+    taken = len(found)
+    room.fresh = fresh[taken if found[-1].end == fresh[taken - 1].end else taken - 1 :]
+    return found
+
+
+def is_small(entries: int, weight: int, name_bytes: int) -> bool:
+    """Whether so many entries, which weigh so much together, cannot be more than a chunk: quicker than to measure them.
+
+    A message of many lines of one character grows most: each has two bytes, its line feed included,
+    and is rendered with a name and at most five bytes. An entry about names has at most two of them, and a `ref`.
+    """
+    return (weight - entries * ENTRY_COST) * (name_bytes // 2 + 3) + entries * 8 * name_bytes <= CHUNK_BYTES

@@ -1,0 +1,68 @@
+"""The handshake: one JSON object that says who is speaking and in which room."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from ..errors import Refused
+from .names import OURS, Naming
+
+
+def _naming(info: ValidationInfo) -> Naming:
+    return info.context if isinstance(info.context, Naming) else OURS
+
+
+def _name(value: str, info: ValidationInfo) -> str:
+    try:
+        return _naming(info).name(value)
+    except Refused as refused:
+        raise PydanticCustomError("bad_name", "{detail}", {"detail": refused.detail}) from None
+
+
+def _room(value: str, info: ValidationInfo) -> str:
+    try:
+        return _naming(info).room(value)
+    except Refused as refused:
+        raise PydanticCustomError("bad_room", "{detail}", {"detail": refused.detail}) from None
+
+
+class Resume(BaseModel):
+    """Where a JSON member was when its connection broke: the last event it saw, and the key of its session."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    epoch: str = ""
+    seq: int = Field(default=0, ge=0)
+    ts: int = Field(default=0, ge=0)
+    session: str = ""
+
+
+class Handshake(BaseModel):
+    """What a client says first. Unknown keys are ignored, types are not converted (``"history": "3"`` is an error).
+
+    Both names keep to the `Naming` that is the context of the validation, or to our own where there is none.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    name: Annotated[str, AfterValidator(_name)]
+    """Who is speaking."""
+    room: Annotated[str, AfterValidator(_room)]
+    """The room to join; it is created if it does not exist."""
+    protocol: Literal["text", "json"] = "text"
+    """How both sides speak after the handshake."""
+    echo: bool | None = None
+    """Whether the sender also gets its own messages; None for the server's default (`-echo`)."""
+    commands: bool | None = None
+    """Whether lines that start with ``/`` or ``@`` are commands; None for the server's default (`-no-commands`)."""
+    notices: bool = False
+    """Whether joins, leaves and renames come as ``* …`` lines."""
+    history: int = Field(default=0, ge=0)
+    """Replay at most this many of the room's last messages on joining."""
+    token: str | None = None
+    """Credentials, for the program's `admit` hook."""
+    resume: Resume | None = None
+    """JSON only: go on where one was."""

@@ -1,0 +1,86 @@
+"""Hooks: what a program may decide about who comes in and what is said, and what it is told of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from pydantic import ValidationError
+
+from ..errors import ChatError, RefusalCode, Refused
+from ..events import Joined, Left, Renamed
+from .handshake import Handshake
+from .names import Naming
+
+if TYPE_CHECKING:
+    from .client import Client
+
+_logger = logging.getLogger("chatapi")
+
+Admit: TypeAlias = Callable[[Handshake], "Handshake | Awaitable[Handshake | None] | None"]
+"""Lets a handshake in as it is (None) or as it returns it, with another name or room; raises `Refused` to say no."""
+OnMessage: TypeAlias = "Callable[[Client, str], str | Awaitable[str | None] | None]"
+"""Passes a message (None) or changes it (another text); raises `Refused` to turn it down."""
+OnPresence: TypeAlias = Callable[[str, "Joined | Left | Renamed"], "Awaitable[None] | None"]
+"""Is told, with the room's name, of who joined, left or has another name."""
+
+
+class Spawn(Protocol):
+    """Awaits something within the hooks' limit, then calls back with its result, or with the exception it raised."""
+
+    def __call__(
+        self, awaitable: Awaitable[object], then: Callable[[object], None], /, *, shield: bool = False
+    ) -> None:
+        """Begin. With `shield`, the end of the chat waits for it; otherwise it is cancelled then."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """The callables that a program has given, each sync or async, or none."""
+
+    admit: Admit | None = None
+    on_message: OnMessage | None = None
+    on_presence: OnPresence | None = None
+
+
+def outcome(hook: Callable[[], object]) -> object:
+    """What a hook returned: a value, something to await, or the exception that it raised."""
+    try:
+        return hook()
+    except Exception as error:
+        return error
+
+
+def checked(result: object, what: str) -> object:
+    """A hook's result; raises `Refused` where the hook did, or where it failed, which is logged."""
+    if isinstance(result, Refused):
+        raise result
+    if isinstance(result, ChatError):
+        raise Refused(RefusalCode.FORBIDDEN, str(result))
+    if isinstance(result, BaseException):
+        _logger.error("the hook %s failed", what, exc_info=result)
+        raise Refused(RefusalCode.SERVER_ERROR, "the server could not decide; try again later")
+    return result
+
+
+def retold(changed: object) -> str | None:
+    """What a hook has made of a text; raises `Refused` where that is no text."""
+    if changed is None or isinstance(changed, str):
+        return changed
+    checked(TypeError(f"on_message returned {type(changed).__name__}, not a text or None"), "on_message")
+    raise AssertionError
+
+
+def rechecked(handshake: object, naming: Naming) -> Handshake:
+    """A handshake that a hook has changed, as strictly checked as any; raises `Refused` where the hook was wrong."""
+    if not isinstance(handshake, Handshake):
+        checked(TypeError(f"admit returned {type(handshake).__name__}, not a Handshake or None"), "admit")
+        raise AssertionError
+    try:
+        return Handshake.model_validate(handshake.model_dump(), context=naming)
+    except ValidationError as error:
+        checked(error, "admit")
+        raise

@@ -1,0 +1,232 @@
+"""What may be a name, and when two of them are the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from ..errors import RefusalCode, Refused
+from ..limits import MACHAT_NAME_BYTES, NAME_CHARS, ROOM_CHARS
+from ..text import close_lines
+
+_PLAIN: Final = re.compile(r"[!-+\--9;-~]+")  # printable ASCII without ':' and ','
+_FIRST: Final = "@/*#"
+_FORBIDDEN: Final = {
+    "Cc": "a control character",
+    "Cf": "an invisible format character",
+    "Cs": "half a surrogate pair",
+    "Cn": "an unassigned character",
+    "Zs": "white space",
+    "Zl": "white space",
+    "Zp": "white space",
+}
+_LONGEST: Final = 4 * max(NAME_CHARS, ROOM_CHARS)
+"""Characters in a name, before NFC, at most: four of them can become one."""
+
+IGNORABLE: Final = (
+    (0x00AD, 0x00AD),
+    (0x034F, 0x034F),
+    (0x061C, 0x061C),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFF8),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),
+)
+"""Default_Ignorable_Code_Point in DerivedCoreProperties.txt of the Unicode Character Database 15.1 (the same in 14.0
+and 15.0): characters that a font shows as nothing. Python's `unicodedata` does not have this property."""
+BLANK: Final = (0x2800, 0x13441, 0x13442, 0x16FE4, 0x1D159)
+"""Characters that are shown as blank, though Unicode counts them neither as white space nor as ignorable: BRAILLE
+PATTERN BLANK, EGYPTIAN HIEROGLYPH FULL BLANK and HALF BLANK, KHITAN SMALL SCRIPT FILLER, MUSICAL SYMBOL NULL NOTEHEAD.
+"""
+_INVISIBLE: Final = re.compile(
+    "[" + "".join(f"{chr(low)}-{chr(high)}" for low, high in (*IGNORABLE, *zip(BLANK, BLANK, strict=True))) + "]"
+)
+
+
+def check_name(raw: str) -> str:
+    """A member's name as it will be shown (NFC).
+
+    Raises `Refused` with ``bad_name``: a name has 1 to 32 characters, none of them white space, control, format,
+    invisible or unassigned, nor ``:`` or ``,``, and does not start with ``@``, ``/``, ``*``, ``#`` or a combining mark
+    (docs/protocol.md, Names).
+    """
+    name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name")
+    _check_first(name)
+    return name
+
+
+def check_kept_name(raw: str) -> str:
+    """The name of a message's author that a store holds, as it will be shown (NFC).
+
+    As `check_name`, but names are allowed too that earlier versions, or a Python with a newer Unicode, have allowed:
+    with invisible or unassigned characters, or with a combining mark at the start. Nobody can take such a name now.
+    """
+    name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name", kept=True)
+    _check_first(name)
+    return name
+
+
+def check_room(raw: str) -> str:
+    """A room's name as it will be shown (NFC): as `check_name`, but 1 to 64 characters and any first one.
+
+    Raises `Refused` with ``bad_room``.
+    """
+    return _check(raw, ROOM_CHARS, RefusalCode.BAD_ROOM, "room")
+
+
+def check_kept_room(raw: str) -> str:
+    """The name of a room that a store holds: to `check_room` what `check_kept_name` is to `check_name`."""
+    return _check(raw, ROOM_CHARS, RefusalCode.BAD_ROOM, "room", kept=True)
+
+
+def name_key(name: str) -> str:
+    """What two spellings of the same name have in common: the case-folded NFKC form.
+
+    Any string has a key, also one that came from outside unchecked and is looked up. A string of more than 256
+    characters is no name, in any spelling: only its beginning is normalised, because that takes quadratic time, and the
+    key is one that no name has. It sorts right behind the key of that beginning. So keys are bounded too; they can be
+    longer than the names, and a key is not to be given to this function again.
+    """
+    if len(name) > _LONGEST:
+        return f"{name_key(name[:_LONGEST])}\0"
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _check_first(name: str) -> None:
+    if name[0] in _FIRST:
+        raise Refused(
+            RefusalCode.BAD_NAME, f"a name does not start with {name[0]!r} (nor with any of {' '.join(_FIRST)})"
+        )
+
+
+def _check(raw: str, most: int, code: RefusalCode, what: str, *, kept: bool = False) -> str:
+    if len(raw) <= most and _PLAIN.fullmatch(raw):
+        return raw
+    if not raw:
+        raise Refused(code, f"the {what} is empty; it takes 1 to {most} characters")
+    if len(raw) > 4 * most:  # normalising is not free: what can never fit is not normalised
+        raise Refused(code, f"the {what} has {len(raw)} characters; at most {most} are allowed")
+    name = unicodedata.normalize("NFC", raw)
+    if len(name) > most:
+        raise Refused(code, f"the {what} has {len(name)} characters; at most {most} are allowed")
+    for char in name:
+        if char in ":,":
+            raise Refused(code, f"the {what} has a {char!r}; neither ':' nor ',' may stand in it")
+        kind = "Zs" if char.isspace() else unicodedata.category(char)
+        if kind in _FORBIDDEN and not (kept and kind == "Cn"):
+            raise Refused(code, f"the {what} has {_FORBIDDEN[kind]} (U+{ord(char):04X}), which may not stand in it")
+    if kept:
+        return name
+    if invisible := _INVISIBLE.search(name):
+        raise Refused(
+            code, f"the {what} has an invisible character (U+{ord(invisible[0]):04X}), which may not stand in it"
+        )
+    if unicodedata.category(name[0]).startswith("M"):
+        raise Refused(
+            code, f"the {what} starts with a combining mark (U+{ord(name[0]):04X}), which must follow another character"
+        )
+    return name
+
+
+_ROOMS: Final = "Go:"
+"""What the key of each room of Go's begins with. The key of any other room is case-folded, so that both kinds can be
+kept in one place and are never taken for each other."""
+_CONTROLS: Final = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
+
+
+class Naming(NamedTuple):
+    """What may be a name, and when two names are the same. There are two of it: `OURS` and `GO`."""
+
+    name: Callable[[str], str]
+    """The name of a member as it is shown; raises `Refused` (``bad_name``)."""
+    room: Callable[[str], str]
+    """The name of a room as it is shown; raises `Refused` (``bad_room``)."""
+    kept_name: Callable[[str], str]
+    """The same for a member's name that was kept, perhaps before a rule came; raises `Refused` (``bad_name``)."""
+    kept_room: Callable[[str], str]
+    """The same for a room's name that was kept; raises `Refused` (``bad_room``)."""
+    key: Callable[[str], str]
+    """What the spellings of a member's name have in common."""
+    room_key: Callable[[str], str]
+    """What the spellings of a room's name have in common. It also tells which naming the room has: see `naming_of`."""
+    name_bytes: int
+    """Bytes of UTF-8 in a member's name at most."""
+    allows_empty: bool
+    """Whether a name may be empty, a handshake may leave out both names, and a blank line is a message."""
+
+    def is_room(self, raw: str) -> bool:
+        """Whether this can be a room's name."""
+        try:
+            self.room(raw)
+        except Refused:
+            return False
+        return True
+
+
+def _harmless(raw: str) -> str:
+    """A name that cannot fake a line: without control characters, tabs too, and with its bidirectional ones closed."""
+    if raw.isprintable():
+        return raw
+    return close_lines(raw.translate(_CONTROLS).encode(errors="surrogatepass")).decode(errors="surrogatepass")
+
+
+def _go_name(raw: str) -> str:
+    return _checked(raw, RefusalCode.BAD_NAME, "name")
+
+
+def _go_room(raw: str) -> str:
+    return _checked(raw, RefusalCode.BAD_ROOM, "room")
+
+
+def _checked(raw: str, code: RefusalCode, what: str) -> str:
+    name = _harmless(raw)
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise Refused(code, f"the {what} has half a surrogate pair, which may not stand in it") from None
+    if size > MACHAT_NAME_BYTES:
+        raise Refused(code, f"the {what} has {size} bytes; at most {MACHAT_NAME_BYTES} are allowed")
+    return name
+
+
+OURS: Final = Naming(
+    check_name,
+    check_room,
+    check_kept_name,
+    check_kept_room,
+    name_key,
+    name_key,
+    name_bytes=4 * NAME_CHARS,
+    allows_empty=False,
+)
+"""The rules of docs/protocol.md, Names."""
+GO: Final = Naming(
+    _go_name,
+    _go_room,
+    _go_name,
+    _go_room,
+    _harmless,
+    lambda room: _ROOMS + _harmless(room),
+    name_bytes=MACHAT_NAME_BYTES,
+    allows_empty=True,
+)
+"""Go's: any name, the empty one too, and two names are the same if their characters are. See docs/machat.md."""
+
+
+def naming_of(room_key: str) -> Naming:
+    """The naming of the room that has this key."""
+    return GO if room_key.startswith(_ROOMS) else OURS

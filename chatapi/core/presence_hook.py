@@ -1,0 +1,44 @@
+"""The program's hook `on_presence`: each join, leave and rename is told in its order, apart from what is under way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from ..errors import Refused
+from ..events import Joined, Left, Renamed
+from .hooks import OnPresence, Spawn, checked, outcome
+
+
+class PresenceHook:
+    """What the hook has not been told yet, oldest first; nothing where the program has no such hook."""
+
+    def __init__(self, hook: OnPresence | None, spawn: Callable[[], Spawn]) -> None:
+        self._hook = hook
+        self._spawn = spawn
+        self._untold: deque[tuple[str, Joined | Left | Renamed]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._untold)
+
+    def add(self, room: str, event: Joined | Left | Renamed) -> None:
+        """Something happened in a room."""
+        if self._hook is not None:
+            self._untold.append((room, event))
+
+    def tell_next(self) -> None:
+        """Call the hook with the oldest event, if there is one; an async hook is awaited by the serving chat."""
+        if self._hook is None or not self._untold:
+            return
+        hook, (room, event) = self._hook, self._untold.popleft()
+        result = outcome(lambda: hook(room, event))
+        if isinstance(result, Awaitable):
+            self._spawn()(result, _log_failure, shield=True)
+        else:
+            _log_failure(result)
+
+
+def _log_failure(result: object) -> None:
+    with contextlib.suppress(Refused):
+        checked(result, "on_presence")

@@ -1,0 +1,498 @@
+"""A room: a log, the members who read it, and the names they have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..clock import Clock
+from ..errors import RefusalCode, Refused
+from ..events import Joined, Left, Message, Renamed
+from ..limits import ROUND_SHARE, TICK, Limits
+from .broker import Broker, Outcome, Past, Presence, unavailable
+from .client import Client
+from .entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
+from .flow_control import Pressure, Sender
+from .log import Log, Page, newest_of
+from .names import Naming
+from .roster import Roster
+from .session_keys import hashed
+from .timers import Timers
+
+
+class Keeper(Protocol):
+    """What a room needs from the chat that it belongs to."""
+
+    limits: Limits
+    clock: Clock
+    broker: Broker
+    timers: Timers
+    draining: bool
+    naming: Naming
+
+    def changed(self, room: Room, entries: int) -> None:
+        """There is something new in the room's log: so many entries."""
+        ...
+
+    def told(self, room: Room, event: Joined | Left | Renamed) -> None:
+        """Somebody joined, left or has another name."""
+        ...
+
+    def needed(self, room: Room) -> None:
+        """A room that nobody is in has something on its way: `emptied` follows."""
+        ...
+
+    def emptied(self, room: Room) -> None:
+        """The last member left, or the last thing on its way came back."""
+        ...
+
+    def attendance_changed(self, room: Room) -> None:
+        """The first member here came into a room, or the last one left it."""
+        ...
+
+    def grew(self, by: int) -> None:
+        """A log holds so many bytes more (or less)."""
+        ...
+
+    def evicted(self, client: Client) -> None:
+        """A member was disconnected for being slow."""
+        ...
+
+    def refused(self, room: Room, said: Said, author: Client | None, reason: Refused) -> None:
+        """The broker did not take what somebody said; `author` is there where it still has a connection."""
+        ...
+
+    def reserved_for(self, client: Client) -> float | None:
+        """Seconds that the name of a member whose connection broke stays reserved; None for who is here."""
+        ...
+
+    def is_forgiven(self, client: Client) -> bool:
+        """Whether this member may be waited for: it was not disconnected for being slow a short while ago."""
+        ...
+
+
+class Room:
+    """A room of the chat: look at its `name`, `members` and `history`; members speak through their `Client`."""
+
+    __slots__ = (
+        "_in_hand",
+        "_keeper",
+        "_members",
+        "_pressure",
+        "_served_bytes",
+        "_served_entries",
+        "behind",
+        "current",
+        "epoch",
+        "first",
+        "fresh",
+        "key",
+        "limits",
+        "listeners",
+        "log",
+        "name",
+        "naming",
+        "roster",
+        "seq",
+        "trouble",
+        "ts",
+    )
+
+    def __init__(self, past: Past, keeper: Keeper) -> None:
+        self.name: str = past.name
+        self.naming: Naming = keeper.naming
+        self.key: str = self.naming.room_key(past.name)
+        self.epoch: str = past.epoch
+        """Names this life of the room's log."""
+        self.limits: Limits = keeper.limits
+        self.log: Log = Log(self.limits.log_bytes, self.limits.log_entries)
+        self.seq: int = past.seq
+        """The `seq` of the newest message or deletion; 0 before the first."""
+        self.ts: int = past.ts
+        """Its `ts`, in microseconds since 1970."""
+        self.first: int = past.first
+        """The `seq` of the oldest message that the broker may still have; those before it are not shown any more."""
+        for entry in past.tail:
+            self.log.append(entry)
+        self._keeper = keeper
+        self.trouble: str = ""
+        """Why nothing that is said is kept now; empty where it is."""
+        self.roster: Roster = Roster(self.naming.key)
+        """Who is in it."""
+        self._members = self.roster.here
+        self._pressure = Pressure(self.limits.room_wait)
+        self._in_hand = 0  # bytes submitted and not yet delivered
+        self._served_bytes, self._served_entries = self.log.written, self.log.head  # before the last fan-out
+        self.fresh: list[AnyEntry] = []
+        """What no fan-out pass has taken up yet."""
+        self.current: dict[int, Client] = {}
+        """Who is up to date but for what is fresh, has a socket that takes bytes, and nothing in its lane."""
+        self.behind: dict[int, Client] = {}
+        """Who reads on from the log at its own pace."""
+        self.listeners: dict[int, Client] = {}
+        """The program's own members: told at once, without a pass."""
+
+    def __repr__(self) -> str:
+        return f"<Room {self.name!r}, {len(self)} members>"
+
+    def __len__(self) -> int:
+        return len(self.roster)
+
+    def __bool__(self) -> bool:
+        return True  # also where nobody is in it: ``if chat.room(name)`` asks whether there is one
+
+    @property
+    def members(self) -> list[Client]:
+        """Who is in the room now, sorted by name; where several servers share the room, through this one."""
+        return [self._members[key] for key in sorted(self._members)]
+
+    @property
+    def presence(self) -> Presence | None:
+        """Who is there, where several servers share the room."""
+        return self._keeper.broker.presence
+
+    @property
+    def attended(self) -> bool:
+        """Whether anybody is in the room through this server."""
+        return bool(self._members)
+
+    def first_members(self, most: int, after: str | None = None) -> list[str]:
+        """The first so many names, sorted, behind `after`: of all who are in the room."""
+        return self.roster.first(most, after)
+
+    def member(self, name: str) -> Client | None:
+        """Who has this name, in whichever spelling; through this server, where several share the room."""
+        return self._members.get(self.naming.key(name))
+
+    def history(self, messages: int) -> list[Message]:
+        """The last `messages` messages, oldest first, as far as the room's own log still holds them.
+
+        `ChatAPI.history` reads on in what a durable broker keeps.
+        """
+        return self.page(self.seq + 1, messages, self.log.max_bytes)[0]
+
+    def page(self, before: int, most: int, max_bytes: int) -> Page:
+        """The newest messages with a `seq` below `before` in the room's own log, and whether it has older ones."""
+        return newest_of(self.log.before(before), self.first, before, most, max_bytes)
+
+    @property
+    def oldest(self) -> int:
+        """The `seq` of the oldest message or deletion in the room's own log, or of the next one where it has none."""
+        return self.log.oldest_seq() or self.seq + 1
+
+    def missing(self, epoch: str, seq: int) -> int:
+        """How many that come before the oldest in the log one must have to `recover`; 0 where nothing would help."""
+        seq = max(seq, 1)
+        helps = self._keeper.broker.keeps and epoch == self.epoch and self.first <= seq < self.oldest
+        return self.oldest - seq if helps else 0
+
+    def recall(self, entries: Sequence[AnyKept]) -> None:
+        """Hold entries again that the broker has kept, as far as they come right before the oldest one held."""
+        before = self.oldest
+        known = [entry for entry in entries if entry.seq < before]
+        if known and known[-1].seq + known[-1].count == before:
+            held = self.log.held
+            self.log.prepend(known)
+            self._keeper.grew(self.log.held - held)
+
+    def recover(self, epoch: str, seq: int, ts: int) -> int | str:
+        """The position behind the message `seq` that was given at `ts`, or the reason why there is none."""
+        if epoch != self.epoch:
+            return "unknown_epoch"
+        if seq > self.seq:
+            return "diverged"
+        if seq == 0:
+            return self.log.tail if max(self.oldest, self.first) == 1 else "trimmed"
+        if seq == self.seq:
+            return self.log.head if ts == self.ts else "diverged"
+        run = self.log.entry_of(seq)
+        if run is None or seq < self.first:
+            return "trimmed"
+        return run.position + seq - run.seq + 1 if run.ts + seq - run.seq == ts else "diverged"
+
+    def micros(self) -> int:
+        """The time, in microseconds since 1970."""
+        return self._keeper.clock.micros()
+
+    # Who is in it
+
+    def check_free(self, key: str) -> None:
+        """Raise `Refused` (``name_taken``, ``room_full``) unless one more member, of this name, can come in.
+
+        Where several servers share the room, the broker must have given it the name (else ``unavailable``).
+        """
+        if (holder := self._members.get(key)) is not None:
+            raise self._taken_by(holder)
+        if self.presence is not None and not self.roster.is_granted(key):
+            raise unavailable("the name could not be claimed; try again")
+        if len(self) >= self.limits.room_members:
+            raise Refused(
+                RefusalCode.ROOM_FULL, f"{self.name!r} is full; members allowed: {self.limits.room_members:,}"
+            )
+
+    def _taken_by(self, holder: Client) -> Refused:
+        detail = f"{holder.name!r} is already in {self.name!r}"
+        return Refused(RefusalCode.NAME_TAKEN, detail, self._keeper.reserved_for(holder))
+
+    def join(self, client: Client) -> None:
+        """Let a client in; raises `Refused` as `check_free` does."""
+        client.key = self.naming.key(client.name)
+        self.check_free(client.key)
+        self.roster.add(client)
+        if len(self._members) == 1:
+            self._keeper.attendance_changed(self)
+        client.enter(self)
+        self.behind[client.id] = client
+        self._keeper.told(self, Joined(self.seq, client.name))
+        if self.presence is None:
+            self._announce(Arrived(client.id, client.name), len(self))
+
+    def leave(self, client: Client, reason: str) -> None:
+        """Let a member go: its name is free at once, and others are told in the order of the log."""
+        before = len(self)
+        self._remove(client)
+        self._keeper.told(self, Left(self.seq, client.name, reason))
+        if self.presence is not None:
+            self.presence.release(self.key, client.key, reason, quiet=before > self.limits.announce)
+        elif before > 1:
+            self._announce(Departed(client.id, client.name, reason), before)
+        if not self._members:
+            self._keeper.emptied(self)
+
+    def lose(self, client: Client) -> None:
+        """Let a member go whose name the broker has given to another: nobody is told that it left."""
+        self._remove(client)
+        if not self._members:
+            self._keeper.emptied(self)
+
+    def _remove(self, client: Client) -> None:
+        self.roster.remove(client)
+        if not self._members:
+            self._keeper.attendance_changed(self)
+        for place in (self.current, self.behind, self.listeners):
+            place.pop(client.id, None)
+        self._relieve(client)
+        client.part()
+
+    def rename(self, client: Client, name: str, ref: str | int | None, then: Outcome) -> None:
+        """Give a member another name, then call back; at once, but where several servers share the room.
+
+        Where that is refused it is told ``name_taken``, or ``unavailable``.
+        """
+        key = self.naming.key(name)
+        if (holder := self._members.get(key)) is not None and holder is not client:
+            then(self._taken_by(holder))
+            return
+        renamed = NameChanged(client.id, client.name, name, quiet=len(self) > self.limits.announce, ref=ref)
+        if self.presence is not None:
+            session = "" if client.ticket is None else client.ticket.key
+            self.presence.rename(self.key, client.key, renamed, session, then)
+            return
+        self._call(client, name)
+        client.awaits(renamed)
+        self.submit(renamed)
+        then(None)
+
+    def _call(self, client: Client, name: str) -> None:
+        """A member has another name from here on."""
+        old = client.name
+        self.roster.call(client, name)
+        self._keeper.told(self, Renamed(self.seq, old, name))
+
+    def _announce(self, entry: AnyEntry, members: int) -> None:
+        """Tell of a coming or going, unless the room has more members than that, or the server is shutting down."""
+        if members <= self.limits.announce and not self._keeper.draining:
+            self.submit(entry)
+
+    def renamed(self, key: str, name: str) -> None:
+        """The broker has given another name to somebody, here or elsewhere."""
+        if (client := self._members.get(key)) is not None:
+            self._call(client, name)
+        elif self.roster.is_elsewhere(key):
+            self.roster.elsewhere(key, None)
+            self.roster.elsewhere(self.naming.key(name), name)
+
+    # What is said in it
+
+    def submit(self, entry: AnyEntry) -> None:
+        """Hand an entry to the broker; it comes back through `deliver`."""
+        if not self._members:
+            self._keeper.needed(self)
+        self._in_hand += entry.weight
+        self._keeper.broker.submit(self.key, (entry,))
+
+    def deliver(self, entries: Sequence[AnyEntry], ours: bool = True) -> None:
+        """Entries in their final order: they are part of the log from here on. `ours` were submitted."""
+        log = self.log
+        held = log.held
+        for entry in entries:
+            log.append(entry)
+            if ours:
+                self._in_hand -= entry.weight
+            if isinstance(entry, KeptEntry):
+                self.seq, self.ts = entry.seq + entry.count - 1, entry.ts + entry.count - 1
+                if isinstance(entry, Deletion):
+                    self._erase(entry.target)
+                if entry.settled is not None:
+                    entry.settled(None)
+        self._keeper.grew(log.held - held)
+        if self.current:
+            self.fresh += entries
+        if self.current or self.behind:
+            self._keeper.changed(self, len(entries))
+        elif not self.congested:
+            self._pressure.resume()
+        for client in self.listeners.values():
+            client.outlet.wake()
+        if not self._members and not self._in_hand:
+            self._keeper.emptied(self)
+
+    def refuse(self, entries: Sequence[AnyKept], reason: Refused) -> None:
+        """The broker did not take these entries: whoever said them is told."""
+        for entry in entries:
+            self._in_hand -= entry.weight
+            entry.refuse(reason)
+            if isinstance(entry, Said):
+                self._keeper.refused(self, entry, self._author(entry), reason)
+        self._settled()
+
+    def known(self, said: Said, seq: int, ts: int) -> None:
+        """The broker has this message from before: its author is told where it stands."""
+        self._in_hand -= said.weight
+        said.seq, said.ts = seq, ts
+        if (author := self._author(said)) is not None:
+            author.outlet.known(said)
+        if said.settled is not None:
+            said.settled(None)
+        self._settled()
+
+    def _author(self, said: Said) -> Client | None:
+        """Who said this, while it has a connection."""
+        return self.current.get(said.origin) or self.behind.get(said.origin)
+
+    def _settled(self) -> None:
+        """Less is on its way than before."""
+        if not self.congested:
+            self._pressure.resume()
+        if not self._members and not self._in_hand:
+            self._keeper.emptied(self)
+
+    def back(self, messages: int, *, shown: bool) -> int:
+        """`Log.back`, but for what the broker has forgotten."""
+        position, forgotten = self.log.back(messages, shown=shown), self.log.entry_of(self.first - 1)
+        return position if forgotten is None else max(position, forgotten.position + self.first - forgotten.seq)
+
+    def claim(self, client: Client, id: str, seq: int, ts: int) -> None:  # noqa: A002
+        """This message, which may have been said in another life of this room, is the client's own, under that id."""
+        said = self.log.entry_of(seq)
+        if isinstance(said, Said) and said.count == 1 and said.ts == ts:
+            said.origin, said.ids = client.id, (id,)
+            if said.name != client.name and "name" not in said.ack_tells:
+                said.ack_tells = ("name", *said.ack_tells)
+
+    def own(self, client: Client, session: str) -> None:
+        """Whatever was said in this session is the client's own, from whichever server it came."""
+        known = session, hashed(session)
+        for entry in self.log.before(self.seq + 1):
+            if isinstance(entry, Said) and entry.session in known:
+                entry.origin = client.id
+
+    def _erase(self, target: int) -> None:
+        said = self.log.entry_of(target)
+        if isinstance(said, Said):
+            said.erase(target)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing of it is on its way through the broker."""
+        return not self._in_hand
+
+    # Who reads it, and how far
+
+    def stalled(self, client: Client) -> None:
+        """This member's socket took no more, or its lane has something: it reads on at its own pace."""
+        if self.current.pop(client.id, None) is not None:
+            self.behind[client.id] = client
+
+    def went_away(self, client: Client) -> None:
+        """This member's connection broke; its name stays its own for a while."""
+        self.current.pop(client.id, None)
+        self.behind.pop(client.id, None)
+        self._relieve(client)
+
+    def came_back(self, client: Client) -> None:
+        """This member has a connection again."""
+        self.current.pop(client.id, None)
+        self.behind[client.id] = client
+
+    def caught_up(self, client: Client) -> None:
+        """This member has everything there is: from here on the passes serve it, but for the program's own."""
+        if client.id in self.listeners:
+            self._relieve(client)
+        elif self.behind.pop(client.id, None) is not None:
+            self.current[client.id] = client
+            self._relieve(client)
+
+    def listen(self, client: Client, reads: bool) -> None:
+        """This member is the program's own, told of news at once; one that does not read is never behind."""
+        del self.behind[client.id]
+        if reads:
+            self.listeners[client.id] = client
+            self.behind[client.id] = client
+
+    @property
+    def congested(self) -> bool:
+        """Whether those who say something must wait: for a slow member, for the broker, or for the next fan-out."""
+        return self._pressure.paused or self._in_hand > self.limits.in_hand_bytes or self._overfull()
+
+    def _overfull(self) -> bool:
+        """Whether so much was said since the last fan-out that who is not quick could fall off the log's tail."""
+        log = self.log
+        if log.written - self._served_bytes < log.max_bytes // ROUND_SHARE and (
+            log.head - self._served_entries < log.max_entries // ROUND_SHARE
+        ):
+            return False
+        return len(self.current) + len(self.behind) > len(self.listeners)  # or there are no passes
+
+    def wait(self, sender: Sender) -> None:
+        """Call the sender's `resume` once the room may no longer be congested."""
+        self._pressure.wait(sender)
+        if self._overfull():  # said while there were no passes: one must come
+            self._keeper.changed(self, 0)
+
+    def unattended(self) -> None:
+        """Nobody looks at deadlines any more: nobody is waited for."""
+        self._pressure.forgo(self._keeper.timers.counted(self._keeper.clock.monotonic()))
+        if not self.congested:
+            self._pressure.resume()
+
+    def look(self, now: float) -> None:
+        """See who lags, disconnect those who are not waited for any longer, let senders go on when nobody lags."""
+        pressure, timers = self._pressure, self._keeper.timers
+        for client in pressure.look(
+            self.behind.values(), self.log, timers.counted(now), self.limits.grace, self._keeper.is_forgiven
+        ):
+            self.evict(client)
+        if not self.congested:
+            pressure.resume()
+        if pressure.lagging:
+            timers.set(self, now + TICK, self.look)
+
+    def after_pass(self, now: float) -> None:
+        """After a fan-out: `look`, where enough was written since the last time, and let senders go on."""
+        self._served_bytes, self._served_entries = self.log.written, self.log.head
+        if self.behind and self._pressure.is_due(self.log):
+            self.look(now)
+        elif not self.congested:
+            self._pressure.resume()
+
+    def evict(self, client: Client) -> None:
+        """Disconnect a member for being slow."""
+        self._keeper.evicted(client)
+        client.disconnect("slow_consumer")
+
+    def _relieve(self, client: Client) -> None:
+        if self._pressure.lagging:
+            self._pressure.relieve(client, self._keeper.timers.counted(self._keeper.clock.monotonic()))
+        if not self.congested:
+            self._pressure.resume()

@@ -1,0 +1,372 @@
+"""Tickets: what lets a JSON member come back. The key it was given, its id, and what it has said under which id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from itertools import islice
+from math import inf
+from sys import getsizeof
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from ..clock import Clock
+from ..limits import ID_COST, SESSION_COST, Limits
+from .broker import Sent
+from .client import Client
+from .entries import Said
+from .origins import Origin, Origins
+from .session_keys import hashed
+
+if TYPE_CHECKING:
+    from .room import Room
+    from .timers import Timers
+
+
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+
+class Kept(NamedTuple):
+    """Where a message stands in its room's log."""
+
+    seq: int
+    ts: int
+
+
+class Known(NamedTuple):
+    """What was said under some id; its `seq` is 0 while it is on its way through the broker."""
+
+    said: Said | Kept
+    when: float
+    room: str
+    """The key of the room in which it was said; empty for a whisper."""
+
+    @property
+    def text_size(self) -> int:
+        """Bytes of the text that it holds, until that has its place."""
+        return self.said.weight if isinstance(self.said, Said) else 0
+
+
+class Ticket:
+    """One session: it outlives connections, renames and room changes."""
+
+    __slots__ = ("_on_their_way", "_said", "_tickets", "client", "id", "key", "origin", "size")
+
+    def __init__(self, key: str, client: Client, origin: Origin, tickets: Tickets) -> None:
+        self.key: str = key
+        """Unguessable, and shown to nobody but its holder."""
+        self.id: int = client.id
+        """The member's id, whenever it comes back: its own messages stay its own."""
+        self.client: Client = client
+        """Its latest membership; that has a room for as long as it lasts, a while after its connection broke too."""
+        self.origin: Origin = origin
+        """Where its latest connection comes from."""
+        self.size: int = 0
+        """Bytes that it takes."""
+        self._tickets = tickets
+        self._said: dict[str, Known] = {}
+        self._on_their_way: list[str] = []  # ids of those that had no seq yet when this was looked at last
+
+    def remember(self, id: str, said: Said | Kept, now: float, room: str = "") -> None:  # noqa: A002
+        """The member said this under that id, in the room of that key."""
+        self._remove(id)  # an older use of it: this is the newest one
+        known = self._said[id] = Known(said, now, room)
+        self._tickets.grew(self, ID_COST + getsizeof(id) + known.text_size)
+        if isinstance(said, Said):
+            self._on_their_way.append(id)
+        self.forget_texts()
+        limits = self._tickets.limits
+        for oldest in list(islice(self._said, 2)):  # two for each that is added: those that are too old become fewer
+            if len(self._said) > limits.remember_ids or now - self._said[oldest].when > limits.remember:
+                self._remove(oldest)
+
+    def _remove(self, id: str) -> None:  # noqa: A002
+        known = self._said.pop(id, None)
+        if known is not None:
+            self._tickets.grew(self, -ID_COST - getsizeof(id) - known.text_size)
+
+    def claim(self, room: Room) -> None:
+        """What it has said in this room is its client's own, wherever the room had it from."""
+        for id, known in self._said.items():  # noqa: A001
+            if known.room == room.key:
+                room.claim(self.client, id, known.said.seq, known.said.ts)
+
+    def forget(self, said: Said) -> None:
+        """This was refused: under its ids nothing was said."""
+        for id in said.ids or ():  # noqa: A001
+            known = self._said.get(id) if id is not None else None
+            if id is not None and known is not None and known.said is said:
+                self._remove(id)
+
+    def forget_texts(self) -> None:
+        """Keep of what has its place no more than the place."""
+        while self._on_their_way:
+            known = self._said.get(self._on_their_way[0])
+            if known is not None and isinstance(known.said, Said):
+                if not known.said.seq:
+                    return
+                self._said[self._on_their_way[0]] = known._replace(said=Kept(known.said.seq, known.said.ts))
+                self._tickets.grew(self, -known.text_size)
+            del self._on_their_way[0]
+
+    def recall(self, id: str, now: float) -> Known | None:  # noqa: A002
+        """What it has said under that id a short while ago, or what is still on its way.
+
+        Of the latter it is asked again once it has its place: the time for which it is remembered begins then.
+        """
+        known = self._said.get(id)
+        is_pending = known is not None and isinstance(known.said, Said) and not known.said.seq
+        if known is None or (not is_pending and now - known.when > self._tickets.limits.remember):
+            return None
+        if is_pending:
+            self._said[id] = known._replace(when=inf)
+        elif known.when == inf:
+            self._said[id] = known._replace(when=now)
+        return known
+
+
+class Former:
+    """What was said under a key of another life of this server, for a member that is about to come in with it."""
+
+    __slots__ = ("arrivals", "key", "origin", "sent", "size")
+
+    def __init__(self, key: str, sent: Mapping[str, Sent], origin: Origin, arrivals: int) -> None:
+        self.key: str = key
+        self.sent: Mapping[str, Sent] = sent
+        self.origin: Origin = origin
+        """Where the latest connection that shows the key comes from."""
+        self.arrivals: int = arrivals
+        """How many connections that show the key are on their way in."""
+        self.size: int = 0
+        """Bytes that it takes."""
+
+
+_Session: TypeAlias = Ticket | Former
+
+
+class Tickets:
+    """Every ticket that is good, by its key.
+
+    All sessions together take at most `session_bytes`, and those of one address `address_session_bytes`: if it is more,
+    sessions of members that are not connected are forgotten, in the order in which the members left. To its client a
+    session that was forgotten is a key that nobody knows.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Clock,
+        timers: Timers,
+        origins: Origins,
+        new_key: Callable[[], str],
+        is_ours: Callable[[str], bool],
+        given_up: Callable[[Client], None],
+        call: Callable[[Tickets], None],
+    ) -> None:
+        self.limits: Limits = limits
+        self.size: int = 0
+        """Bytes of all sessions."""
+        self._clock = clock
+        self._timers = timers
+        self._origins = origins
+        self._new_key = new_key
+        self._is_ours = is_ours  # tells a key that this chat has signed
+        self._given_up = given_up  # called with a member whose name is not reserved any longer
+        self._call = call  # has `run` called
+        self._tickets: dict[str, Ticket] = {}
+        self._by_hash: dict[str, Ticket] = {}
+        self._before: dict[str, Former] = {}  # what keys of another life of this server stand for
+        self._left: dict[_Session, None] = {}  # those whose member is not connected, in the order in which they left
+        self._crowded: dict[Origin, None] = {}  # those that may have too many
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def find(self, key: str) -> Ticket | None:
+        """The ticket with this key, if there is one."""
+        return self._tickets.get(key)
+
+    def find_hashed(self, session: str) -> Ticket | None:
+        """The ticket whose key has this hash, if there is one."""
+        return self._by_hash.get(session)
+
+    def expect(self, key: str, sent: Mapping[str, Sent], host: str) -> bool:
+        """Somebody is about to come in with a key that another life of this server has given; `sent` was said under it.
+
+        That may be nothing: the key is kept all the same, so that its holder knows that nothing was. Returns False for
+        a key that needs no such note, because it is good or nobody has given it; else `arrived` must follow.
+        """
+        if key in self._tickets or not (sent or self._is_ours(key)):
+            return False
+        before = self._before.get(key)
+        former = Former(key, sent, self._origins.hold(host), 1 if before is None else before.arrivals + 1)
+        self._drop(before)
+        self._before[key] = former
+        self.grew(former, ID_COST * len(sent) + sum(map(getsizeof, sent)))
+        self._leave(former)
+        return True
+
+    def _drop(self, former: Former | None) -> None:
+        if former is not None:
+            del self._before[former.key]
+            self._release(former)
+
+    def arrived(self, key: str) -> None:
+        """A connection that was expected with a key is in, or does not come in; after the last one it is forgotten."""
+        former = self._before.get(key)
+        if former is not None:
+            former.arrivals -= 1
+            if not former.arrivals:
+                self._drop(former)
+
+    def knows(self, key: str) -> bool:
+        """Whether this chat has given the key to somebody, on any server and in any life of it."""
+        return key in self._tickets or key in self._before or self._is_ours(key)
+
+    def revive(self, key: str, client: Client) -> Ticket | None:
+        """The ticket of another life of this server, for a client that has come in with its key."""
+        former = self._before.get(key)
+        self._drop(former)
+        if former is None or key in self._tickets:
+            return None
+        ticket, now = self._new(key, client), self._clock.monotonic()
+        for id, place in former.sent.items():  # noqa: A001
+            ticket.remember(id, Kept(place.seq, place.ts), now, place.room)
+        return ticket
+
+    def _new(self, key: str, client: Client) -> Ticket:
+        ticket = Ticket(key, client, self._origins.hold(client.address), self)
+        self.grew(ticket, SESSION_COST)
+        return ticket
+
+    def session(self, shown: str) -> str:
+        """The key for somebody who comes into a room that several servers share.
+
+        Any of them may have given the one that is shown: it is taken as it is, if it can be one of theirs. A key that
+        somebody has made up opens nothing.
+        """
+        return shown if _KEY.fullmatch(shown) else self._new_key()
+
+    def issue(self, client: Client, ticket: Ticket | None, key: str = "") -> Ticket:
+        """A ticket for a client that has come in; the one it has shown, if it has, or one with that key."""
+        if ticket is None:
+            ticket = self._new(self._new_key() if not key or key in self._tickets else key, client)
+        self._take_back(ticket)
+        self._move(ticket, self._origins.hold(client.address))
+        ticket.client = client
+        client.ticket = ticket
+        self._tickets[ticket.key] = self._by_hash[hashed(ticket.key)] = ticket
+        self._timers.clear(ticket)
+        return ticket
+
+    def reserve(self, ticket: Ticket) -> None:
+        """The connection broke: keep the name for a while, then give it up."""
+        ticket.client.go_away()
+        self._leave(ticket)
+
+        def give_up(now: float) -> None:
+            self._given_up(ticket.client)
+            self.keep(ticket)
+
+        self._timers.set(ticket, self._clock.monotonic() + self.limits.reserve, give_up)
+
+    def seconds_left(self, client: Client) -> float | None:
+        """For how long the name of an absent member stays reserved."""
+        if client.ticket is None or not client.away:
+            return None
+        when = self._timers.when(client.ticket)
+        return None if when is None else max(0.0, when - self._clock.monotonic())
+
+    def keep(self, ticket: Ticket) -> None:
+        """The membership is over; its ids are remembered for a while, for when its holder comes back."""
+        if ticket.key in self._tickets:
+            self._leave(ticket)
+            self._timers.set(ticket, self._clock.monotonic() + self.limits.remember, lambda now: self.close(ticket))
+
+    def over(self, client: Client, may_come_back: bool) -> None:
+        """A membership has ended; nothing where the client has no ticket."""
+        if client.ticket is None:
+            return
+        if may_come_back:
+            self.keep(client.ticket)
+        else:
+            self.close(client.ticket)
+
+    def close(self, ticket: Ticket) -> None:
+        """The session is over for good."""
+        if self._tickets.pop(ticket.key, None) is None:
+            return
+        del self._by_hash[hashed(ticket.key)]
+        self._timers.clear(ticket)
+        ticket.client.ticket = None
+        self._release(ticket)
+
+    def close_all(self, code: str) -> None:
+        """All of them are; members whose connection broke leave for this reason of `DISCONNECTS`."""
+        for ticket in list(self._tickets.values()):
+            self.close(ticket)
+            if ticket.client.away:
+                ticket.client.disconnect(code)
+
+    # What they take
+
+    def grew(self, session: _Session, by: int) -> None:
+        """A session takes so many bytes more (or less)."""
+        session.size += by
+        session.origin.session_bytes += by
+        self.size += by
+        self._look(session.origin)
+
+    def _look(self, origin: Origin) -> None:
+        """See whether something is to be forgotten; that is done later, because much may be under way now."""
+        if origin.session_bytes > self.limits.address_session_bytes and origin.sessions and not origin.trusted:
+            self._crowded[origin] = None
+            self._call(self)
+        elif self.size > self.limits.session_bytes and self._left:
+            self._call(self)
+
+    def run(self, now: float) -> None:
+        """Forget sessions for as long as there are too many."""
+        crowded, self._crowded = self._crowded, {}
+        for origin in crowded:
+            while origin.session_bytes > self.limits.address_session_bytes and origin.sessions:
+                self._forget(next(iter(origin.sessions)))
+        while self.size > self.limits.session_bytes and self._left:
+            self._forget(next(iter(self._left)))
+
+    def _forget(self, session: object) -> None:
+        if isinstance(session, Ticket):
+            client = session.client
+            self.close(session)
+            if client.away:
+                self._given_up(client)
+        elif isinstance(session, Former):
+            self._drop(session)
+
+    def _leave(self, session: _Session) -> None:
+        """The member of a session is not connected."""
+        if session not in self._left:
+            if session.origin.sessions is None:
+                session.origin.sessions = {}
+            session.origin.sessions[session] = self._left[session] = None
+            if isinstance(session, Ticket):
+                session.forget_texts()
+            self._look(session.origin)
+
+    def _take_back(self, session: _Session) -> None:
+        if self._left.pop(session, session) is None:
+            assert session.origin.sessions is not None
+            del session.origin.sessions[session]
+
+    def _move(self, session: _Session, origin: Origin) -> None:
+        """A session belongs to this origin from here on, which was held for it."""
+        session.origin.session_bytes -= session.size
+        self._origins.let_go(session.origin)
+        session.origin = origin
+        origin.session_bytes += session.size
+
+    def _release(self, session: _Session) -> None:
+        """A session is gone."""
+        self._take_back(session)
+        session.origin.session_bytes -= session.size
+        self.size -= session.size
+        self._origins.let_go(session.origin)

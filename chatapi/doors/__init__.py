@@ -1,1 +1,0 @@
-"""Doors: a listener and the protocol spoken on it."""

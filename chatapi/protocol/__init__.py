@@ -1,0 +1,1 @@
+"""Protocols: bytes to their meaning and back, without I/O."""

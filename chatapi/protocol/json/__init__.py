@@ -1,0 +1,1 @@
+"""The JSON protocol: one object a line, which programs read and write."""

@@ -1,0 +1,107 @@
+"""Entries of a log as frames of the JSON protocol."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic_core import to_json
+
+from ...core.entries import AnyEntry, Arrived, Deletion, Departed, NameChanged, Said
+from ...core.style import names_size
+from ...errors import Disconnect
+from ...events import Whisper
+from ...text import one_line
+
+_FRAME: Final = len('{"type":"ack","id":null,"seq":,"ts":,"name":,"text":""}')  # longer than that of a message
+
+
+class JsonStyle:
+    """The JSON protocol: one object a line."""
+
+    __slots__ = ()
+
+    numbered = True
+
+    def entry(self, entry: AnyEntry) -> bytes:
+        """A `message` for each, or `joined`, `left`, `renamed`."""
+        if isinstance(entry, Said):
+            head, name, seq, ts = (
+                b'{"type":"message","seq":%d,"ts":%d,"name":',
+                to_json(entry.name),
+                entry.seq,
+                entry.ts,
+            )
+            name += b',"text":'
+            pieces: list[bytes] = []
+            for i, text in enumerate(entry.texts()):
+                pieces += head % (seq + i, ts + i), name, to_json(text), b"}\n"
+            return b"".join(pieces)
+        if isinstance(entry, Arrived):
+            return frame("joined", seq=entry.seq, name=entry.name)
+        if isinstance(entry, Departed):
+            return frame("left", seq=entry.seq, name=entry.name, reason=entry.reason)
+        if isinstance(entry, Deletion):
+            return frame("deleted", seq=entry.seq, ts=entry.ts, name=entry.name, target=entry.target)
+        return b"" if entry.quiet else frame("renamed", seq=entry.seq, name=entry.name, to=entry.to)
+
+    def own(self, entry: AnyEntry, echo: bool) -> bytes:
+        """An `ack` at its place, or with echo the message with its `id`; one's rename with its `ref`.
+
+        The `ack` has the name and the text too, where these are not what its author knows.
+        """
+        if isinstance(entry, NameChanged):
+            ref = {} if entry.ref is None else {"ref": entry.ref}
+            return frame("renamed", seq=entry.seq, name=entry.name, to=entry.to, **ref)
+        if not isinstance(entry, Said):
+            return b""
+        pieces = []
+        is_plain = not (entry.ack_tells or entry.erased)
+        texts = [""] * entry.count if is_plain and not echo else entry.texts()
+        for i, text in enumerate(texts):
+            id_, seq, ts = entry.id_of(i), entry.seq + i, entry.ts + i
+            if echo:
+                named = {} if id_ is None else {"id": id_}
+                pieces.append(frame("message", seq=seq, ts=ts, name=entry.name, text=text, **named))
+            elif is_plain:
+                pieces.append(b'{"type":"ack","id":%b,"seq":%d,"ts":%d}\n' % (to_json(id_), seq, ts))
+            else:
+                named = {"name": entry.name} if "name" in entry.ack_tells else {}
+                told = {"text": text} if "text" in entry.ack_tells or not text else {}  # it may have been deleted since
+                pieces.append(frame("ack", id=id_, seq=seq, ts=ts, **named, **told))
+        return b"".join(pieces)
+
+    def size(self, entry: AnyEntry) -> int:
+        """The text with what is escaped in it, and a frame around each message; of anything else more than it can have.
+
+        The only control characters in a text are line feeds and tabs.
+        """
+        if not isinstance(entry, Said):
+            return names_size(entry)
+        block = entry.block
+        size = len(block) + sum(map(block.count, (b'"', b"\\", b"\t")))
+        if entry.count == 1:
+            size += block.count(b"\n")
+        if entry.ids:
+            size += sum(len(b',"id":') + len(to_json(id_)) for id_ in entry.ids)
+        numbers = len(str(entry.seq + entry.count)) + len(str(entry.ts + entry.count))
+        return size + entry.count * (_FRAME + numbers + len(to_json(entry.name)))
+
+    def whisper(self, whisper: Whisper) -> bytes:
+        """A `whisper`."""
+        return frame("whisper", ts=whisper.ts, name=whisper.name, text=whisper.text)
+
+    def notice(self, code: str, detail: str) -> bytes:
+        """A `notice`."""
+        return frame("notice", code=code, detail=one_line(detail))
+
+    def disconnect(self, reason: Disconnect, detail: str) -> bytes:
+        """A `bye`."""
+        return frame("bye", code=reason.code, detail=one_line(detail), reconnect=reason.reconnect, after=reason.after)
+
+
+def frame(type: str, **fields: object) -> bytes:  # noqa: A002
+    """A frame of the JSON protocol, as a line."""
+    return to_json({"type": type, **fields}) + b"\n"
+
+
+JSON: Final = JsonStyle()

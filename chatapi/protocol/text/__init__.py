@@ -1,0 +1,1 @@
+"""The text protocol: lines and commands, which people type and read."""

@@ -1,0 +1,64 @@
+"""Clients of other protocols, HTTP and TLS, told by the first thing they send, so that they get a plain answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from ..errors import RefusalCode, Refused
+
+_TLS: Final = b"\x16\x03"  # a record of the type handshake, of SSL 3.0 or any TLS (RFC 8446, 5.1)
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, 9.1 and 5.6.2)
+_VERSION: Final = re.compile(rb"HTTP/[0-9]+(?:\.[0-9]+)?")
+_PIECE: Final = re.compile(rb"[A-Z]{1,32}(?: .*)?\Z|\x16\Z", re.DOTALL)
+_LOOKED_AT: Final = 64  # bytes of a piece that is not a whole line: enough to tell a method
+
+
+class Stranger(Refused):
+    """A client that speaks HTTP or TLS; it is refused as any other bad handshake, in its own way."""
+
+    def __init__(self, protocol: str, *, body: bool = True) -> None:
+        super().__init__(RefusalCode.BAD_HANDSHAKE, f"this is {protocol}, which this port does not speak")
+        self.protocol: str = protocol
+        self._body = body
+
+    def answer(self, help_lines: Sequence[str]) -> bytes:
+        """Make its answer: for HTTP a response that shows these lines and that a browser uses for nothing else."""
+        if self.protocol == "TLS":
+            return b"this port does not speak TLS; connect to it without encryption\n"
+        body = "".join(f"{line}\n" for line in help_lines).encode(errors="replace")
+        head = (
+            "HTTP/1.1 400 Bad Request\r\n"
+            "Content-Type: text/plain; charset=utf-8\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            "Connection: close\r\n"
+            "Cache-Control: no-store\r\n"
+            "X-Content-Type-Options: nosniff\r\n"
+            "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
+            "Cross-Origin-Resource-Policy: same-origin\r\n"
+            "\r\n"
+        )
+        return head.encode() + (body if self._body else b"")
+
+
+def find_stranger(data: bytes) -> Stranger | None:
+    """Who speaks, where `data` begins with the hello of TLS or with a whole request line of HTTP, of any version.
+
+    ``METHOD TARGET HTTP/VERSION`` is one, and so is the preface of HTTP/2. What only looks a little like it is not.
+    """
+    if data.startswith(_TLS):
+        return Stranger("TLS")
+    end = data.find(b"\n")
+    if end < 0:
+        return None
+    method, _, rest = data[:end].rstrip().partition(b" ")
+    target, _, version = rest.rpartition(b" ")
+    if target.strip() and _VERSION.fullmatch(version) and _METHOD.fullmatch(method):
+        return Stranger("HTTP", body=method != b"HEAD")
+    return None
+
+
+def may_become_stranger(data: bytes) -> bool:
+    """Whether `data` may be the beginning of something that `find_stranger` knows: more must come to tell."""
+    return _PIECE.match(data[:_LOOKED_AT]) is not None and b"\n" not in data

@@ -1,0 +1,1 @@
+"""The server: sockets, connections, and the doors that connections come through."""

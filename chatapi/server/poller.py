@@ -1,0 +1,192 @@
+"""The poller: the one place that waits on sockets, and the rounds in which everything is done.
+
+A round reads what is readable, runs the fan-out over the rooms that got something, and sends what became possible.
+The selector's own descriptor can be waited on, so one waiting task serves every connection, on asyncio, uvloop and
+trio alike (`readiness`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+from collections.abc import Callable, Iterator
+from typing import Final, cast
+
+import anyio
+import anyio.lowlevel
+
+from ..core.hub import Hub
+from ..limits import TICK
+from .readiness import Readiness, readiness
+from .transport import Pollable
+
+_TURN: Final = 0.001
+"""Seconds after which the rest of the program has a turn."""
+_NEWCOMERS: Final = 256
+"""Connections that come in by one round: each costs as much as twenty sends, and members do not wait for thousands."""
+_STOOD_STILL: Final = 1.0
+"""Seconds without a round, though there are deadlines, after which the server stood still: the process was stopped,
+or the program kept the event loop busy. What members sent meanwhile has not been read, so the time is not held against
+anybody."""
+_SLICE: Final = 16
+"""Sockets read before a look at who connects, and at whether so much was said that it should go out."""
+
+
+class Poller:
+    """Runs a hub's rounds. `run` it in one task; everything else here belongs on the same event loop."""
+
+    def __init__(self, hub: Hub, *, threaded: bool = False) -> None:
+        self._hub = hub
+        self.selector: selectors.BaseSelector = selectors.DefaultSelector()
+        self._threaded = threaded
+        self._bell, self._button = socket.socketpair()
+        self._bell.setblocking(False)
+        self._button.setblocking(False)
+        self.selector.register(self._bell, selectors.EVENT_READ, None)
+        self.eager: list[Pollable] = []
+        """Listeners: tried between slices too, because the system's queue of connections is short (4,096 on Linux) and
+        who finds it full waits for a second."""
+        self._asleep = self._ended = False
+        self._ready: Readiness | None = None
+        self._first_newcomer = 0
+        self._deadlines = anyio.Event()  # set while there are deadlines to look at
+        self._looked: float | None = None  # when the last round ended, if it left deadlines behind
+        self._until: list[tuple[Callable[[], bool], anyio.Event]] = []
+        hub.wake, hub.ring = self.wake, self.ring
+
+    def wake(self) -> None:
+        """Begin a round, if none is under way."""
+        if self._asleep:
+            self._asleep = False
+            if self._ready is not None and self._ready.poke():
+                return
+            with contextlib.suppress(OSError):
+                self._button.send(b"\0")
+
+    def ring(self) -> None:
+        """Begin a round; from any thread."""
+        with contextlib.suppress(OSError):
+            self._button.send(b"\0")
+
+    async def run(self) -> None:
+        """Run rounds until cancelled."""
+        monotonic = self._hub.clock.monotonic
+        self._ready = ready = readiness(self.selector, self.ring, threaded=self._threaded)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._tick)
+                while True:
+                    since = monotonic()
+                    for _ in self._round():
+                        if monotonic() - since >= _TURN:
+                            await anyio.lowlevel.checkpoint()
+                            since = monotonic()
+                    self._asleep = not self._hub.busy
+                    if self._asleep:
+                        await ready.wait()
+                        self._asleep = False
+                    else:
+                        await anyio.lowlevel.checkpoint()
+        finally:
+            self._ready = None
+            ready.close()
+            self._give_up()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds at the end of a round, or no round comes any more."""
+        if self._ended:
+            return
+        event = anyio.Event()
+        self._until.append((condition, event))
+        self.wake()
+        await event.wait()
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[anyio.CancelScope]:
+        """Cancel the block after so many seconds; those in which the server stood still do not count."""
+        timers, scope = self._hub.timers, anyio.CancelScope()
+        timers.set(scope, self._hub.clock.monotonic() + seconds, lambda now: scope.cancel())
+        self.wake()
+        try:
+            with scope:
+                yield scope
+        finally:
+            timers.clear(scope)
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self._hub.unattended()
+        self._give_up()
+        self.selector.close()
+        self._bell.close()
+        self._button.close()
+
+    def _give_up(self) -> None:
+        """No round comes any more: nobody waits for one."""
+        self._ended = True
+        for _, event in self._until:
+            event.set()
+
+    def _round(self) -> Iterator[None]:
+        """Do everything that can be done now; it yields wherever others may have a turn."""
+        hub = self._hub
+        now = hub.clock.monotonic()
+        late = 0 if self._looked is None else now - self._looked - TICK
+        if late > _STOOD_STILL:
+            hub.timers.postpone(late)
+            yield from self._serve_sockets(now)  # who has connected meanwhile is read from by the next line
+        yield from self._serve_sockets(now)
+        yield from hub.settle()
+        hub.timers.run(now)  # last: what has come in time is read before
+        if hub.timers:
+            self._deadlines.set()
+        for waiting in [waiting for waiting in self._until if waiting[0]()]:
+            self._until.remove(waiting)
+            waiting[1].set()
+        self._looked = hub.clock.monotonic() if hub.timers else None  # a round that takes long is no standstill
+
+    def _serve_sockets(self, now: float) -> Iterator[None]:
+        """Read and write whatever can be read and written now."""
+        members: list[tuple[Pollable, int]] = []
+        newcomers: list[tuple[Pollable, int]] = []
+        for key, mask in self.selector.select(0):
+            owner = cast("Pollable | None", key.data)
+            if owner is None:
+                with contextlib.suppress(BlockingIOError):
+                    self._bell.recv(64)
+            else:
+                (newcomers if owner.is_new else members).append((owner, mask))
+        yield from self._serve(members, now)
+        yield from self._serve(self._some_of(newcomers), now)
+
+    def _some_of(self, newcomers: list[tuple[Pollable, int]]) -> list[tuple[Pollable, int]]:
+        """As many as may come in by one round, others in each: none can keep the rest out."""
+        if len(newcomers) <= _NEWCOMERS:
+            return newcomers
+        self._first_newcomer = at = (self._first_newcomer + _NEWCOMERS) % len(newcomers)
+        return [*newcomers[at:], *newcomers[:at]][:_NEWCOMERS]
+
+    def _serve(self, ready: list[tuple[Pollable, int]], now: float) -> Iterator[None]:
+        for done, (owner, mask) in enumerate(ready):
+            try:
+                if mask & selectors.EVENT_READ:
+                    owner.readable(now)
+                if mask & selectors.EVENT_WRITE:
+                    owner.writable(now)
+            except Exception:
+                owner.crashed()
+            yield
+            if done % _SLICE == _SLICE - 1:
+                for listener in self.eager:
+                    listener.readable(now)
+                if self._hub.crowded:
+                    yield from self._hub.settle()
+
+    async def _tick(self) -> None:
+        """Begin a round for the deadlines, every `TICK` seconds while there are any."""
+        while True:
+            await self._deadlines.wait()
+            await anyio.sleep(TICK)
+            self._deadlines = anyio.Event()
+            self.wake()

@@ -1,0 +1,323 @@
+"""What a broker owes to who is in rooms that several nodes share: unique names and true rosters, whatever node ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+import anyio
+
+from ...core.entries import Arrived, Departed, NameChanged
+from ...errors import RefusalCode, Refused
+from ...limits import Limits
+from .nodes import Node, all_know, all_see_all, together
+from .recorder import message, told
+from .subject import SOON, Subject, same
+
+
+class PresenceContract(Subject):
+    """Members of several nodes: for brokers with `presence`."""
+
+    # Names
+
+    async def test_a_name_is_given_once(self) -> None:
+        """In whichever spelling, on whichever node; it is free once it is given back, and in other rooms."""
+        async with self.nodes() as nodes:
+            one, other = [await nodes.start("dev", "lab") for _ in range(2)]
+            await one.come("Mina", session="of-mina")
+            for node in (one, other):
+                for session in ("", "of-zoe"):
+                    refused = await _refusal(node.come("mINA", session=session))
+                    same(refused, RefusalCode.NAME_TAKEN, "what is said to who wants a name that is taken")
+            await other.come("mina", "lab")
+            one.go("Mina")
+            await one.until(lambda: _left(one), "nobody has left")
+            await other.come("MINA")
+            await all_know([one, other], ["MINA"])
+
+    async def test_of_some_who_want_a_name_at_once_one_gets_it(self) -> None:
+        """On whichever node."""
+        async with self.nodes() as nodes:
+            some = await nodes.few(3)
+            for i in range(10):
+                told_so: list[RefusalCode | None] = []
+
+                async def come(node: Node, name: str, told_so: list[RefusalCode | None] = told_so) -> None:
+                    told_so.append(await _refusal(node.come(name)))
+
+                wanted = zip(some, (f"a{i}", f"A{i}", f"a{i}"), strict=True)
+                await together(*(lambda node=node, name=name: come(node, name) for node, name in wanted))
+                same(told_so.count(None), 1, "how many of three got a name")
+                same(told_so.count(RefusalCode.NAME_TAKEN), 2, "how many of three were told that it is taken")
+            rosters = [sorted(name.lower() for name in node.roster()) for node in some if node.ours]
+            await all_know(some, some[0].roster())
+            same(rosters[0], [f"a{i}" for i in range(10)], "the roster")
+
+    async def test_a_room_is_full_everywhere(self) -> None:
+        """`Limits.room_members` counts who is there through any node."""
+        async with self.nodes() as nodes:
+            limits = Limits(room_members=2)
+            one, other = [await nodes.start("dev", limits=limits) for _ in range(2)]
+            await one.come("Mina", session="of-mina")
+            await other.come("Zoe")
+            same(await _refusal(one.come("Ann")), RefusalCode.ROOM_FULL, "what is said to who wants into a full room")
+            await other.come("Mina", session="of-mina")  # who is there already
+
+    async def test_a_name_is_taken_by_renaming(self) -> None:
+        """Which is refused where another has it, and makes the old one free; one's own may be spelled otherwise."""
+        async with self.nodes() as nodes:
+            one, other = await nodes.few(2)
+            await one.come("Mina")
+            await other.come("Zoe")
+            refused = await _refusal(other.rename("Zoe", "MINA"))
+            same(refused, RefusalCode.NAME_TAKEN, "what is said to who wants to be called as another is")
+            entry = await other.rename("Zoe", "ZOE")
+            same(entry in other.delivered["dev"], True, "whether a renaming is delivered as what was asked for")
+            await one.rename("Mina", "Ann")
+            await other.come("Mina")
+            await all_know([one, other], ["Ann", "Mina", "ZOE"])
+            for node in (one, other):
+                changes = [(e.name, e.to) for e in node.delivered["dev"] if isinstance(e, NameChanged)]
+                same(changes, [("Zoe", "ZOE"), ("Mina", "Ann")], "what was told of renamings")
+
+    # Who is there
+
+    async def test_rosters_are_true_on_all_nodes(self) -> None:
+        """After joins, leaves, renamings and moves; and where a room is opened later, before anybody comes in there."""
+        async with self.nodes() as nodes:
+            one, other = [await nodes.start("dev", "lab") for _ in range(2)]
+            for i in range(6):
+                await (one, other)[i % 2].come(f"n{i}")
+            one.go("n0")
+            await other.rename("n1", "Zoe")
+            one.go("n2", reason="moved")
+            await one.come("n2", "lab")
+            await all_know([one, other], ["Zoe", "n3", "n4", "n5"])
+            await all_know([one, other], ["n2"], "lab")
+            late = await nodes.start("dev", "lab")
+            await late.come("late")
+            same(late.roster(), ["Zoe", "late", "n3", "n4", "n5"], "the roster of a node that has come later")
+            same(late.roster("lab"), ["n2"], "that of another room")
+            same(_came(late), ["late"], "who is said to have come, where others were there before")
+            await all_know([one, other], ["Zoe", "late", "n3", "n4", "n5"])
+
+    async def test_comings_and_goings_have_the_same_place_everywhere(self) -> None:
+        """Each once, between the same messages, in the order in which they took place on their node."""
+        async with self.nodes() as nodes:
+            some = await nodes.few(3)
+
+            async def live(node: Node, name: str) -> None:
+                for i in range(6):
+                    node.submit(message(f"{i} a", name=name))
+                    await node.come(f"{name}{i}")
+                    node.submit(message(f"{i} b", name=name))
+                    await node.rename(f"{name}{i}", f"{name}{i}x")
+                    node.submit(message(f"{i} c", name=name))
+                    node.go(f"{name}{i}x")
+                await node.say(message("last", name=name))
+
+            lives = zip(some, "ABC", strict=True)
+            await together(*(lambda node=node, name=name: live(node, name) for node, name in lives))
+            await all_see_all(some)
+            for node in some[1:]:
+                same(node.seen(), some[0].seen(), "what two nodes were told, presence too")
+            kinds = ("a", "arrived", "b", "namechanged", "c", "departed")
+            expected = [*(f"{i} {kind}" if len(kind) == 1 else kind for i in range(6) for kind in kinds), "last"]
+            for name in "ABC":
+                own = [line for line in some[0].seen() if str(line[3 if line[0] == "said" else 2]).startswith(name)]
+                same([line[4] if line[0] == "said" else line[0] for line in own], expected, f"what {name} did")
+
+    async def test_what_is_quiet_is_true_and_not_told(self) -> None:
+        """As in rooms with very many members."""
+        async with self.nodes() as nodes:
+            one, other = await nodes.few(2)
+            await one.come("Mina", quiet=True)
+            await one.come("Zoe", quiet=True)
+            await one.rename("Zoe", "Ann", quiet=True)
+            one.go("Mina", quiet=True)
+            await one.say(message("last"))
+            await other.sees(one)
+            for node in (one, other):
+                same(node.roster(), ["Ann"], "the roster")
+                same(_came(node) + _left(node), [], "who is said to have come or left")
+                quiet = [entry.quiet for entry in node.delivered["dev"] if isinstance(entry, NameChanged)]
+                same(quiet, [True], "renamings, and whether they say that they are quiet")
+
+    async def test_a_session_takes_its_name_over(self) -> None:
+        """At once, on another node; the old one is told ``replaced``, and nobody is told of a coming or going."""
+        async with self.nodes() as nodes:
+            some = one, other, _ = await nodes.few(3)
+            await one.come("Mina", session="of-mina")
+            await all_know(some, ["Mina"])
+            for node, before in ((other, one), (one, other)):
+                await node.come("Mina", session="of-mina")
+                await node.say(message("here"))
+                await all_see_all(some)
+                same(before.losses, [("dev", "mina", "replaced")], "what is told of a name that was taken over")
+                before.losses.clear()
+                await all_know(some, ["Mina"])
+            for node in some:
+                same([line[0] for line in node.seen()], ["arrived", "said", "said"], "what is told of all that")
+            one.go("Mina")
+            await all_know(some, [])
+
+    # Nodes that end
+
+    async def test_what_a_node_has_begun_when_it_ends_is_done(self) -> None:
+        """Who was said to leave has left, however long its lease is, and what was said at last is delivered."""
+        self.lease = 3600
+        async with self.nodes() as nodes:
+            one, other, third = await nodes.few(3)
+            await one.come("Mina")
+            await all_know([other, third], ["Mina"])
+            one.submit(message("last"))
+            one.go("Mina")
+            await nodes.end(one)
+            await all_know([other, third], [])
+            await other.come("mina")
+            await all_know([other, third], ["mina"])
+            for node in (other, third):
+                same([line[0] for line in node.seen()], ["arrived", "said", "departed", "arrived"], "what was told")
+
+    async def test_who_is_still_on_a_node_that_ends_has_left(self) -> None:
+        """Though nobody has said so; and once."""
+        self.lease: float = SOON
+        async with self.nodes() as nodes:
+            one, other, third = await nodes.few(3)
+            await one.come("Mina")
+            await all_know([other, third], ["Mina"])
+            await nodes.end(one)
+            await all_know([other, third], [])
+            await other.come("mina")
+            await all_know([other, third], ["mina"])
+            for node in (other, third):
+                same([line[0] for line in node.seen()], ["arrived", "departed", "arrived"], "what was told")
+
+    async def test_who_is_on_a_node_that_lives_stays(self) -> None:
+        """Over the lease, which every node renews."""
+        self.lease = SOON
+        async with self.nodes() as nodes:
+            some = await nodes.few(3)
+            for node, name in zip(some, "abc", strict=True):
+                await node.come(name)
+            end = anyio.current_time() + self.lease
+            while anyio.current_time() < end:
+                for node in some:
+                    await node.say(message("I am here"))
+            await all_see_all(some)
+            await all_know(some, ["a", "b", "c"])
+            for node in some:
+                same((_left(node), node.losses), ([], []), "who has left or lost a name")
+
+    async def test_who_is_on_a_node_that_ends_without_a_word_has_left(self) -> None:
+        """Once for everybody, when its lease is over; their names are free then, and nobody else's are."""
+        self.lease = SOON
+        async with self.nodes() as nodes:
+            one, other, third = await nodes.few(3)
+            for name in ("Mina", "Zoe"):
+                await one.come(name, session=f"of-{name.lower()}")
+            await other.come("Ann")
+            await all_know([one, other, third], ["Ann", "Mina", "Zoe"])
+            await self.cut_off(one.broker)
+            await other.come("Mina", session="of-mina")  # who comes back through another node does not wait
+            await all_know([other, third], ["Ann", "Mina"])
+            await third.come("zoe")
+            await all_know([other, third], ["Ann", "Mina", "zoe"])
+            for node in (other, third):
+                await node.say(message("last"))
+            await all_see_all([other, third])
+            same(other.seen()[-6:], third.seen()[-6:], "what two nodes were told")
+            for node in (other, third):
+                same(_left(node), ["Zoe"], "who has left")
+                same(sorted(_came(node)), ["Ann", "Mina", "Zoe", "zoe"], "who has come")
+            await self.reconnect(one.broker)
+
+    # Nodes that are in trouble
+
+    async def test_members_are_told_while_nothing_can_be_kept(self) -> None:
+        """And that it is over; on this node alone, where others have no trouble."""
+        async with self.nodes() as nodes:
+            one, other = await nodes.few(2)
+            await self.fail(one.broker)
+            await one.say(message("a"))
+            same(len(one.refused["dev"]), 1, "how many were refused")
+            await one.until(lambda: one.absences, "members were not told that nothing can be kept")
+            await self.heal(one.broker)
+            await one.until(lambda: len(one.absences) > 1, "members were not told that it is over")
+            same(
+                [(rooms, bool(why)) for rooms, why in one.absences],
+                [(("dev",), True), (("dev",), False)],
+                "what is told",
+            )
+            await one.say(message("b"))
+            await other.sees(one)
+            same([line[4] for line in other.seen()], ["b"], "what is kept")
+            same(other.absences, [], "what members of the other node are told")
+
+    async def test_a_node_that_is_cut_off_for_a_moment_misses_nothing(self) -> None:
+        """And nobody is told that anybody left; what is said there meanwhile is kept once it is back, or refused."""
+        async with self.nodes() as nodes:
+            one, other = await nodes.few(2)
+            await one.come("Mina", session="of-mina")
+            await other.come("Zoe")
+            await all_know([one, other], ["Mina", "Zoe"])
+            for i in range(3):
+                said = [message(f"{i} {j}", ids=[f"{i} {j}"] if j else None, session="of-mina") for j in range(4)]
+                one.submit(*said[:2])
+                for _ in range(2 * i):
+                    await one.turn()
+                await self.cut_off(one.broker)
+                one.submit(*said[2:])
+                await other.say(message(f"meanwhile {i}"), message("run", "of two"))
+                await other.come(f"guest{i}")
+                await self.reconnect(one.broker)
+                await one.settled()
+                await all_see_all([one, other])
+                refused = [entry for entry, _ in one.refused.get("dev", ())]
+                same([entry in one.kept() for entry in said], [entry not in refused for entry in said], "what is kept")
+                same(told(one.kept()), told(other.kept()), "the messages that two nodes were told")
+                await all_know([one, other], sorted(["Mina", "Zoe", *(f"guest{j}" for j in range(i + 1))]))
+            for node in (one, other):
+                same(_left(node), [], "who has left")
+                same(sorted(_came(node)), ["Mina", "Zoe", "guest0", "guest1", "guest2"], "who has come")
+            same((one.losses, one.cuts), ([], []), "what was lost")
+
+    async def test_a_node_that_is_cut_off_for_long_claims_its_names_again(self) -> None:
+        """Who lost a name is told ``name_lost``; everybody else is there again, and has missed nothing."""
+        self.lease = SOON
+        async with self.nodes() as nodes:
+            one, other = await nodes.few(2)
+            for name in ("Mina", "Ann", "Tom"):
+                await one.come(name, session=f"of-{name.lower()}")
+            await all_know([one, other], ["Ann", "Mina", "Tom"])
+            await self.cut_off(one.broker)
+            await all_know([other], [])
+            same(sorted(_left(other)), ["Ann", "Mina", "Tom"], "who has left")
+            await other.come("mina")
+            await other.come("Tom", session="of-tom")
+            await other.say(message("meanwhile", name="mina"))
+            await self.reconnect(one.broker)
+            await all_know([one, other], ["Ann", "Tom", "mina"])
+            lost = [("dev", "mina", "name_lost"), ("dev", "tom", "replaced")]
+            same(sorted(one.losses), lost, "who has lost a name, and how")
+            await one.say(message("back", name="Ann"))
+            await all_see_all([one, other])
+            same(told(one.kept()), told(other.kept()), "the messages that two nodes were told")
+            same(sorted(_came(other)), ["Ann", "Ann", "Mina", "Tom", "Tom", "mina"], "who has come")
+            same(one.cuts, [], "rooms that could not go on")
+
+
+async def _refusal(call: Awaitable[object]) -> RefusalCode | None:
+    """The code of what was refused; None where it was not."""
+    try:
+        await call
+    except Refused as refused:
+        return refused.code
+    return None
+
+
+def _left(node: Node) -> list[str]:
+    return [entry.name for entry in node.delivered.get("dev", ()) if isinstance(entry, Departed)]
+
+
+def _came(node: Node) -> list[str]:
+    return [entry.name for entry in node.delivered.get("dev", ()) if isinstance(entry, Arrived)]

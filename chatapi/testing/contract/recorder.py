@@ -1,0 +1,385 @@
+"""Plays the rooms of a chat to a broker: asks it, waits for what it says, and looks after what must always hold."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ...core.broker import Broker, Past, Sent
+from ...core.entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
+from ...core.names import name_key
+from ...errors import ChatError, Refused
+from ...events import Whisper
+from ...limits import Limits
+from ..kit import Bell, run
+
+PATIENCE: Final = 30.0
+"""Seconds after which a broker that has not answered never will: no test is any slower for it."""
+
+
+def message(*texts: str, name: str = "Mina", ids: Sequence[str | None] | None = None, session: str = "") -> Said:
+    """What one member says in one go: a run of messages, or one message, of several lines even."""
+    block = "".join(f"{text}\n" for text in texts).encode()
+    return Said(1, name, block, len(texts), None if ids is None else tuple(ids), session)
+
+
+def arrived(name: str = "Zoe") -> Arrived:
+    """Somebody comes in."""
+    return Arrived(2, name)
+
+
+def departed(name: str = "Zoe") -> Departed:
+    """Somebody leaves."""
+    return Departed(2, name, "bye")
+
+
+def renamed(name: str = "Zoe", to: str = "Zo") -> NameChanged:
+    """Somebody takes another name."""
+    return NameChanged(2, name, to, quiet=False)
+
+
+def shown(entry: AnyEntry) -> tuple[object, ...]:
+    """An entry as it can be compared: its kind, where it stands, and what it says."""
+    if isinstance(entry, Said):
+        return "said", entry.seq, entry.ts, entry.name, *entry.texts()
+    if isinstance(entry, Deletion):
+        return "deleted", entry.seq, entry.ts, entry.name, entry.target
+    return type(entry).__name__.lower(), entry.seq, entry.name
+
+
+def told(entries: Sequence[AnyEntry]) -> list[tuple[object, ...]]:
+    """Entries as they can be compared, message by message: how they are cut into runs is left out."""
+    found: list[tuple[object, ...]] = []
+    for entry in entries:
+        if isinstance(entry, Said):
+            found += (("said", entry.seq + i, entry.ts + i, entry.name, text) for i, text in enumerate(entry.texts()))
+        else:
+            found.append(shown(entry))
+    return found
+
+
+class Recorder:
+    """Rooms that do nothing but write down what a broker tells them.
+
+    On the way it notes in `faults` whatever must never be: an entry that comes twice, late or unasked, a hole or a
+    doubt in the numbers, a time that does not grow, a call from another thread. `check`, and with it every wait, raises
+    `AssertionError` for them.
+    """
+
+    def __init__(self, broker: Broker, limits: Limits | None = None) -> None:
+        self.limits: Limits = limits or Limits()
+        self.broker: Broker = broker
+        self.delivered: dict[str, list[AnyEntry]] = {}
+        """What came back, by room, in the order in which it came."""
+        self.refused: dict[str, list[tuple[AnyKept, Refused]]] = {}
+        """What was refused, with the reason."""
+        self.duplicates: dict[str, list[tuple[Said, int, int]]] = {}
+        """What had been said before, with its place."""
+        self.others: dict[str, dict[str, str]] = {}
+        """Who is in a room through other nodes: the name, by its key."""
+        self.renames: list[tuple[str, str, str]] = []
+        """Room, key and new name of who has another name."""
+        self.losses: list[tuple[str, str, str]] = []
+        """Room, key and code of who has lost a name."""
+        self.whispers: list[tuple[str, str, Whisper]] = []
+        """Room and key of whom a whisper from elsewhere was for."""
+        self.why_not: str = ""
+        """What such a whisper is answered by: nothing, or why it is not taken."""
+        self.cuts: list[str] = []
+        """Rooms that something is missing of."""
+        self.absences: list[tuple[tuple[str, ...], str]] = []
+        """When the broker said that it cannot keep anything for some rooms, and that it can again."""
+        self.first: dict[str, int] = {}
+        """The oldest number that is kept, by room, where the broker has told of that."""
+        self.then: Callable[[str, Sequence[AnyEntry]], None] | None = None
+        """Called with what is delivered or refused, in the middle of that."""
+        self.faults: list[str] = []
+        self._on_their_way: dict[str, list[AnyEntry]] = {}
+        self._overtaken: set[int] = set()  # of those, what can only be refused any more
+        self._pasts: dict[str, tuple[int, int]] = {}  # seq and ts of each room
+        self._asked = 0
+        self._bell: Bell | None = None
+        self._news = anyio.Event()
+        self._thread = threading.get_ident()
+        broker.attach(self)
+
+    @property
+    def shares(self) -> bool:
+        """Whether the broker's rooms are shared by several chats, so that it is asked who may come in."""
+        return self.broker.presence is not None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Recorder]:
+        """Run the broker for as long as the block lasts. Then everything must be answered: `AssertionError` if not."""
+        self._bell = Bell()
+        async with run(self.broker, self._bell):
+            yield self
+        self.check()
+        left = sum(map(len, self._on_their_way.values()))
+        assert not left, f"the broker has ended, and {left} entries are neither delivered nor refused"
+        assert not self._asked, f"the broker has ended, and {self._asked} questions are not answered"
+
+    # Asking
+
+    async def open(
+        self, room: str = "dev", *, name: str = "", epoch: str = "e", messages: int = 1000, max_bytes: int = 1 << 22
+    ) -> Past:
+        """Open a room; raises `Refused`."""
+
+        def ask(then: Callable[[Past | Refused], None]) -> None:
+            def opened(past: Past | Refused) -> None:
+                if isinstance(past, Past):  # what others say in it may follow at once
+                    self._pasts[room] = past.seq, past.ts
+                then(past)
+
+            self.broker.open(room, name or room, epoch, messages, max_bytes, opened)
+
+        past: Past = await self._answer(ask)
+        return past
+
+    def close(self, room: str = "dev") -> None:
+        """Look at a room no longer."""
+        self.check()
+        assert not self._on_their_way.get(room), "this test closes a room too early"
+        del self._pasts[room]
+        self.broker.close(room)
+
+    def submit(self, *entries: AnyEntry, room: str = "dev") -> None:
+        """Hand entries over; where rooms are shared, who comes and goes is nothing to be submitted, and left out."""
+        entries = self.submitted(entries)
+        self._on_their_way.setdefault(room, []).extend(entries)
+        self.broker.submit(room, entries)
+
+    def submitted(self, entries: Iterable[AnyEntry]) -> tuple[AnyEntry, ...]:
+        """What of these is handed over."""
+        return tuple(entry for entry in entries if not self.shares or isinstance(entry, KeptEntry))
+
+    async def say(self, *entries: AnyEntry, room: str = "dev") -> None:
+        """Hand entries over and wait until each is delivered or refused."""
+        self.submit(*entries, room=room)
+        await self.settled()
+
+    async def turn(self) -> None:
+        """Let the event loop take a turn, and see that nothing looks kept that is not yet."""
+        await checkpoint()
+        self._check_unplaced()
+
+    async def settled(self) -> None:
+        """Wait until everything that was submitted is delivered or refused."""
+        while any(self._on_their_way.values()):
+            self._news = anyio.Event()
+            await self._wait(self._news, "what was submitted is neither delivered nor refused")
+        self.check()
+
+    async def read(
+        self, before: int, messages: int = 1 << 20, max_bytes: int = 1 << 30, *, room: str = "dev"
+    ) -> Sequence[AnyKept]:
+        """Read what is kept of a room; raises `Refused`."""
+        found: Sequence[AnyKept] = await self._answer(
+            lambda then: self.broker.read(room, before, messages, max_bytes, then)
+        )
+        return found
+
+    async def sent(self, session: str, room: str = "dev") -> Mapping[str, Sent]:
+        """What a session has said under which ids; raises `Refused`."""
+        sent: Mapping[str, Sent] = await self._answer(lambda then: self.broker.sent(room, session, then))
+        return sent
+
+    def ask(self, ask: Callable[[Callable[[Any], None]], None]) -> list[Any]:
+        """Ask without waiting: the answer is put into the list that is returned."""
+        answers: list[Any] = []
+        self._asked += 1
+
+        def then(answer: Any) -> None:
+            self._check_thread("an answer")
+            if answers:
+                self.faults.append(f"a question was answered twice, by {answers[0]!r} and by {answer!r}")
+            else:
+                self._asked -= 1
+            answers.append(answer)
+            self._wake()
+
+        ask(then)
+        return answers
+
+    async def answered(self) -> None:
+        """Wait until everything that was asked is answered."""
+        while self._asked:
+            self._news = anyio.Event()
+            await self._wait(self._news, "a question is not answered")
+        self.check()
+
+    async def _answer(self, ask: Callable[[Callable[[Any], None]], None]) -> Any:
+        answers = self.ask(ask)
+        while not answers:
+            self._news = anyio.Event()
+            await self._wait(self._news, "a question is not answered")
+        self.check()
+        if isinstance(answers[0], ChatError):
+            raise answers[0]
+        return answers[0]
+
+    async def _wait(self, news: anyio.Event, what: str) -> None:
+        with anyio.move_on_after(PATIENCE):
+            await news.wait()
+            return
+        self.check()
+        raise AssertionError(f"{what} after {PATIENCE:g} seconds")
+
+    # What came of it
+
+    def kept(self, room: str = "dev") -> list[AnyKept]:
+        """The messages and deletions that were delivered."""
+        return [entry for entry in self.delivered.get(room, []) if isinstance(entry, Said | Deletion)]
+
+    def check(self) -> None:
+        """Raise `AssertionError` where anything was seen that must never be."""
+        assert not self.faults, "; ".join(self.faults[:5])
+
+    # The Rooms that a broker expects
+
+    def deliver(self, room: str, entries: Sequence[AnyEntry], ours: bool = True) -> None:
+        """Write down what came back, or came from elsewhere."""
+        self._check_thread("deliver")
+        taken = [entry for entry in entries if not ours or self._take(room, entry, "delivered")]
+        self._check_unplaced()
+        for entry in taken:
+            self.delivered.setdefault(room, []).append(entry)
+            if room not in self._pasts:
+                self.faults.append(f"something was delivered to {room!r}, which is not open")
+                continue
+            seq, ts = self._pasts[room]
+            if not isinstance(entry, KeptEntry):
+                if entry.seq != seq:
+                    self.faults.append(
+                        f"a {type(entry).__name__} carries {entry.seq} where {seq} was the newest number"
+                    )
+                continue
+            if entry.seq != seq + 1:
+                self.faults.append(f"number {entry.seq} follows {seq} in {room!r}")
+            if entry.ts <= ts:
+                self.faults.append(f"the time of number {entry.seq} in {room!r} is {ts - entry.ts} µs before the last")
+            self._pasts[room] = entry.seq + entry.count - 1, entry.ts + entry.count - 1
+        self._wake()
+        if self.then is not None:
+            self.then(room, entries)
+
+    def refuse(self, room: str, entries: Sequence[Any], reason: Refused) -> None:
+        """Write down what was refused."""
+        self._check_thread("refuse")
+        for entry in entries:
+            if not self._take(room, entry, "refused"):
+                continue
+            if not isinstance(entry, Said | Deletion):  # as brokers may do that are not checked for types
+                self.faults.append(f"a {type(entry).__name__} was refused: only messages and deletions can be")
+                continue
+            if entry.seq:
+                self.faults.append(f"{shown(entry)} was given a number and refused")
+            self.refused.setdefault(room, []).append((entry, reason))
+        self._wake()
+        if self.then is not None:
+            self.then(room, entries)
+
+    def known(self, room: str, said: Said, seq: int, ts: int) -> None:
+        """Write down what was said before."""
+        self._check_thread("known")
+        if self._take(room, said, "known"):
+            self.duplicates.setdefault(room, []).append((said, seq, ts))
+        self._wake()
+
+    def elsewhere(self, room: str, key: str, name: str | None) -> None:
+        """Write down who is in a room through another node."""
+        self._check_thread("elsewhere")
+        names = self.others.setdefault(room, {})
+        if name is not None:
+            names[key] = name
+        else:
+            names.pop(key, None)
+        self._wake()
+
+    def renamed(self, room: str, key: str, name: str) -> None:
+        """Write down that somebody has another name."""
+        self._check_thread("renamed")
+        names = self.others.setdefault(room, {})
+        if key in names:
+            del names[key]
+            names[name_key(name)] = name
+        self.renames.append((room, key, name))
+        self._wake()
+
+    def lost(self, room: str, key: str, code: str) -> None:
+        """Write down whose name another one has."""
+        self._check_thread("lost")
+        self.losses.append((room, key, code))
+        self._wake()
+
+    def whispered(self, room: str, key: str, whisper: Whisper) -> str:
+        """Write down a whisper."""
+        self._check_thread("whispered")
+        self.whispers.append((room, key, whisper))
+        self._wake()
+        return self.why_not
+
+    def cut(self, room: str) -> None:
+        """Write down that a room cannot go on; as a chat does, look at it no longer."""
+        self._check_thread("cut")
+        if self._on_their_way.get(room):
+            self.faults.append(f"{room!r} was cut before what is on its way there was refused")
+        self.cuts.append(room)
+        del self._pasts[room]
+        self.broker.close(room)
+        self._wake()
+
+    def away(self, rooms: Sequence[str], detail: str) -> None:
+        """Write down whether the broker can keep anything."""
+        self._check_thread("away")
+        self.absences.append((tuple(rooms), detail))
+        self._wake()
+
+    def ring(self) -> None:
+        """Ask the broker soon; the one thing here that another thread may call."""
+        if self._bell is not None:
+            self._bell.ring()
+
+    wake = ring
+
+    def trimmed(self, room: str, first: int) -> None:
+        """Write down what is kept."""
+        self._check_thread("trimmed")
+        self.first[room] = max(first, self.first.get(room, 1))
+        self._wake()
+
+    def _take(self, room: str, entry: AnyEntry, what: str) -> bool:
+        """Note that an entry is settled: once, and in order among those of its room that are delivered."""
+        waiting = self._on_their_way.get(room, [])
+        at = next((i for i, one in enumerate(waiting) if one is entry), None)
+        if at is None:
+            self.faults.append(f"{shown(entry)} was {what} in {room!r}, where it was not on its way (any more)")
+            return False
+        del waiting[at]
+        if what == "delivered":
+            self._overtaken.update(id(one) for one in waiting[:at])
+            if id(entry) in self._overtaken:
+                self.faults.append(f"{shown(entry)} was delivered behind what was submitted after it")
+        self._overtaken.discard(id(entry))
+        return True
+
+    def _check_unplaced(self) -> None:
+        """Who sends an id again is told its number, once there is one: before it is kept that would be a lie."""
+        for entries in self._on_their_way.values():
+            for entry in entries:
+                if isinstance(entry, KeptEntry) and entry.seq:
+                    self.faults.append(f"{shown(entry)} was given a number before it was delivered")
+
+    def _wake(self) -> None:
+        if threading.get_ident() == self._thread:  # an event takes nothing from another one
+            self._news.set()
+
+    def _check_thread(self, what: str) -> None:
+        if threading.get_ident() != self._thread:
+            self.faults.append(f"{what} came in another thread than the event loop's")
