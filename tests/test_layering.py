@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "chatapi"
 
-VOCABULARY = {"errors", "events", "limits", "clock", "addresses", "text", "tasks", "callbacks"}
+VOCABULARY = {"errors", "events", "limits", "clock", "addresses", "text", "tasks", "callbacks", "pending"}
 """Modules beside the folders that every folder may import."""
 
 MAY_IMPORT = {

@@ -647,8 +647,16 @@ def test_a_line_that_cannot_be_kept_is_said_until_it_is(path: Path, disk: Faulty
 
 
 def test_a_line_that_was_not_kept_in_all_this_time_is_no_success(path: Path, disk: FaultyDisk) -> None:
-    impatient = "import sys; from chatapi.client import requests as outbox; from chatapi.cli import client; outbox.RESEND_WITHIN = 0"
-    argv = (sys.executable, "-c", f"{impatient}; sys.exit(client.main())", "-client", "ci", "-room", "dev")
+    imports = "import sys; from chatapi.client import requests; from chatapi.cli import client"
+    argv = (
+        sys.executable,
+        "-c",
+        f"{imports}; requests.RESEND_WITHIN = 0; sys.exit(client.main())",
+        "-client",
+        "ci",
+        "-room",
+        "dev",
+    )
     with serving(path, disk) as server:
         disk.fail()
         with Program(*argv, "-address", server.address) as client:
