@@ -22,7 +22,7 @@ from chatapi.brokers.redis.room import SharedRoom
 from chatapi.brokers.redis.turns import Claiming, Keys, Node, Releasing, Saying, Section, Step
 from chatapi.core.broker import SharedRooms
 from chatapi.core.entries import Said
-from chatapi.core.names import name_key
+from chatapi.core.names import OURS, name_key
 from chatapi.limits import Keep
 
 from . import machine
@@ -126,7 +126,7 @@ def said(lines: int, ids: bool = False) -> list[Step]:
 def claimed(caller: Caller, members: int) -> list[Step]:
     """So many come in."""
     names = [f"u{i:06}" for i in range(members)]
-    return [Claiming(name, secrets.token_hex(16), caller.id, True, _nothing) for name in names]
+    return [Claiming(name, secrets.token_hex(16), caller.id, True, OURS) for name in names]
 
 
 def claimed_and_released(caller: Caller, members: int) -> list[Step]:
@@ -134,7 +134,7 @@ def claimed_and_released(caller: Caller, members: int) -> list[Step]:
     names = [f"{caller.id[:4]}{i:03}".translate({ord("-"): "x", ord("_"): "x"}) for i in range(members)]
     session = secrets.token_hex(16)
     return [
-        *(Claiming(name, session, caller.id, True, _nothing) for name in names),
+        *(Claiming(name, session, caller.id, True, OURS) for name in names),
         *(Releasing(name_key(name), name, session, "bye", True) for name in names),
     ]
 

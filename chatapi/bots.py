@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import anyio.lowlevel
 
-from .callbacks import answer
 from .core.entries import KeptEntry, NameChanged, Said
 from .errors import Disconnect, Disconnected, Refused
 from .events import Event, Message, Whisper
 from .limits import CHUNK_BYTES
+from .pending import wait
 
 if TYPE_CHECKING:
     from .core.client import Client
@@ -95,13 +95,13 @@ class Bot:
         """Say something to one member alone. Raises `NotDelivered`, `TextTooLong` and `Disconnected`."""
         await anyio.lowlevel.checkpoint()
         self._check()
-        await answer(lambda then: self._client.ask_whisper(to, text, then))
+        await wait(self._client.ask_whisper(to, text))
 
     async def rename(self, name: str) -> None:
         """Take another name. Raises `Refused` (``bad_name``, ``name_taken``) and `Disconnected`."""
         await anyio.lowlevel.checkpoint()
         self._check()
-        await answer(lambda then: self._client.ask_rename(name, None, then))
+        await wait(self._client.ask_rename(name))
 
     def leave(self) -> None:
         """Leave the room; the iteration ends. No error where it has left already."""
@@ -195,13 +195,10 @@ class Bot:
 
 
 async def taken(entry: KeptEntry, submit: Callable[[], None]) -> None:
-    """Submit an entry and wait until it has its place; raises `Refused` where it gets none."""
-
-    def ask(then: Callable[[Refused | None], None]) -> None:
-        entry.settled = then
-        submit()
-
-    await answer(ask)
+    """Submit an entry and wait until it has its place; raises `Refused` if it gets none."""
+    settled = entry.when_settled()
+    submit()
+    await wait(settled)
 
 
 class _Signal:

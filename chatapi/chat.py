@@ -15,7 +15,6 @@ import anyio.lowlevel
 from .addresses import DEFAULT_ADDRESS, Address, bind, parse_address
 from .bots import Bot, taken
 from .brokers.memory import InProcessBroker
-from .callbacks import answer
 from .clock import Clock, SystemClock
 from .core.admission import Newcomer, prepare
 from .core.broker import Broker
@@ -28,6 +27,7 @@ from .core.room import Room
 from .errors import NoSuchMessage
 from .events import Deleted, History
 from .limits import Limits
+from .pending import Pending, wait
 from .protocol.text.rendering import TEXT
 from .server.door import Door
 from .server.listener import Listener, keep_reserve
@@ -164,7 +164,7 @@ class ChatAPI:
         if self._poller is None:
             hub.timers.run(hub.clock.monotonic())  # nobody else does, where nothing is served
         shown, place = hub.naming.name(name), hub.naming.room(room)
-        await answer(lambda then: prepare(hub, place, then, Newcomer(shown)))
+        await wait(prepare(hub, place, Newcomer(shown)).prepared)
         bot = Bot(lambda bot: hub.enter(shown, place, bot, TEXT, echo, "", history if reads else 0), hub, reads=reads)
         assert bot.room is not None
         bot.room.listen(bot.client, reads)
@@ -182,7 +182,7 @@ class ChatAPI:
         here = await self._opened(self._hub.naming.room(room))
         before = here.seq + 1 if before is None else min(before, here.seq + 1)
         broker, most_bytes = self._hub.broker, here.log.max_bytes
-        messages, more = await answer(lambda then: read_page(broker, here, before, limit, most_bytes, then))
+        messages, more = await wait(read_page(broker, here, before, limit, most_bytes))
         return History(tuple(messages), more)
 
     async def delete(self, room: str, seq: int, name: str) -> Deleted:
@@ -223,7 +223,7 @@ class ChatAPI:
 
     async def _opened(self, name: str) -> Room:
         while (room := self._hub.room(name)) is None:
-            await answer(lambda then: prepare(self._hub, name, then))
+            await wait(prepare(self._hub, name).prepared)
         return room
 
     @asynccontextmanager
@@ -240,10 +240,10 @@ class ChatAPI:
                 async def run_broker(*, task_status: anyio.abc.TaskStatus[None]) -> None:
                     await self._watched(lambda: self._hub.broker.run(task_status.started))
 
-                def spawn(
-                    awaitable: Awaitable[object], then: Callable[[object], None], /, *, shield: bool = False
-                ) -> None:
-                    tasks.start_soon(self._await, awaitable, then, shield)
+                def spawn(awaitable: Awaitable[object], /, *, shield: bool = False) -> Pending[object]:
+                    pending: Pending[object] = Pending()
+                    tasks.start_soon(self._await, awaitable, pending, shield)
+                    return pending
 
                 await tasks.start(run_broker)
                 self._hub.spawn = spawn
@@ -382,8 +382,8 @@ class ChatAPI:
         for client in [client for room in self._hub.rooms.values() for client in room.members]:
             client.disconnect("draining")
 
-    async def _await(self, awaitable: Awaitable[object], then: Callable[[object], None], shield: bool) -> None:
-        """Await what a hook returned, and go on with what came of it."""
+    async def _await(self, awaitable: Awaitable[object], pending: Pending[object], shield: bool) -> None:
+        """Await what a hook returned; the value of `pending` is the result, or the exception."""
         assert self._poller is not None
         seconds = self.limits.hook_seconds
         result: object = TimeoutError(f"it took longer than {seconds:g} s")
@@ -396,7 +396,7 @@ class ChatAPI:
         except anyio.get_cancelled_exc_class():
             await anyio.lowlevel.checkpoint_if_cancelled()  # goes on only where it was not this task that was cancelled
             result = RuntimeError("something that the hook awaited was cancelled")
-        then(result)
+        pending.resolve(result)
 
     def _listen(self, door: Door, address: Address) -> list[Address]:
         assert self._poller is not None

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar, cast
 import anyio
 
 _T = TypeVar("_T")
+_U = TypeVar("_U")
 
 
 class Pending(Generic[_T]):
@@ -59,6 +60,12 @@ class Pending(Generic[_T]):
             callback(self)
         else:
             self._callbacks.append(callback)
+
+    def map(self, convert: Callable[[_T], _U]) -> Pending[_U]:
+        """Return the result of `convert`, which is called with the value; an error stays as it is."""
+        mapped: Pending[_U] = Pending()
+        self.then(lambda _: mapped.resolve(convert(self.result())) if self.error is None else mapped.fail(self.error))
+        return mapped
 
     def result(self) -> _T:
         """Return the value, or raise the error. The result must be there."""

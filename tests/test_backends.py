@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from chatapi.brokers.memory import InProcessBroker
 from chatapi.brokers.sqlite import Keep, SQLiteBroker, store
-from chatapi.core.broker import Broker, Opened, Past, Read, Recalled, Rooms, unavailable
+from chatapi.core.broker import Broker, Past, Rooms, Sent, unavailable
 from chatapi.core.entries import AnyEntry, AnyKept, Deletion, KeptEntry
-from chatapi.errors import Refused, StoreError
+from chatapi.errors import StoreError
+from chatapi.pending import Pending
 from chatapi.testing import BrokerContract, ChatKit, LateBroker, Recorder, VirtualClock
 from chatapi.testing.contract import recorder
 from chatapi.testing.contract.recorder import arrived, departed, message, told
@@ -56,9 +57,10 @@ class Released(LateBroker):
         super().submit(room, entries)
         self._tell()
 
-    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
-        super().open(room, name, epoch, messages, max_bytes, then)
+    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
+        opened = super().open(room, name, epoch, messages, max_bytes)
         self._tell()
+        return opened
 
     def _tell(self) -> None:
         if self._runs:
@@ -199,25 +201,16 @@ class EndsTooSoon(Released):
 
 
 class LosesTheOldestOfAPage(SQLiteBroker):
-    def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
-        super().read(
-            room, before, messages, max_bytes, lambda page: then(page if isinstance(page, Refused) else page[1:])
-        )
+    def read(self, room: str, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
+        return super().read(room, before, messages, max_bytes).map(lambda page: page[1:])
 
 
 class _Opens(SQLiteBroker):
     def _of(self, past: Past) -> Past:
         raise NotImplementedError
 
-    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
-        super().open(
-            room,
-            name,
-            epoch,
-            messages,
-            max_bytes,
-            lambda past: then(past if isinstance(past, Refused) else self._of(past)),
-        )
+    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
+        return super().open(room, name, epoch, messages, max_bytes).map(self._of)
 
 
 class LosesTheNewestOnOpening(_Opens):
@@ -236,20 +229,13 @@ class BeginsAnewWhereAllIsForgotten(_Opens):
 class TakesAnotherEpoch(SQLiteBroker):
     lives = 0
 
-    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
-        super().open(
-            room,
-            name,
-            epoch,
-            messages,
-            max_bytes,
-            lambda past: then(past if isinstance(past, Refused) else past._replace(epoch=epoch)),
-        )
+    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
+        return super().open(room, name, epoch, messages, max_bytes).map(lambda past: past._replace(epoch=epoch))
 
 
 class KnowsNoIds(SQLiteBroker):
-    def sent(self, room: str, session: str, then: Recalled) -> None:
-        then({})
+    def sent(self, room: str, session: str) -> Pending[Mapping[str, Sent]]:
+        return Pending.resolved({})
 
 
 class DoesNotTellWhatIsForgotten(SQLiteBroker):

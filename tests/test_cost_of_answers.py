@@ -15,13 +15,14 @@ from speakers import Speaker
 
 from chatapi import Limits
 from chatapi.brokers.memory import InProcessBroker
-from chatapi.core.broker import Counted, Outcome, RoomCount, unavailable
+from chatapi.core.broker import RoomCount, unavailable
 from chatapi.core.client import Client
 from chatapi.core.entries import AnyEntry, Arrived
 from chatapi.core.names import name_key
 from chatapi.core.roster import Roster
 from chatapi.core.sorted_keys import SortedKeys
 from chatapi.errors import Refused
+from chatapi.pending import Pending
 from chatapi.protocol.text.rendering import TEXT
 from chatapi.testing import ChatKit
 from chatapi.testing.kit import VirtualClock
@@ -167,21 +168,26 @@ class SharedPresence:
 
     def __init__(self) -> None:
         self.listed: list[RoomCount] = []
-        self.asked: list[Counted] = []
+        self.asked: list[Pending[Sequence[RoomCount]]] = []
 
-    def claim(self, room: str, name: str, session: str, quiet: bool, then: Outcome) -> None:
-        then(None)
+    def claim(self, room: str, name: str, session: str, quiet: bool) -> Pending[None]:
+        return Pending.resolved(None)
 
     def release(self, room: str, key: str, reason: str, quiet: bool) -> None:
         pass
 
-    def rooms(self, then: Counted) -> None:
-        self.asked.append(then)
+    def rooms(self) -> Pending[Sequence[RoomCount]]:
+        counted: Pending[Sequence[RoomCount]] = Pending()
+        self.asked.append(counted)
+        return counted
 
     def answer(self, reason: Refused | None = None) -> None:
         asked, self.asked = self.asked, []
-        for then in asked:
-            then(reason or self.listed)
+        for counted in asked:
+            if reason is None:
+                counted.resolve(self.listed)
+            else:
+                counted.fail(reason)
 
 
 class SharedBroker(InProcessBroker):

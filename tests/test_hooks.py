@@ -126,19 +126,19 @@ def test_while_a_hook_takes_its_time_one_session_waits_and_everybody_else_goes_o
     assert reader.lines() == ["other:hello"]
     assert slow.lines() == ["other:hello"]
     assert not slow.wire.reading
-    [(coroutine, then)] = kit.asked
+    [(coroutine, decided)] = kit.asked
     kit.asked.clear()
     coroutine.close()  # type: ignore[attr-defined]
     if end == "leaves":
         client = slow.connection.client
         assert client is not None
         client.disconnect("kicked")
-        then(None)
+        decided.resolve(None)
         assert reader.received() == ""
         return
     if end == "breaks":
         slow.wire.reset()
-    then(None)
+    decided.resolve(None)
     assert reader.lines() == ["slow:one"]
     if end == "lives":
         assert slow.lines() == ["* in dev (3): other, reader, slow"]

@@ -29,11 +29,12 @@ from chatapi.brokers.redis.room import SharedRoom, State
 from chatapi.brokers.redis.turns import Claiming, Deleting, Keys, Node, Releasing, Renaming, Saying, Section
 from chatapi.core.broker import Past
 from chatapi.core.entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, NameChanged, Said
-from chatapi.core.names import name_key
+from chatapi.core.names import OURS, name_key
 from chatapi.core.session_keys import hashed
 from chatapi.errors import Refused
 from chatapi.events import Whisper
 from chatapi.limits import Keep, Limits
+from chatapi.pending import Pending
 
 pytestmark = needs_redis
 
@@ -218,11 +219,11 @@ class Peer:
         self.place = place = Place()
         self.room = room = SharedRoom("dev", "dev", secrets.token_hex(4), (4, 1 << 20), self.node, self.redis.keys)
 
-        def opened(past: Past | Refused) -> None:
-            if isinstance(past, Past):
-                place.begin(past)
+        def opened(past: Pending[Past]) -> None:
+            if past.error is None:
+                place.begin(past.result())
 
-        room.opened = opened
+        room.opened.then(opened)
         if self.closing is not None:
             self._forget(self.closing)
 
@@ -259,12 +260,14 @@ class Peer:
         if key in place.members:
             return
 
-        def then(reason: Refused | None) -> None:
-            if reason is None and self.place is place:
+        def claimed(claim: Pending[None]) -> None:
+            if claim.error is None and self.place is place:
                 place.members.setdefault(key, (name, session))
                 place.others.pop(key, None)
 
-        self._there.put(Claiming(name, hashed(session), self.id, False, self._once(then)))
+        claiming = Claiming(name, hashed(session), self.id, False, OURS)
+        self._answers(claiming.settled, claimed)
+        self._there.put(claiming)
 
     def release(self, key: str) -> None:
         del self.place.members[key]
@@ -278,20 +281,18 @@ class Peer:
             return
         self.renaming.add(key)
         entry = NameChanged(1, name, to, quiet=False)
-        then = self._once(lambda reason: self.renaming.discard(key))
-        self._there.put(Renaming(key, entry, hashed(session), self.id, then))
+        renaming = Renaming(key, entry, hashed(session), self.id, OURS)
+        self._answers(renaming.settled, lambda _: self.renaming.discard(key))
+        self._there.put(renaming)
 
-    def _once(self, then: Callable[[Refused | None], None]) -> Callable[[Refused | None], None]:
+    def _answers(self, settled: Pending[None], then: Callable[[Pending[None]], None]) -> None:
         self.asked += 1
-        answers = []
 
-        def answered(reason: Refused | None) -> None:
-            answers.append(reason)
-            assert len(answers) == 1, "answered twice"
+        def answered(result: Pending[None]) -> None:
             self.asked -= 1
-            then(reason)
+            then(result)
 
-        return answered
+        settled.then(answered)
 
     @property
     def _there(self) -> SharedRoom:

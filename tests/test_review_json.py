@@ -82,9 +82,9 @@ def test_a_hook_that_makes_something_impossible_of_a_message_costs_an_error(
     member.received()
     member.send('{"type": "message", "text": "hello", "id": "1"}\n')
     kit.settle()
-    for awaitable, then in kit.asked:
+    for awaitable, decided in kit.asked:
         cast("Any", awaitable).close()
-        then(made)
+        decided.resolve(made)
     [line] = member.lines()
     if protocol == "json":
         error = json.loads(line)

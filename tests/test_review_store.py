@@ -21,9 +21,8 @@ from speakers import Speaker
 from chatapi import ChatAPI, Limits
 from chatapi.brokers.sqlite import Keep, SQLiteBroker, store
 from chatapi.brokers.sqlite.store import RoomInfo, Store
-from chatapi.core.broker import Read
 from chatapi.core.entries import AnyKept, Deletion
-from chatapi.errors import Refused
+from chatapi.pending import Pending
 from chatapi.testing import ChatKit, LateBroker, VirtualClock
 
 pytestmark = pytest.mark.anyio
@@ -102,11 +101,14 @@ class LateReader(SQLiteBroker):
         super().__init__(path, clock=clock)
         self.arrived: list[Callable[[], None]] = []
 
-    def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
-        def found(entries: Sequence[AnyKept] | Refused) -> None:
-            self.arrived.append(lambda: then(entries))
+    def read(self, room: str, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
+        later: Pending[Sequence[AnyKept]] = Pending()
 
-        super().read(room, before, messages, max_bytes, found)
+        def found(page: Pending[Sequence[AnyKept]]) -> None:
+            self.arrived.append(lambda: later.resolve(page.result()))
+
+        super().read(room, before, messages, max_bytes).then(found)
+        return later
 
 
 async def said_before(path: Path, texts: int) -> Speaker:

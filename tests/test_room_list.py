@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from speakers import Speaker
 
 from chatapi import Limits
 from chatapi.brokers.memory import InProcessBroker
-from chatapi.core.broker import Counted, Outcome, RoomCount
+from chatapi.core.broker import RoomCount
+from chatapi.pending import Pending
 from chatapi.testing import ChatKit, VirtualClock
 
 
@@ -18,17 +21,17 @@ class SharingBroker(InProcessBroker):
         self.there: dict[str, list[str]] = {}
         self.presence = self  # type: ignore[assignment]
 
-    def claim(self, room: str, name: str, session: str, quiet: bool, then: Outcome) -> None:
+    def claim(self, room: str, name: str, session: str, quiet: bool) -> Pending[None]:
         assert self._rooms is not None
         for key in self.there.get(room, ()):
             self._rooms.elsewhere(room, key, key)  # type: ignore[attr-defined]
-        then(None)
+        return Pending.resolved(None)
 
     def release(self, room: str, key: str, reason: str, quiet: bool) -> None:
         pass
 
-    def rooms(self, then: Counted) -> None:
-        then([RoomCount(room, room, len(names)) for room, names in self.there.items() if names])
+    def rooms(self) -> Pending[Sequence[RoomCount]]:
+        return Pending.resolved([RoomCount(room, room, len(names)) for room, names in self.there.items() if names])
 
     def goes(self, room: str, key: str) -> None:
         assert self._rooms is not None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from chatapi import Limits
-from chatapi.core.broker import Recalled, Sent, unavailable
+from chatapi.core.broker import Sent, unavailable
 from chatapi.limits import SESSION_COST
+from chatapi.pending import Pending
 from chatapi.testing import ChatKit, LateBroker, Peer, VirtualClock
 
 HOME = "203.0.113.7"
@@ -257,8 +258,8 @@ class RememberingBroker(LateBroker):
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__(clock, opens_late=True)
 
-    def sent(self, room: str, session: str, then: Recalled) -> None:
-        then({f"{i}": Sent(room, i + 1, i + 1) for i in range(100)})
+    def sent(self, room: str, session: str) -> Pending[Mapping[str, Sent]]:
+        return Pending.resolved({f"{i}": Sent(room, i + 1, i + 1) for i in range(100)})
 
 
 def test_ids_from_a_store_are_not_kept_for_those_who_are_refused() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..clock import Clock
-from ..core.broker import Opened, Past, Read, Recalled, Rooms
-from ..core.entries import AnyEntry, Deletion, Said
+from ..core.broker import Past, Rooms, Sent
+from ..core.entries import AnyEntry, AnyKept, Deletion, Said
+from ..pending import Pending
 
 
 class Sequencer:
@@ -55,10 +56,10 @@ class InProcessBroker:
     def collect(self) -> None:
         """Everything was told at once."""
 
-    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
+    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
         """Begin to count a room."""
         self._logs[room] = Sequencer(epoch, self._clock)
-        then(Past(epoch, name))
+        return Pending.resolved(Past(epoch, name))
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
         """Stamp and deliver."""
@@ -68,13 +69,13 @@ class InProcessBroker:
             log.stamp(entry)
         self._rooms.deliver(room, entries)
 
-    def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
+    def read(self, room: str, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
         """There is nothing but what the room holds itself."""
-        then(())
+        return Pending.resolved(())
 
-    def sent(self, room: str, session: str, then: Recalled) -> None:
+    def sent(self, room: str, session: str) -> Pending[Mapping[str, Sent]]:
         """Sessions live as long as the process."""
-        then({})
+        return Pending.resolved({})
 
     def close(self, room: str) -> None:
         """Forget a room."""

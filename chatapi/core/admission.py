@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import Refused
-from .broker import Outcome, Sent, unavailable
+from ..pending import Pending
+from .broker import Sent, unavailable
 from .entries import AnyKept
 from .history import read_entries
 from .hub import LOADED, Hub
@@ -34,39 +34,40 @@ def is_ready(hub: Hub, room: str, name: str) -> bool:
     return place is not None and (hub.broker.presence is None or place.roster.is_known(name))
 
 
-def prepare(hub: Hub, room: str, then: Outcome, who: Newcomer | None = None) -> None:
-    """Call `then`, at once or later, when a room can be entered, by `who` where somebody is; or with why not.
+def prepare(hub: Hub, room: str, who: Newcomer | None = None) -> Arrival:
+    """Prepare a room, so that `who` can enter it if somebody is given.
 
     `room` is a checked name. A room that is loaded stays so for a while, also where nobody enters it; so does a name
     that was claimed. What else cannot be fetched is done without: the member is told ``trimmed``, or its session is a
     new one.
     """
+    arrival = Arrival(hub, room, who)
     if hub.arriving >= hub.limits.connections:  # more than are connected: many have gone without waiting for the broker
-        then(unavailable("too many are waiting to come in; try again"))
-        return
-    hub.arriving += 1
-
-    def arrived(reason: Refused | None) -> None:
-        hub.arriving -= 1
-        then(reason)
-
-    _Arrival(hub, room, who, arrived).go()
+        arrival.prepared.fail(unavailable("too many are waiting to come in; try again"))
+    else:
+        hub.arriving += 1
+        arrival.go()
+    return arrival
 
 
-def _claim(hub: Hub, room: Room, who: Newcomer, then: Outcome) -> None:
-    """Have the broker give a name to who is about to come into a room that several servers share."""
+def _claim(hub: Hub, room: Room, who: Newcomer) -> Pending[None]:
+    """Have the broker give a name to a member that is about to come into a room that several servers share."""
     presence, key = hub.broker.presence, hub.naming.key(who.name)
     assert presence is not None
     hub.needed(room)
+    granted: Pending[None] = Pending()
 
-    def claimed(reason: Refused | None) -> None:
-        here = hub.rooms.get(room.key) is room
+    def claimed(claim: Pending[None]) -> None:
+        here, reason = hub.rooms.get(room.key) is room, claim.error
         if here and reason is None and key not in room.roster.here:
             room.roster.grant(key, who.session)
             hub.timers.set((room, key), hub.clock.monotonic() + LOADED, lambda now: give_back())
         elif not here and reason is None:
             reason = unavailable(f"{room.name!r} was closed meanwhile; try again")
-        then(reason)
+        if reason is None:
+            granted.resolve(None)
+        else:
+            granted.fail(reason)
         if here and not room.attended:
             hub.emptied(room)
 
@@ -74,14 +75,17 @@ def _claim(hub: Hub, room: Room, who: Newcomer, then: Outcome) -> None:
         if room.roster.use_up(key):
             presence.release(room.key, key, "bye", quiet=len(room) > hub.limits.announce)
 
-    presence.claim(room.key, who.name, who.session, len(room) > hub.limits.announce, claimed)
+    presence.claim(room.key, who.name, who.session, len(room) > hub.limits.announce).then(claimed)
+    return granted
 
 
-class _Arrival:
+class Arrival:
     """Somebody on the way into a room."""
 
-    def __init__(self, hub: Hub, room: str, who: Newcomer | None, then: Outcome) -> None:
-        self._hub, self._room, self._who, self._then = hub, room, who, then
+    def __init__(self, hub: Hub, room: str, who: Newcomer | None) -> None:
+        self._hub, self._room, self._who = hub, room, who
+        self.prepared: Pending[None] = Pending()
+        """Whether the room can be entered; fails with `Refused`."""
         resume = None if who is None else who.resume
         self._resume = resume
         session = "" if resume is None else resume.session
@@ -95,26 +99,33 @@ class _Arrival:
         hub, resume = self._hub, self._resume
         room = hub.room(self._room)
         if room is None:
-            hub.load(self._room, self._loaded)
+            hub.load(self._room).then(self._loaded)
         elif resume is not None and not self._asked:
             self._asked = True
-            hub.broker.sent(room.key, resume.session, self._known)
+            hub.broker.sent(room.key, resume.session).then(self._known)
         elif resume is not None and not self._read:
             self._read = True
             room_left = room.log.max_bytes - room.log.held
             missing = room.missing(resume.epoch, resume.seq) if hub.may_resume(room, resume) else 0
             if 0 < missing <= room.log.max_entries and room_left > 0:
-                read_entries(hub.broker, room, room.oldest, missing, room_left, self._recalled)
+                read_entries(hub.broker, room, room.oldest, missing, room_left).then(self._recalled)
             else:
                 self.go()
         elif (who := self._who) is not None and not (self._claimed or self._is_known(room, who.name)):
             self._claimed = True
-            _claim(hub, room, who, self._loaded)
+            _claim(hub, room, who).then(self._loaded)
         else:
             self._end(None)
 
-    def _end(self, reason: Refused | None) -> None:
-        self._then(reason)
+    def _end(self, reason: Exception | None) -> None:
+        self._hub.arriving -= 1
+        if reason is None:
+            self.prepared.resolve(None)
+        else:
+            self.prepared.fail(reason)
+
+    def close(self) -> None:
+        """Forget what was fetched for this member alone: it is in the room, or does not come."""
         if self._resume is not None and self._expected:
             self._hub.tickets.arrived(self._resume.session)
 
@@ -128,21 +139,21 @@ class _Arrival:
         is_ahead = resume is not None and resume.epoch == room.epoch and resume.seq > room.seq
         return not is_ahead and room.roster.is_known(name)
 
-    def _loaded(self, reason: Refused | None) -> None:
-        if reason is None:
+    def _loaded(self, loaded: Pending[Any]) -> None:
+        if loaded.error is None:
             self.go()
         else:
-            self._end(reason)
+            self._end(loaded.error)
 
-    def _known(self, sent: Mapping[str, Sent] | Refused) -> None:
+    def _known(self, sent: Pending[Mapping[str, Sent]]) -> None:
         assert self._resume is not None
         assert self._who is not None
-        if not isinstance(sent, Refused):
-            self._expected = self._hub.tickets.expect(self._resume.session, sent, self._who.host)
+        if sent.error is None:
+            self._expected = self._hub.tickets.expect(self._resume.session, sent.result(), self._who.host)
         self.go()
 
-    def _recalled(self, entries: Sequence[AnyKept] | Refused) -> None:
+    def _recalled(self, entries: Pending[Sequence[AnyKept]]) -> None:
         room = self._hub.room(self._room)
-        if room is not None and not isinstance(entries, Refused):
-            room.recall(entries)
+        if room is not None and entries.error is None:
+            room.recall(entries.result())
         self.go()

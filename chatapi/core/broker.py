@@ -8,11 +8,12 @@ A broker may also keep what a room's own log forgets, and rooms themselves over 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
-from ..errors import NotDelivered, RefusalCode, Refused
+from ..errors import RefusalCode, Refused
 from ..events import Whisper
 from ..limits import Limits
+from ..pending import Pending
 from .entries import AnyEntry, AnyKept, NameChanged, Said
 
 
@@ -104,24 +105,12 @@ class SharedRooms(Rooms, Protocol):
         ...
 
 
-Outcome: TypeAlias = Callable[[Refused | None], None]
-Opened: TypeAlias = Callable[[Past | Refused], None]
-Read: TypeAlias = Callable[[Sequence[AnyKept] | Refused], None]
-Recalled: TypeAlias = Callable[[Mapping[str, Sent] | Refused], None]
-
-
-Whispered: TypeAlias = Callable[[NotDelivered | None], None]
-
-
 class RoomCount(NamedTuple):
     """A room that somebody is in."""
 
     key: str
     name: str
     members: int
-
-
-Counted: TypeAlias = Callable[[Sequence[RoomCount] | Refused], None]
 
 
 class Presence(Protocol):
@@ -131,7 +120,7 @@ class Presence(Protocol):
     As with `Broker`, nothing here waits.
     """
 
-    def claim(self, room: str, name: str, session: str, quiet: bool, then: Outcome) -> None:
+    def claim(self, room: str, name: str, session: str, quiet: bool) -> Pending[None]:
         """Somebody is about to come into an open room: give them the name, if it is free or the session's own.
 
         `session` is empty for who cannot come back; `quiet` says that others are not told of it.
@@ -142,15 +131,18 @@ class Presence(Protocol):
         """Who had this name here has left."""
         ...
 
-    def rename(self, room: str, key: str, entry: NameChanged, session: str, then: Outcome) -> None:
+    def rename(self, room: str, key: str, entry: NameChanged, session: str) -> Pending[None]:
         """Give a member here another name; `entry` says which, and is delivered where that took place."""
         ...
 
-    def whisper(self, room: str, key: str, whisper: Whisper, about: str, then: Whispered) -> None:
-        """Hand a whisper to a member elsewhere; what has the same `about`, if any, is handed over once."""
+    def whisper(self, room: str, key: str, whisper: Whisper, about: str) -> Pending[None]:
+        """Hand a whisper to a member elsewhere; whispers with the same `about`, if any, are handed over once.
+
+        Fails with `NotDelivered`.
+        """
         ...
 
-    def rooms(self, then: Counted) -> None:
+    def rooms(self) -> Pending[Sequence[RoomCount]]:
         """Every room that somebody is in, on any node, in no order."""
         ...
 
@@ -158,8 +150,8 @@ class Presence(Protocol):
 class Broker(Protocol):
     """What rooms need from whoever keeps their order.
 
-    Everything but `run` is synchronous, and none of it waits: what takes time is told later, by calling back on the
-    event loop that `run` was started on. A callback may be called before the call that asked for it returns.
+    All methods except `run` are synchronous and never wait. A call that takes time returns a `Pending`, whose result is
+    set on the event loop that `run` was started on, at once or later. It fails with `Refused`, if nothing else is said.
     """
 
     keeps: bool
@@ -194,7 +186,7 @@ class Broker(Protocol):
         """
         ...
 
-    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
+    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
         """A room begins to live: tell what there is of it.
 
         `name` and `epoch` are for a room that nothing is known of. The tail is what `read` would give: as many entries
@@ -209,7 +201,7 @@ class Broker(Protocol):
         """
         ...
 
-    def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
+    def read(self, room: str, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
         """The newest entries of an open room with a number below `before`, the oldest of them first, none missing.
 
         As many as hold `messages` messages, and about `max_bytes`. The first and the last run may hold more than that:
@@ -217,7 +209,7 @@ class Broker(Protocol):
         """
         ...
 
-    def sent(self, room: str, session: str, then: Recalled) -> None:
+    def sent(self, room: str, session: str) -> Pending[Mapping[str, Sent]]:
         """What a session has said under which ids, within `Limits.remember` seconds: in this open room, at least.
 
         An empty id stands for the session itself, where it is remembered though it has said nothing.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from ..errors import DISCONNECTS, Disconnect, Disconnected, NotDelivered, Refused, TextTooLong
 from ..events import Whisper
 from ..limits import ITEM_COST
+from ..pending import Pending
 from ..text import CLOSED, close_lines, without_empty_lines
-from .broker import Outcome, Whispered
 from .entries import AnyEntry, KeptEntry, NameChanged, Said
 from .log import Log
 from .style import Style
@@ -192,12 +192,12 @@ class Client:
         Raises `NotDelivered` where nobody has that name or its lane is full, `TextTooLong` and `Disconnected`. A member
         of another server that shares the room is only tried: `ask_whisper` tells what came of it.
         """
-        _at_once(lambda then: self.ask_whisper(to, text, then))
+        _raise_error_of(self.ask_whisper(to, text))
 
-    def ask_whisper(self, to: str, text: str, then: Whispered, about: str = "") -> None:
-        """`whisper`, then call back with why it was not delivered, or None; at once, but for members of other servers.
+    def ask_whisper(self, to: str, text: str, about: str = "") -> Pending[None]:
+        """`whisper`, whose result comes later if the other member is on another server. Fails with `NotDelivered`.
 
-        What has the same `about`, unless that is empty, is handed over there only once. Raises `TextTooLong` and
+        Whispers with the same `about`, unless that is empty, are handed over there only once. Raises `TextTooLong` and
         `Disconnected`.
         """
         room = self._there()
@@ -206,11 +206,10 @@ class Client:
         presence = room.presence
         if (target := room.member(to)) is not None:
             why = target.hear(whisper) if text else ""
-            then(NotDelivered(why) if why else None)
-        elif presence is not None and room.roster.is_elsewhere(key := room.naming.key(to)):
-            presence.whisper(room.key, key, whisper, about, then)
-        else:
-            then(NotDelivered(f"nobody here is called {to[:40]!r}; nothing was sent"))
+            return Pending.failed(NotDelivered(why)) if why else Pending.resolved(None)
+        if presence is not None and room.roster.is_elsewhere(key := room.naming.key(to)):
+            return presence.whisper(room.key, key, whisper, about)
+        return Pending.failed(NotDelivered(f"nobody here is called {to[:40]!r}; nothing was sent"))
 
     def hear(self, whisper: Whisper) -> str:
         """Take a whisper into the lane, or return why it cannot be."""
@@ -230,17 +229,16 @@ class Client:
         `Disconnected`. Where several servers share the room it takes place a moment later, if it does: `ask_rename`
         tells.
         """
-        _at_once(lambda then: self.ask_rename(name, ref, then))
+        _raise_error_of(self.ask_rename(name, ref))
 
-    def ask_rename(self, name: str, ref: str | int | None, then: Outcome) -> None:
-        """`rename`, then call back with why it was refused, or None. Raises `Disconnected`."""
+    def ask_rename(self, name: str, ref: str | int | None = None) -> Pending[None]:
+        """`rename`, whose result comes later if several servers share the room. Raises `Disconnected`."""
         room = self._there()
         try:
             name = room.naming.name(name)
         except Refused as refused:
-            then(refused)
-        else:
-            room.rename(self, name, ref, then)
+            return Pending.failed(refused)
+        return room.rename(self, name, ref)
 
     def awaits(self, renamed: NameChanged) -> None:
         """It has another name, and the word of that is on its way."""
@@ -424,9 +422,7 @@ class Client:
         self.outlet.wake()
 
 
-def _at_once(ask: Callable[[Callable[[Exception | None], None]], None]) -> None:
-    """Ask for something that calls back; raises what it calls back with at once, if it does."""
-    answers: list[Exception | None] = []
-    ask(answers.append)
-    if answers and answers[0] is not None:
-        raise answers[0]
+def _raise_error_of(pending: Pending[None]) -> None:
+    """Raise the error that is there already, if there is one."""
+    if pending.error is not None:
+        raise pending.error

@@ -6,12 +6,13 @@ came from to the sockets it goes to, so that a thousand lines cost about what on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 from ..errors import Refused
 from ..events import Deleted, Event, Joined, Left, Message, Renamed
 from ..limits import ENTRY_COST
+from ..pending import Pending
 
 REFUSED: Final = -1
 """The seq of an entry that was not taken."""
@@ -57,19 +58,25 @@ class KeptEntry(Entry):
         super().__init__(origin, name)
         self.ts: int = 0
         """Given by the broker: the first message's time; the others follow microsecond by microsecond."""
-        self.settled: Callable[[Refused | None], None] | None = None
-        """Called once it has its place, or with the reason why it was refused, where somebody waits for that."""
+        self.settled: Pending[None] | None = None
+        """Whether it has its place or was refused, if something waits for that (`when_settled`)."""
 
     @property
     def pending(self) -> bool:
         """Whether the broker still has it."""
         return not self.seq
 
+    def when_settled(self) -> Pending[None]:
+        """Return what is resolved once it has its place, and fails with `Refused` if it gets none."""
+        if self.settled is None:
+            self.settled = Pending()
+        return self.settled
+
     def refuse(self, reason: Refused) -> None:
-        """It was not taken."""
+        """Mark it as not taken."""
         self.seq = REFUSED
         if self.settled is not None:
-            self.settled(reason)
+            self.settled.fail(reason)
 
 
 class Said(KeptEntry):

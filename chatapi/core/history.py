@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ..errors import Refused
-from .broker import Broker, Read
+from ..pending import Pending
+from .broker import Broker
 from .entries import AnyKept
 from .log import Page, newest_of
 from .room import Room
 
 
-def read_page(
-    broker: Broker, room: Room, before: int, most: int, max_bytes: int, then: Callable[[Page | Refused], None]
-) -> None:
-    """Call `then`, at once or later, with the newest messages before the seq `before`, or with why they cannot be read.
+def read_page(broker: Broker, room: Room, before: int, most: int, max_bytes: int) -> Pending[Page]:
+    """Read the newest messages before the seq `before`. Fails with `Refused`.
 
     The page has at most `most` messages and about `max_bytes` of texts, but at least one message if there is one.
     """
@@ -24,30 +23,32 @@ def read_page(
 
     messages, more = room.page(before, most, max_bytes)
     if more or len(messages) >= most or not may_have(before):
-        then((messages, more or (bool(messages) and may_have(messages[0].seq))))
-        return
+        return Pending.resolved((messages, more or (bool(messages) and may_have(messages[0].seq))))
+    page: Pending[Page] = Pending()
 
-    def found(entries: Sequence[AnyKept] | Refused) -> None:
-        if isinstance(entries, Refused):
-            then(entries)
+    def found(read: Pending[Sequence[AnyKept]]) -> None:
+        try:
+            entries = read.result()
+        except Refused as reason:
+            page.fail(reason)
             return
         messages, more = newest_of(reversed(entries), room.first, before, most, max_bytes)
         older = bool(entries) and room.first < entries[0].seq
         if older and not messages:  # nothing but deletions
-            read_entries(broker, room, entries[0].seq, most + 1, max_bytes, found)
+            read_entries(broker, room, entries[0].seq, most + 1, max_bytes).then(found)
         else:
-            then((messages, more or older))
+            page.resolve((messages, more or older))
 
-    read_entries(broker, room, before, most + 1, max_bytes, found)
+    read_entries(broker, room, before, most + 1, max_bytes).then(found)
+    return page
 
 
-def read_entries(broker: Broker, room: Room, before: int, messages: int, max_bytes: int, then: Read) -> None:
-    """`Broker.read`, without the text of what is deleted while it is under way."""
+def read_entries(broker: Broker, room: Room, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
+    """`Broker.read`, without the texts of messages that are deleted while it is under way."""
     seq = room.seq
 
-    def found(entries: Sequence[AnyKept] | Refused) -> None:
-        if not isinstance(entries, Refused):
-            room.log.erase_in(entries, seq)
-        then(entries)
+    def erased(entries: Sequence[AnyKept]) -> Sequence[AnyKept]:
+        room.log.erase_in(entries, seq)
+        return entries
 
-    broker.read(room.key, before, messages, max_bytes, found)
+    return broker.read(room.key, before, messages, max_bytes).map(erased)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ..errors import ChatError, RefusalCode, Refused
 from ..events import Joined, Left, Renamed
+from ..pending import Pending
 from .handshake import Handshake
 from .names import Naming
 
@@ -28,11 +29,9 @@ OnPresence: TypeAlias = Callable[[str, "Joined | Left | Renamed"], "Awaitable[No
 
 
 class Spawn(Protocol):
-    """Awaits something within the hooks' limit, then calls back with its result, or with the exception it raised."""
+    """Awaits something within the hooks' limit; the value is its result, or the exception that it raised."""
 
-    def __call__(
-        self, awaitable: Awaitable[object], then: Callable[[object], None], /, *, shield: bool = False
-    ) -> None:
+    def __call__(self, awaitable: Awaitable[object], /, *, shield: bool = False) -> Pending[object]:
         """Begin. With `shield`, the end of the chat waits for it; otherwise it is cancelled then."""
         ...
 

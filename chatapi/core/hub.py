@@ -18,7 +18,8 @@ from ..clock import Clock
 from ..errors import RefusalCode, Refused
 from ..events import Joined, Left, Renamed
 from ..limits import MACHAT_LINE_BYTES, Limits
-from .broker import Broker, Outcome, Past, unavailable
+from ..pending import Pending
+from .broker import Broker, Past, unavailable
 from .broker_events import Deliveries
 from .client import Client, Outlet
 from .entries import Said
@@ -148,7 +149,7 @@ class Hub:
         self._new_key = new_key
         self._ids = count(1)
         self._log_bytes = 0
-        self._opening: dict[str, list[Outcome]] = {}  # who waits for which room to be loaded
+        self._loading: dict[str, Pending[Room]] = {}  # the rooms that the broker is asked for, by key
         self._awaited: Room | None = None  # one that is not to be closed, though it is empty for a moment
         self._empty: dict[Room, None] = {}  # rooms that keep their history, the longest empty first
         self._news: dict[Room, None] = {}
@@ -175,32 +176,35 @@ class Hub:
         """The room of this name, if there is one."""
         return self.rooms.get(self.naming.room_key(name))
 
-    def load(self, name: str, then: Outcome) -> None:
-        """Have the broker tell what there is of a room that is not open, then call back."""
+    def load(self, name: str) -> Pending[Room]:
+        """Open a room that is not open, with what the broker has of it. Fails with `Refused`."""
         key = self.naming.room_key(name)
-        waiting = self._opening.setdefault(key, [])
-        waiting.append(then)
-        if len(waiting) == 1:
-            limits = self.limits
-            most = limits.history, limits.log_bytes // 2
-            self.broker.open(key, name, self._new_key(), *most, partial(self._loaded, key))
+        if (loading := self._loading.get(key)) is not None:
+            return loading
+        loading = self._loading[key] = Pending()
+        limits = self.limits
+        opened = self.broker.open(key, name, self._new_key(), limits.history, limits.log_bytes // 2)
+        opened.then(partial(self._loaded, key))
+        return loading
 
-    def _loaded(self, key: str, past: Past | Refused) -> None:
-        reason = past if isinstance(past, Refused) else None
-        if isinstance(past, Past):
-            try:
-                self._make_way()
-            except Refused as refused:
-                self.broker.close(key)
-                reason = refused
-            else:
-                room = self.rooms[key] = Room(past, self)
-                self.grew(room.log.held)
-        for then in self._opening.pop(key):
-            then(reason)
-        opened = self.rooms.get(key)
-        if opened is not None and not opened.attended and opened not in self._empty:
-            self._let_be(opened, max(self._keep(opened), LOADED))
+    def _loaded(self, key: str, opened: Pending[Past]) -> None:
+        loading = self._loading.pop(key)
+        try:
+            past = opened.result()
+        except Refused as reason:
+            loading.fail(reason)
+            return
+        try:
+            self._make_way()
+        except Refused as reason:
+            self.broker.close(key)
+            loading.fail(reason)
+            return
+        room = self.rooms[key] = Room(past, self)
+        self.grew(room.log.held)
+        loading.resolve(room)
+        if self.rooms.get(key) is room and not room.attended and room not in self._empty:
+            self._let_be(room, max(self._keep(room), LOADED))
 
     def enter(
         self,
@@ -322,11 +326,10 @@ class Hub:
         key = self.naming.room_key(name)
         room = self.rooms.get(key)
         if room is None:
-            reasons: list[Refused | None] = []
-            self.load(name, reasons.append)
-            room = self.rooms.get(key)
-            if room is None:
-                raise (reasons[0] if reasons else None) or unavailable(f"{name!r} is being loaded; try again")
+            loading = self.load(name)
+            if not loading.done:
+                raise unavailable(f"{name!r} is being loaded; try again")
+            room = loading.result()
         self.needed(room)
         return room
 
@@ -493,7 +496,8 @@ def _nothing() -> None:
     pass
 
 
-def _nobody_awaits(awaitable: Awaitable[object], then: Callable[[object], None], *, shield: bool = False) -> None:
+def _nobody_awaits(awaitable: Awaitable[object], *, shield: bool = False) -> Pending[object]:
     if inspect.iscoroutine(awaitable):
         awaitable.close()
-    then(RuntimeError("an async hook needs a chat that runs: serve it, or use `async with chat`"))
+    error = RuntimeError("an async hook needs a chat that runs: serve it, or use `async with chat`")
+    return Pending.resolved(error)

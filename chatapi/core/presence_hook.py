@@ -34,7 +34,7 @@ class PresenceHook:
         hook, (room, event) = self._hook, self._untold.popleft()
         result = outcome(lambda: hook(room, event))
         if isinstance(result, Awaitable):
-            self._spawn()(result, _log_failure, shield=True)
+            self._spawn()(result, shield=True).then(lambda told: _log_failure(told.result()))
         else:
             _log_failure(result)
 

@@ -9,7 +9,8 @@ from ..clock import Clock
 from ..errors import RefusalCode, Refused
 from ..events import Joined, Left, Message, Renamed
 from ..limits import ROUND_SHARE, TICK, Limits
-from .broker import Broker, Outcome, Past, Presence, unavailable
+from ..pending import Pending
+from .broker import Broker, Past, Presence, unavailable
 from .client import Client
 from .entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
 from .flow_control import Pressure, Sender
@@ -274,24 +275,22 @@ class Room:
         self._relieve(client)
         client.part()
 
-    def rename(self, client: Client, name: str, ref: str | int | None, then: Outcome) -> None:
-        """Give a member another name, then call back; at once, but where several servers share the room.
+    def rename(self, client: Client, name: str, ref: str | int | None) -> Pending[None]:
+        """Give a member another name; at once, except if several servers share the room.
 
-        Where that is refused it is told ``name_taken``, or ``unavailable``.
+        Fails with `Refused` (``name_taken``, ``unavailable``).
         """
         key = self.naming.key(name)
         if (holder := self._members.get(key)) is not None and holder is not client:
-            then(self._taken_by(holder))
-            return
+            return Pending.failed(self._taken_by(holder))
         renamed = NameChanged(client.id, client.name, name, quiet=len(self) > self.limits.announce, ref=ref)
         if self.presence is not None:
             session = "" if client.ticket is None else client.ticket.key
-            self.presence.rename(self.key, client.key, renamed, session, then)
-            return
+            return self.presence.rename(self.key, client.key, renamed, session)
         self._call(client, name)
         client.awaits(renamed)
         self.submit(renamed)
-        then(None)
+        return Pending.resolved(None)
 
     def _call(self, client: Client, name: str) -> None:
         """A member has another name from here on."""
@@ -334,7 +333,7 @@ class Room:
                 if isinstance(entry, Deletion):
                     self._erase(entry.target)
                 if entry.settled is not None:
-                    entry.settled(None)
+                    entry.settled.resolve(None)
         self._keeper.grew(log.held - held)
         if self.current:
             self.fresh += entries
@@ -363,7 +362,7 @@ class Room:
         if (author := self._author(said)) is not None:
             author.outlet.known(said)
         if said.settled is not None:
-            said.settled(None)
+            said.settled.resolve(None)
         self._settled()
 
     def _author(self, said: Said) -> Client | None:

@@ -25,9 +25,7 @@ def ask(
     """Go on with what the hook says: at once, or with the session parked until it has said it."""
     result = outcome(hook)
     if isinstance(result, Awaitable):
-        connection.wait_for(
-            lambda decided: connection.hub.spawn(result, decided), lambda result: then(checked(result, what)), refused
-        )
+        connection.wait_for(connection.hub.spawn(result), lambda result: then(checked(result, what)), refused)
         return
     try:
         then(checked(result, what))
@@ -65,5 +63,5 @@ def is_open(connection: Connection, client: Client, room: str, step: Step, refus
 
     who = Newcomer(client.name, "" if client.ticket is None else client.ticket.key)
     connection.postpone(step)
-    connection.wait_for(lambda then: prepare(hub, hub.naming.room(room), then, who), lambda _: None, give_up)
+    connection.wait_for(prepare(hub, hub.naming.room(room), who).prepared, lambda _: None, give_up)
     return False

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ..core.client import Client
 from ..core.entries import Said
 from ..core.handshake import Handshake
 from ..core.style import Style
-from ..errors import DISCONNECTS, Disconnect, RefusalCode, Refused
+from ..errors import DISCONNECTS, Disconnect, NotDelivered, RefusalCode, Refused
+from ..pending import Pending
 from ..protocol.json import handler as answers
 from ..protocol.json.frames import BadFrame, Frame
 from ..protocol.parser import BadLine, Lines, Nickname, Step
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..core.hub import Hub
 
 _logger = logging.getLogger("chatapi")
+_T = TypeVar("_T")
 
 _STEPS: Final = 64
 """Steps taken for one connection before it is somebody else's turn."""
@@ -119,7 +121,7 @@ class Connection(Intake):
     def hold_for(self, said: Said, step: Step) -> None:
         """Take this step again once something that was said has its place, or was refused."""
         self._held = step
-        said.settled = lambda _: self.resume()
+        said.when_settled().then(lambda _: self.resume())
 
     def postpone(self, step: Step | None) -> None:
         """Take this step again after what is waited for, or none."""
@@ -155,36 +157,30 @@ class Connection(Intake):
 
     def wait_for(
         self,
-        begin: Callable[[Callable[[Any], None]], None],
-        then: Callable[[Any], None],
-        refused: Callable[[Refused], None],
+        pending: Pending[_T],
+        then: Callable[[_T], None],
+        failed: Callable[[Any], None],
     ) -> None:
-        """Have something begun that calls back, at once or later, and go on with what it says; parked until then.
+        """Call `then` with the value once it is there; the session is parked until then.
 
-        Where that is a `Refused`, or `then` raises one, `refused` is called.
+        If `pending` fails with `Refused` or `NotDelivered`, or `then` raises one of them, `failed` is called with it.
         """
 
-        def go_on(result: object) -> None:
+        def go_on(pending: Pending[_T]) -> None:
             self._deciding = False
             if self._stage > Stage.JOINED:
                 return
             try:
                 try:
-                    if isinstance(result, Refused):
-                        raise result
-                    then(result)
-                except Refused as error:
-                    refused(error)
+                    then(pending.result())
+                except (Refused, NotDelivered) as error:
+                    failed(error)
             except Exception:
                 self.crashed()
             self.hub.call(self)
 
         self._deciding = True
-        try:
-            begin(go_on)
-        except BaseException:
-            self._deciding = False
-            raise
+        pending.then(go_on)
 
     def shows_past(self, messages: int, size: int) -> None:
         """The member is about to be shown so much of the past, which it pays for as for lines of its own."""

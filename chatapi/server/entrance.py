@@ -39,9 +39,9 @@ def admit(connection: Connection, handshake: Handshake, let_in: Callable[[Handsh
             return
         session = hub.tickets.session("" if resume is None else resume.session) if handshake.protocol == "json" else ""
         who = arrivals.Newcomer(handshake.name, session, resume, _host(connection))
-        connection.wait_for(
-            lambda then: arrivals.prepare(hub, handshake.room, then, who), lambda _: let_in(handshake), refuse
-        )
+        arrival = arrivals.prepare(hub, handshake.room, who)
+        connection.wait_for(arrival.prepared, lambda _: let_in(handshake), refuse)
+        arrival.prepared.then(lambda _: arrival.close())
 
     if hook is None:
         prepare(handshake)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ import anyio
 import anyio.abc
 
 from ..brokers.memory import InProcessBroker
-from ..core.broker import Broker, Counted, Opened, Outcome, Presence, Read, Recalled, SharedRooms, Whispered
+from ..core.broker import Broker, Past, Presence, RoomCount, Sent, SharedRooms
 from ..core.entries import AnyEntry, AnyKept, Deletion, Departed, NameChanged, Said
 from ..core.hooks import Hooks
 from ..core.hub import Hub
@@ -24,6 +24,7 @@ from ..core.origins import LOOPBACK
 from ..errors import Refused
 from ..events import Whisper
 from ..limits import TICK, Limits
+from ..pending import Pending
 from ..server.connection import Connection
 from ..server.door import Door
 from ..server.listener import open_connection
@@ -206,12 +207,14 @@ class LateBroker(InProcessBroker):
         """What was asked and not yet answered."""
         return len(self._pending)
 
-    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
+    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
         """Begin to count a room."""
-        super().open(room, name, epoch, messages, max_bytes, self._later(then) if self._opens_late else then)
-
-    def _later(self, then: Opened) -> Opened:
-        return lambda past: self._pending.append(lambda: then(past))
+        opened = super().open(room, name, epoch, messages, max_bytes)
+        if not self._opens_late:
+            return opened
+        later: Pending[Past] = Pending()
+        self._pending.append(lambda: later.resolve(opened.result()))
+        return later
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
         """Keep them for later."""
@@ -306,18 +309,18 @@ class _Watched:
         self.whispered, self.cut, self.away = rooms.whispered, rooms.cut, rooms.away
         self._broker.attach(self)
 
-    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
-        self._broker.open(room, name, epoch, messages, max_bytes, self.asked(then))
+    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
+        return self.asked(self._broker.open(room, name, epoch, messages, max_bytes))
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
         self.on_its_way += len(entries)
         self._broker.submit(room, entries)
 
-    def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
-        self._broker.read(room, before, messages, max_bytes, self.asked(then))
+    def read(self, room: str, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
+        return self.asked(self._broker.read(room, before, messages, max_bytes))
 
-    def sent(self, room: str, session: str, then: Recalled) -> None:
-        self._broker.sent(room, session, self.asked(then))
+    def sent(self, room: str, session: str) -> Pending[Mapping[str, Sent]]:
+        return self.asked(self._broker.sent(room, session))
 
     def deliver(self, room: str, entries: Sequence[AnyEntry], ours: bool = True) -> None:
         assert self._rooms is not None
@@ -352,15 +355,20 @@ class _Watched:
         assert self._rooms is not None
         self._rooms.trimmed(room, first)
 
-    def asked(self, then: Callable[[_T], None]) -> Callable[[_T], None]:
+    def asked(self, answer: Pending[_T]) -> Pending[_T]:
+        watched: Pending[_T] = Pending()
         self.on_its_way += 1
 
-        def answer(given: _T) -> None:
+        def answered(answer: Pending[_T]) -> None:
             self.on_its_way -= 1
-            then(given)
+            if answer.error is None:
+                watched.resolve(answer.result())
+            else:
+                watched.fail(answer.error)
             self._answered()
 
-        return answer
+        answer.then(answered)
+        return watched
 
 
 class _WatchedPresence:
@@ -370,8 +378,8 @@ class _WatchedPresence:
         self._presence, self._watched = presence, watched
         self._leaving: set[tuple[str, str]] = set()
 
-    def claim(self, room: str, name: str, session: str, quiet: bool, then: Outcome) -> None:
-        self._presence.claim(room, name, session, quiet, self._watched.asked(then))
+    def claim(self, room: str, name: str, session: str, quiet: bool) -> Pending[None]:
+        return self._watched.asked(self._presence.claim(room, name, session, quiet))
 
     def release(self, room: str, key: str, reason: str, quiet: bool) -> None:
         if not quiet:
@@ -379,14 +387,14 @@ class _WatchedPresence:
             self._leaving.add((room, key))
         self._presence.release(room, key, reason, quiet)
 
-    def rename(self, room: str, key: str, entry: NameChanged, session: str, then: Outcome) -> None:
-        self._presence.rename(room, key, entry, session, self._watched.asked(then))
+    def rename(self, room: str, key: str, entry: NameChanged, session: str) -> Pending[None]:
+        return self._watched.asked(self._presence.rename(room, key, entry, session))
 
-    def whisper(self, room: str, key: str, whisper: Whisper, about: str, then: Whispered) -> None:
-        self._presence.whisper(room, key, whisper, about, self._watched.asked(then))
+    def whisper(self, room: str, key: str, whisper: Whisper, about: str) -> Pending[None]:
+        return self._watched.asked(self._presence.whisper(room, key, whisper, about))
 
-    def rooms(self, then: Counted) -> None:
-        self._presence.rooms(self._watched.asked(then))
+    def rooms(self) -> Pending[Sequence[RoomCount]]:
+        return self._watched.asked(self._presence.rooms())
 
     def told(self, room: str, entries: Sequence[AnyEntry]) -> None:
         for entry in entries:
@@ -432,9 +440,9 @@ class ChatKit:
             commands=commands,
             trusted=trusted,
         )
-        self.asked: list[tuple[Awaitable[object], Callable[[object], None]]] = []
-        """What async hooks returned, with what is to be called with the result: nobody here awaits it."""
-        self.hub.spawn = lambda awaitable, then, *, shield=False: self.asked.append((awaitable, then))
+        self.asked: list[tuple[Awaitable[object], Pending[object]]] = []
+        """The awaitables that async hooks returned, each with its result, which the test sets."""
+        self.hub.spawn = self._spawn
         self.hub.wake = lambda: None
         self.peers: list[Peer] = []
         self._text, self._telnet = TextDoor(), TelnetDoor(lobby, self.hub.naming)
@@ -492,6 +500,11 @@ class ChatKit:
                 return
             self._answered = anyio.Event()
             await self._answered.wait()
+
+    def _spawn(self, awaitable: Awaitable[object], /, *, shield: bool = False) -> Pending[object]:
+        result: Pending[object] = Pending()
+        self.asked.append((awaitable, result))
+        return result
 
     def _answer(self) -> None:
         self._answered.set()

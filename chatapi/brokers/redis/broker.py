@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
 from urllib.parse import quote
@@ -22,13 +22,14 @@ try:
 except ImportError:
     raise ImportError("a broker over Redis needs coredis, the extra 'redis': pip install '.[redis]'") from None
 
-from ...core.broker import Counted, Opened, Outcome, Read, Recalled, Sent, SharedRooms, Whispered, unavailable
+from ...core.broker import Past, RoomCount, Sent, SharedRooms, unavailable
 from ...core.entries import AnyEntry, AnyKept, Deletion, NameChanged, Said
 from ...core.names import naming_of
 from ...core.session_keys import hashed
 from ...errors import NotDelivered, Refused, StoreError
 from ...events import Whisper
 from ...limits import Keep, MiB
+from ...pending import Pending
 from . import batches
 from .nodes import Nodes
 from .room import SharedRoom, State
@@ -285,22 +286,21 @@ class RedisBroker:
 
     # What rooms ask
 
-    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
+    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
         """See what there is of a room, and be told of it from here on."""
         if self._tasks is None or self._node is None:
-            then(unavailable("the chat does not run; use `async with chat`, or serve it"))
-            return
+            return Pending.failed(unavailable("the chat does not run; use `async with chat`, or serve it"))
         keys = Keys(self._prefix, quote(room, safe=""), self._places.db)
         shard = self._shard(keys.tag)
         if shard.away:
-            then(unavailable(AWAY))
-            return
+            return Pending.failed(unavailable(AWAY))
         shared = SharedRoom(room, name, epoch, (messages, max_bytes), self._node, keys)
-        shared.opened = then
+        opened = shared.opened
         self._open[room] = self._channels[keys.channel] = shared
         shard.add(shared)
         if room in self._closing:  # opening it gives back whatever names nobody has here
             self._forget(self._closing[room])
+        return opened
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
         """Take messages and deletions."""
@@ -326,32 +326,42 @@ class RedisBroker:
         for shard in self._shards.values():
             shard.wake()
 
-    def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
+    def read(self, room: str, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
         """Read back."""
-        self._page(self._open[room], before, messages, max_bytes, [], then)
+        read: Pending[Sequence[AnyKept]] = Pending()
+        self._page(self._open[room], before, messages, max_bytes, [], read)
+        return read
 
     def _page(
-        self, shared: SharedRoom, before: int, messages: int, max_bytes: int, newer: list[AnyKept], then: Read
+        self,
+        shared: SharedRoom,
+        before: int,
+        messages: int,
+        max_bytes: int,
+        newer: list[AnyKept],
+        read: Pending[Sequence[AnyKept]],
     ) -> None:
         def found(answer: Any) -> None:
             page = batches.newest(answer[1], before, messages, max_bytes)
             left = messages - sum(entry.count for entry in page if isinstance(entry, Said))
             room = max_bytes - sum(entry.weight for entry in page)
             if page and left > 0 and room > 0 and page[0].seq > 1:  # deletions were among what was counted
-                self._page(shared, page[0].seq, left, room, [*page, *newer], then)
+                self._page(shared, page[0].seq, left, room, [*page, *newer], read)
             else:
-                then([*page, *newer])
+                read.resolve([*page, *newer])
 
-        self._ask(shared, "page", [before, messages, max_bytes], found, then, back=max_bytes + MOST_BYTES)
+        self._ask(shared, "page", [before, messages, max_bytes], found, read.fail, back=max_bytes + MOST_BYTES)
 
-    def sent(self, room: str, session: str, then: Recalled) -> None:
+    def sent(self, room: str, session: str) -> Pending[Mapping[str, Sent]]:
         """What a session has said in this room under which ids."""
+        sent: Pending[Mapping[str, Sent]] = Pending()
 
         def found(answer: Any) -> None:
             pairs = zip(answer[1][::2], answer[1][1::2], strict=True)
-            then({id_.decode(): Sent(room, *map(int, place.split())) for id_, place in pairs})
+            sent.resolve({id_.decode(): Sent(room, *map(int, place.split())) for id_, place in pairs})
 
-        self._ask(self._open[room], "sent", [hashed(session)], found, then)
+        self._ask(self._open[room], "sent", [hashed(session)], found, sent.fail)
+        return sent
 
     def close(self, room: str) -> None:
         """Look at a room no longer, once what is on its way is told."""
@@ -402,13 +412,14 @@ class RedisBroker:
 
     # Who is there
 
-    def claim(self, room: str, name: str, session: str, quiet: bool, then: Outcome) -> None:
+    def claim(self, room: str, name: str, session: str, quiet: bool) -> Pending[None]:
         """Ask for a name."""
         shared = self._open[room]
         if self._is_away(shared):
-            then(unavailable("what keeps the names does not answer"))
-        else:
-            shared.put(Claiming(name, hashed(session), self._nodes.node, quiet, then, naming_of(room)))
+            return Pending.failed(unavailable("what keeps the names does not answer"))
+        claiming = Claiming(name, hashed(session), self._nodes.node, quiet, naming_of(room))
+        shared.put(claiming)
+        return claiming.settled
 
     def release(self, room: str, key: str, reason: str, quiet: bool) -> None:
         """Give a name back."""
@@ -417,23 +428,24 @@ class RedisBroker:
         if shared is not None and own is not None and not shared.is_closed:
             shared.put(Releasing(key, own.name, own.session, reason, quiet))
 
-    def rename(self, room: str, key: str, entry: NameChanged, session: str, then: Outcome) -> None:
+    def rename(self, room: str, key: str, entry: NameChanged, session: str) -> Pending[None]:
         """Ask for another name."""
         shared = self._open[room]
         if self._is_away(shared):
-            then(unavailable("what keeps the names does not answer"))
-        else:
-            shared.put(Renaming(key, entry, hashed(session), self._nodes.node, then, naming_of(room)))
+            return Pending.failed(unavailable("what keeps the names does not answer"))
+        renaming = Renaming(key, entry, hashed(session), self._nodes.node, naming_of(room))
+        shared.put(renaming)
+        return renaming.settled
 
-    def whisper(self, room: str, key: str, whisper: Whisper, about: str, then: Whispered) -> None:
+    def whisper(self, room: str, key: str, whisper: Whisper, about: str) -> Pending[None]:
         """Hand a whisper to another node."""
         other = self._open[room].who.others.get(key)
         if other is None or self._tasks is None:
-            then(NotDelivered("nobody here is called so; nothing was sent"))
-            return
-        number = self._nodes.whisper(other[0], room, key, whisper, about, then)
+            return Pending.failed(NotDelivered("nobody here is called so; nothing was sent"))
+        number, delivered = self._nodes.whisper(other[0], room, key, whisper, about)
         self._tasks.start_soon(self._nodes.forget, number)
+        return delivered
 
-    def rooms(self, then: Counted) -> None:
+    def rooms(self) -> Pending[Sequence[RoomCount]]:
         """Every room that somebody is in."""
-        self._nodes.rooms(then)
+        return self._nodes.rooms()

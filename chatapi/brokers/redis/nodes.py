@@ -11,9 +11,10 @@ from typing import Any, Final
 import anyio
 from pydantic_core import from_json, to_json
 
-from ...core.broker import Counted, RoomCount, SharedRooms, Whispered
+from ...core.broker import RoomCount, SharedRooms
 from ...errors import NotDelivered, Refused
 from ...events import Whisper
+from ...pending import Pending
 from .room import SharedRoom
 from .shard import NODES, Call, Shard
 
@@ -56,7 +57,7 @@ class Nodes:
         self._before: frozenset[str] = frozenset()
         self._trusted_from = float("-inf")
         self._numbers = count(1)
-        self._whispers: dict[int, Whispered] = {}
+        self._whispers: dict[int, Pending[None]] = {}
         self._heard: dict[str, None] = {}  # the `about` of the whispers that were handed over
         self._listed: dict[str, str] = {}  # what Redis has of this node's rooms
 
@@ -126,13 +127,13 @@ class Nodes:
 
     # Whispers
 
-    def whisper(self, to: str, room: str, key: str, whisper: Whisper, about: str, then: Whispered) -> int:
-        """Hand a whisper to a member that is here through another node; returns its number, for `forget`."""
-        number = next(self._numbers)
-        self._whispers[number] = then
+    def whisper(self, to: str, room: str, key: str, whisper: Whisper, about: str) -> tuple[int, Pending[None]]:
+        """Hand a whisper to a member that is here through another node; return its number, for `forget`, too."""
+        number, delivered = next(self._numbers), Pending[None]()
+        self._whispers[number] = delivered
         said = {"n": number, "from": self.node, "room": room, "key": key, "about": about}
         self._tell(to, {**said, "ts": whisper.ts, "name": whisper.name, "text": whisper.text}, number)
-        return number
+        return number, delivered
 
     async def forget(self, number: int) -> None:
         """Wait for an answer no longer than is right."""
@@ -149,9 +150,11 @@ class Nodes:
         self._shard(_tag(to)).call(Call(told, [self._publish, _channel(self._prefix, to), to_json(what)]))
 
     def _answered(self, number: int, why: str) -> None:
-        then = self._whispers.pop(number, None)
-        if then is not None:
-            then(NotDelivered(why) if why else None)
+        delivered = self._whispers.pop(number, None)
+        if delivered is not None and why:
+            delivered.fail(NotDelivered(why))
+        elif delivered is not None:
+            delivered.resolve(None)
 
     @property
     def pending(self) -> list[int]:
@@ -201,8 +204,9 @@ class Nodes:
         if now:
             shard.call(Call(_nothing, ["EXPIRE", key, _LISTED_FOR]))
 
-    def rooms(self, then: Counted) -> None:
+    def rooms(self) -> Pending[Sequence[RoomCount]]:
         """Every room that somebody is in. Those that are open here are known; the other nodes have lists of theirs."""
+        counted: Pending[Sequence[RoomCount]] = Pending()
         found: dict[str, RoomCount] = {}
         others = [node for node in self._living if node != self.node]
         left = len(others)
@@ -212,7 +216,7 @@ class Nodes:
                 found.pop(key, None)
                 if len(room.who):
                     found[key] = RoomCount(key, room.name, len(room.who))
-            then(list(found.values()))
+            counted.resolve(list(found.values()))
 
         def listed(answer: Any) -> None:
             nonlocal left
@@ -230,6 +234,7 @@ class Nodes:
             self._shard(where).call(Call(listed, ["HGETALL", f"{self._prefix}:{{{where}}}"]))
         if not others:
             done()
+        return counted
 
 
 def _tag(node: str) -> str:

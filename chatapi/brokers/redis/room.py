@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...core.broker import Past, unavailable
 from ...core.entries import AnyEntry, Deletion, Said
 from ...errors import RefusalCode, Refused
+from ...pending import Pending
 from . import batches
 from .batches import Called, Came, Head, Went
 from .roster_view import Attendance, Own
@@ -34,10 +35,10 @@ from .turns import (
     Value,
     holder,
     seconds_to_remember,
+    settle,
 )
 
 if TYPE_CHECKING:
-    from ...core.broker import Opened
     from .shard import Shard
 
 _EARLY: Final = 1000
@@ -68,7 +69,7 @@ class SharedRoom:
         self.key: str = key
         self.keys: Keys = keys
         self.state: State = State.OPENING
-        self.opened: Opened | None = None
+        self.opened: Pending[Past] = Pending()
         """Whom to tell once it is open."""
         self.who: Attendance = Attendance(key, node.id, node.rooms)
         self.name: str = name
@@ -298,7 +299,7 @@ class SharedRoom:
             came = Came(step.quiet, step.key, self._node.id, step.name)
             self.who.came(came, seq, None if step.given_up else Own(step.name, step.session))
             self._give_back(came, step.session)
-            step.settle(None)
+            settle(step, None)
         elif isinstance(step, Renaming):
             self._renamed(step, seq)
         elif isinstance(step, Came):
@@ -322,7 +323,7 @@ class SharedRoom:
     def _renamed(self, step: Renaming, seq: int) -> None:
         if not self.who.renamed(step, seq):
             self.put(Releasing(step.to_key, step.entry.to, step.session, "bye", step.entry.quiet))
-        step.settle(None)
+        settle(step, None)
 
     # Standing where the log stands
 
@@ -364,11 +365,10 @@ class SharedRoom:
         return self.state is State.CLOSED
 
     def _open(self, name: str, seq: int, ts: int, first: int, found: Sequence[bytes]) -> None:
-        opened, self.opened = self.opened, None
-        tail = batches.newest(found, seq + 1, *self._wanted)
-        if opened is not None:
+        if not self.opened.done:
+            tail = batches.newest(found, seq + 1, *self._wanted)
             self.name = name
-            opened(Past(self._epoch, name, seq, ts, first, tail))
+            self.opened.resolve(Past(self._epoch, name, seq, ts, first, tail))
 
     def _catch_up(self, where: Head, batch: bytes, at: int) -> None:
         """Deliver the messages of a batch that was missed; what it says of who came and left is in the roster."""
@@ -416,7 +416,7 @@ class SharedRoom:
             if why is not None and step.went.key in self.who.leaving:  # gone already: then it was not told here
                 self._left(step.went, self._seq)
         elif isinstance(step, Claiming | Renaming):
-            step.settle(self._why_not(step.name if isinstance(step, Claiming) else step.entry.to, why))
+            settle(step, self._why_not(step.name if isinstance(step, Claiming) else step.entry.to, why))
 
     def _why_not(self, name: str, why: Sequence[str] | None) -> Refused:
         """Why somebody does not get a name; not known where it was theirs for a moment, while nobody looked."""
@@ -445,10 +445,9 @@ class SharedRoom:
                     step.give_up(reason)
         steps = self._waiting
         self._waiting = [step for step in steps if isinstance(step, Releasing)]  # a name must not stay behind
-        if self.opened is not None:
-            opened, self.opened = self.opened, None
+        if not self.opened.done:
             self._node.forget(self)
-            opened(reason)
+            self.opened.fail(reason)
         for step in steps:
             self._refuse(step, reason)
 
@@ -459,7 +458,7 @@ class SharedRoom:
         elif isinstance(step, Deleting):
             rooms.refuse(self.key, [step.entry], reason)
         elif not isinstance(step, Releasing):
-            step.settle(reason)
+            settle(step, reason)
 
     def cut(self, *, names_are_known: bool = True) -> None:
         """Something is missing that cannot be had, or nothing is known of the room any more."""

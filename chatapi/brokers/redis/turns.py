@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from ...core.broker import Outcome
 from ...core.entries import AnyKept, Deletion, NameChanged, Said
-from ...core.names import OURS, Naming
+from ...core.names import Naming
 from ...core.session_keys import hashed
 from ...errors import Refused
 from ...limits import Limits
+from ...pending import Pending
 from . import batches
 
 if TYPE_CHECKING:
@@ -128,13 +128,13 @@ class Claiming:
 
     size = 500
 
-    def __init__(self, name: str, session: str, node: str, quiet: bool, then: Outcome, naming: Naming = OURS) -> None:
+    def __init__(self, name: str, session: str, node: str, quiet: bool, naming: Naming) -> None:
         self.name: str = name
         self.key: str = naming.key(name)
         self.session: str = session
         self.quiet: bool = quiet
-        self.settle: Outcome = _once(then)
-        """Tell what came of it, once."""
+        self.settled: Pending[None] = Pending()
+        """Whether the name was given."""
         self.given_up: bool = False
         """Whether that was refused already, though it may take place: then the name is given back."""
         self._node = node
@@ -142,7 +142,7 @@ class Claiming:
     def give_up(self, reason: Refused) -> None:
         """Refuse it without knowing."""
         self.given_up = True
-        self.settle(reason)
+        settle(self, reason)
 
     def arguments(self, place: Callable[[str], int]) -> list[Value]:
         """What the script needs to know."""
@@ -170,20 +170,18 @@ class Renaming:
 
     size = 500
 
-    def __init__(
-        self, key: str, entry: NameChanged, session: str, node: str, then: Outcome, naming: Naming = OURS
-    ) -> None:
+    def __init__(self, key: str, entry: NameChanged, session: str, node: str, naming: Naming) -> None:
         self.key: str = key
         self.to_key: str = naming.key(entry.to)
         self.entry: NameChanged = entry
         self.session: str = session
-        self.settle: Outcome = _once(then)
-        """Tell what came of it, once."""
+        self.settled: Pending[None] = Pending()
+        """Whether the name was given."""
         self._node = node
 
     def give_up(self, reason: Refused) -> None:
         """Refuse it without knowing: who asked sees it, if it takes place all the same."""
-        self.settle(reason)
+        settle(self, reason)
 
     def arguments(self, place: Callable[[str], int]) -> list[Value]:
         """What the script needs to know."""
@@ -205,15 +203,14 @@ def holder(node: str, session: str, name: str) -> str:
     return f"{node} {session or '-'} {name}"
 
 
-def _once(then: Outcome) -> Outcome:
-    """Call back the first time alone."""
-    waiting = [then]
-
-    def tell(reason: Refused | None) -> None:
-        if waiting:
-            waiting.pop()(reason)
-
-    return tell
+def settle(step: Claiming | Renaming, reason: Refused | None) -> None:
+    """Set the result of the step, unless it has been given up before."""
+    if step.settled.done:
+        return
+    if reason is None:
+        step.settled.resolve(None)
+    else:
+        step.settled.fail(reason)
 
 
 class Turn:

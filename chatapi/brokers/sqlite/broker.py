@@ -10,19 +10,19 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from ...callbacks import answer
 from ...clock import Clock, SystemClock
-from ...core.broker import Opened, Past, Read, Recalled, Rooms, unavailable
+from ...core.broker import Past, Rooms, Sent, unavailable
 from ...core.entries import AnyEntry, AnyKept, Deletion, KeptEntry, Said
-from ...errors import Refused, StoreError
+from ...errors import StoreError
 from ...limits import Keep
+from ...pending import Pending, wait
 from .store import RoomInfo, Store
 from .writer import Committed, Done, Log, Part, Place, Worker, Writer
 
@@ -73,7 +73,7 @@ class SQLiteBroker:
         self._done: Done = deque()
         self._on_their_way: deque[Part] = deque()
         self._fresh: list[Part] = []  # those of them that the writing thread has not got yet
-        self._questions: dict[object, Callable[[Refused], None]] = {}  # who is to be told if no answer comes
+        self._unanswered: dict[Pending[Any], None] = {}  # what the reading thread is asked
         self._failing = False
         self._rooms: Rooms | None = None
 
@@ -130,21 +130,21 @@ class SQLiteBroker:
         while self._on_their_way:  # what came last, or is with a disk that does not answer
             part = self._on_their_way.popleft()
             self._settle(part, part.unplaced(), _ENDED)
-        questions, self._questions = self._questions, {}
-        for failed in questions.values():
-            failed(unavailable(_ENDED))
+        unanswered, self._unanswered = self._unanswered, {}
+        for answer in unanswered:
+            answer.fail(unavailable(_ENDED))
 
     # What rooms ask
 
-    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int, then: Opened) -> None:
+    def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
         """Read what there is of a room; members wait for that, so pages of history come later."""
 
-        def opened(past: Past | None) -> None:
+        def opened(past: Past | None) -> Past:
             past = past or Past(epoch, name)
             self._logs[room] = Log(room, past)
-            then(past)
+            return past
 
-        self._ask(partial(self._store.past, room, messages, max_bytes), opened, then, urgent=True)
+        return self._ask(partial(self._store.past, room, messages, max_bytes), urgent=True).map(opened)
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
         """Take entries: what is to be kept waits for the commit, and what follows it in its room waits with it."""
@@ -162,15 +162,15 @@ class SQLiteBroker:
                 self._fresh.append(part)
                 self._rooms.wake()
 
-    def read(self, room: str, before: int, messages: int, max_bytes: int, then: Read) -> None:
+    def read(self, room: str, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
         """Read back."""
-        self._ask(partial(self._store.read, room, before, messages, max_bytes), then, then)
+        return self._ask(partial(self._store.read, room, before, messages, max_bytes))
 
-    def sent(self, room: str, session: str, then: Recalled) -> None:
+    def sent(self, room: str, session: str) -> Pending[Mapping[str, Sent]]:
         """What a session has said under which ids."""
         assert self._rooms is not None
         since = self._clock.micros() - int(self._rooms.limits.remember * 1_000_000)
-        self._ask(partial(self._store.sent, session, since), then, then, urgent=True)
+        return self._ask(partial(self._store.sent, session, since), urgent=True)
 
     def close(self, room: str) -> None:
         """Forget a room; the file does not."""
@@ -228,30 +228,24 @@ class SQLiteBroker:
 
     # Reading
 
-    def _ask(
-        self,
-        question: Callable[[], _T],
-        then: Callable[[_T], None],
-        failed: Callable[[Refused], None],
-        *,
-        urgent: bool = False,
-    ) -> None:
+    def _ask(self, question: Callable[[], _T], *, urgent: bool = False) -> Pending[_T]:
         """Have the reading thread answer a question."""
         if self._reader is None:
-            failed(unavailable("the chat does not run; use `async with chat`, or serve it"))
-            return
+            return Pending.failed(unavailable("the chat does not run; use `async with chat`, or serve it"))
+        answer: Pending[_T] = Pending()
 
-        def answered(answer: Any) -> None:
-            del self._questions[answered]
-            if not isinstance(answer, Exception):
-                then(answer)
+        def answered(read: Pending[_T]) -> None:
+            del self._unanswered[answer]
+            if (error := read.error) is None:
+                answer.resolve(read.result())
                 return
-            expected = isinstance(answer, StoreError)
-            _logger.error("history cannot be read: %s", answer, exc_info=None if expected else answer)
-            failed(unavailable(self._told(str(answer) or repr(answer))))
+            expected = isinstance(error, StoreError)
+            _logger.error("history cannot be read: %s", error, exc_info=None if expected else error)
+            answer.fail(unavailable(self._told(str(error) or repr(error))))
 
-        self._questions[answered] = failed
-        self._reader.call(question, answered, urgent=urgent)
+        self._unanswered[answer] = None
+        self._reader.call(question, urgent=urgent).then(answered)
+        return answer
 
     # Forgetting
 
@@ -309,4 +303,4 @@ async def _by(worker: Worker | None, call: Callable[[], _T]) -> _T:
     """Have a thread do something. Raises what that raises, and `StoreError` where there is no thread."""
     if worker is None:
         raise StoreError(_ENDED)
-    return cast("_T", await answer(partial(worker.call, call)))
+    return await wait(worker.call(call))

@@ -8,15 +8,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from ...clock import Clock
 from ...core.broker import Past
 from ...core.entries import AnyEntry, KeptEntry
 from ...errors import StoreError
+from ...pending import Pending
 from .store import Append, Placed, Store
 
 _logger = logging.getLogger("chatapi")
+_T = TypeVar("_T")
 
 URGENT_IN_A_ROW: Final = 16
 """Urgent calls that go before one that is not: neither kind can keep the other from ever having its turn."""
@@ -88,18 +90,23 @@ class Worker(threading.Thread):
         self._in_a_row = 0  # urgent ones that went before one that waits
         self._tokens: SimpleQueue[None] = SimpleQueue()  # one for each that waits, and one to stop
 
-    def call(self, what: Callable[[], Any], then: Callable[[Any], None], *, urgent: bool = False) -> None:
-        """Call something in this thread, behind what waits, or where it is `urgent` behind what is urgent; then `then`,
-        on the event loop, with what it returned or raised."""
+    def call(self, what: Callable[[], _T], *, urgent: bool = False) -> Pending[_T]:
+        """Call `what` in this thread, behind what waits, or if it is `urgent` behind what is urgent.
+
+        The result is what it returned or raised, and is set on the event loop.
+        """
+        pending: Pending[_T] = Pending()
 
         def call() -> None:
             try:
-                result = what()
+                value = what()
             except Exception as error:
-                result = error
-            self._tell(partial(then, result))
+                self._tell(partial(pending.fail, error))
+            else:
+                self._tell(partial(pending.resolve, value))
 
         self._put(call, urgent=urgent)
+        return pending
 
     def _put(self, work: Callable[[], None], *, urgent: bool = False) -> None:
         (self._urgent if urgent else self._other).append(work)

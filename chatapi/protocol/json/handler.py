@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic_core import to_json
 
@@ -16,6 +16,7 @@ from ...core.sessions import Kept
 from ...errors import FrameError, NotDelivered, Refused, TextTooLong
 from ...events import Message
 from ...limits import LISTED
+from ...pending import Pending
 from ...server.asking import ask, blame, is_open, passed
 from ...text import one_line
 from ..parser import Lines
@@ -26,6 +27,7 @@ from .rendering import frame
 if TYPE_CHECKING:
     from ...server.connection import Connection
 
+_T = TypeVar("_T")
 _TOLD: Final = ("line_bytes", "frame_bytes", "remember", "remember_ids", "reserve")
 """The limits that a client needs to know."""
 
@@ -206,17 +208,17 @@ def _whisper(connection: Connection, client: Client, asked: Tell) -> None:
         return
     ts = room.micros()
 
-    def told(why: NotDelivered | None) -> None:
-        if why is not None:
-            _turn_down(client, asked, FrameError.NOT_DELIVERED, str(why))
-            connection.fault()
-            return
+    def not_delivered(error: NotDelivered) -> None:
+        _turn_down(client, asked, FrameError.NOT_DELIVERED, str(error))
+        connection.fault()
+
+    def delivered(_: None) -> None:
         if asked.id is not None:
             ticket.remember(_whispered(asked.id), Kept(0, ts), now)
         client.push(frame("ack", id=asked.id, seq=None, ts=ts))
 
     about = "" if asked.id is None else f"{ticket.key} {asked.id}"
-    _wait(connection, client, asked, lambda then: client.ask_whisper(asked.to, asked.text, then, about), told)
+    connection.wait_for(client.ask_whisper(asked.to, asked.text, about), delivered, not_delivered)
 
 
 def _whispered(id_: str) -> str:
@@ -224,7 +226,7 @@ def _whispered(id_: str) -> str:
 
 
 def _rename(connection: Connection, client: Client, asked: Rename) -> None:
-    _wait(connection, client, asked, lambda then: client.ask_rename(asked.to, asked.ref, then), lambda _: None)
+    _wait(connection, client, asked, client.ask_rename(asked.to, asked.ref), lambda _: None)
 
 
 def _join(connection: Connection, client: Client, asked: Move) -> None:
@@ -248,7 +250,7 @@ def _rooms(connection: Connection, client: Client, asked: AskRooms) -> None:
         client.push(_page("rooms", listed, asked.limit, count, asked.ref, lambda room: room["name"]))
 
     rooms = connection.hub.room_list
-    _wait(connection, client, asked, lambda then: rooms.page(after, asked.limit + 1, then), answer)
+    _wait(connection, client, asked, rooms.page(after, asked.limit + 1), answer)
 
 
 def _page(
@@ -283,18 +285,18 @@ def _history(connection: Connection, client: Client, asked: AskHistory) -> None:
         client.push(answered)
 
     broker = connection.hub.broker
-    _wait(connection, client, asked, lambda then: read_page(broker, room, before, most, most_bytes, then), answer)
+    _wait(connection, client, asked, read_page(broker, room, before, most, most_bytes), answer)
 
 
 def _wait(
     connection: Connection,
     client: Client,
     asked: Frame,
-    begin: Callable[[Callable[[Any], None]], None],
-    then: Callable[[Any], None],
+    pending: Pending[_T],
+    then: Callable[[_T], None],
 ) -> None:
-    """Go on with what calls back, at once or later; where that is a refusal, it is the answer."""
-    connection.wait_for(begin, then, lambda refused: _refuse(connection, client, asked, refused))
+    """Go on with the value once it is there; a refusal is the answer to the frame."""
+    connection.wait_for(pending, then, lambda refused: _refuse(connection, client, asked, refused))
 
 
 def _ping(connection: Connection, client: Client, asked: Ping) -> None:

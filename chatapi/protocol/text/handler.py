@@ -105,23 +105,18 @@ def who_is_here(room: Room, heading: str) -> str:
 
 def _rename(connection: Connection, client: Client, command: Command) -> None:
     connection.wait_for(
-        lambda then: client.ask_rename(command.argument, None, then),
+        client.ask_rename(command.argument),
         lambda _: None,
         lambda refused: _refuse(connection, refused),
     )
 
 
 def _whisper(connection: Connection, client: Client, command: Command) -> None:
-    def told(why: NotDelivered | None) -> None:
-        if why is not None:
-            connection.tell(str(why))
-            connection.fault()
+    def not_delivered(error: NotDelivered) -> None:
+        connection.tell(str(error))
+        connection.fault()
 
-    connection.wait_for(
-        lambda then: client.ask_whisper(command.argument, command.text, then),
-        told,
-        lambda refused: _refuse(connection, refused),
-    )
+    connection.wait_for(client.ask_whisper(command.argument, command.text), lambda _: None, not_delivered)
 
 
 def _list(connection: Connection, client: Client, command: Command) -> None:
@@ -137,7 +132,7 @@ def _rooms(connection: Connection, client: Client, command: Command) -> None:
         connection.tell(f"rooms ({count:,}): {shown}{more}")
 
     connection.wait_for(
-        lambda then: connection.hub.room_list.page(None, LISTED, then),
+        connection.hub.room_list.page(None, LISTED),
         told,
         lambda refused: _refuse(connection, refused),
     )

@@ -8,6 +8,7 @@ from itertools import pairwise
 from ...core.broker import Past, Sent
 from ...core.entries import AnyKept, Deletion, Said
 from ...limits import Limits
+from ...pending import Pending
 from ..kit import VirtualClock
 from .recorder import Recorder, arrived, departed, message, told
 from .subject import Subject, same
@@ -90,15 +91,13 @@ class KeepingContract(Subject):
         self.needs_keeping()
         async with self.life() as rooms:
             await rooms.open()
-            pages: list[list[Sequence[AnyKept]]] = []
-            rooms.then = lambda room, _: pages.append(
-                rooms.ask(lambda then: rooms.broker.read(room, 1 << 30, 1, 1 << 20, then))
-            )
+            pages: list[Pending[Sequence[AnyKept]]] = []
+            rooms.then = lambda room, _: pages.append(rooms.ask(rooms.broker.read(room, 1 << 30, 1, 1 << 20)))
             for i in range(5):
                 await rooms.say(message(str(i)))
             rooms.then = None
             await rooms.answered()
-            same([page[0][-1].seq >= i for i, page in enumerate(pages, 1)], [True] * 5, "whether each was found")
+            same([page.result()[-1].seq >= i for i, page in enumerate(pages, 1)], [True] * 5, "whether each was found")
 
     # Opening
 

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.abc
 
-from ...core.broker import Broker, Presence, RoomCount
+from ...core.broker import Broker, Presence
 from ...core.entries import NameChanged
 from ...core.names import name_key
-from ...errors import Refused
 from ...events import Whisper
 from ...limits import Limits
+from ...pending import Pending
 from ...tasks import task_group
 from . import recorder
 from .recorder import Recorder, told
@@ -37,16 +37,14 @@ class Node(Recorder):
     async def come(self, name: str, room: str = "dev", *, session: str = "", quiet: bool = False) -> None:
         """Somebody comes in; raises `Refused`."""
 
-        def ask(then: Callable[[Refused | None], None]) -> None:
-            def claimed(reason: Refused | None) -> None:
-                if reason is None:  # it may be lost at once
-                    self.ours.setdefault(room, {})[name_key(name)] = name
-                    self.others.get(room, {}).pop(name_key(name), None)
-                then(reason)
+        def claimed(claim: Pending[None]) -> None:
+            if claim.error is None:  # it may be lost at once
+                self.ours.setdefault(room, {})[name_key(name)] = name
+                self.others.get(room, {}).pop(name_key(name), None)
 
-            self.presence.claim(room, name, session, quiet, claimed)
-
-        await self._answer(ask)
+        claim = self.presence.claim(room, name, session, quiet)
+        claim.then(claimed)
+        await self._answer(claim)
 
     def go(self, name: str, room: str = "dev", *, reason: str = "bye", quiet: bool = False) -> None:
         """Somebody leaves."""
@@ -58,17 +56,16 @@ class Node(Recorder):
     ) -> NameChanged:
         """Somebody takes another name; raises `Refused`."""
         entry = NameChanged(1, name, to, quiet)
-        await self._answer(lambda then: self.presence.rename(room, name_key(name), entry, session, then))
+        await self._answer(self.presence.rename(room, name_key(name), entry, session))
         return entry
 
     async def whisper(self, to: str, whisper: Whisper, room: str = "dev", *, about: str = "") -> None:
         """Somebody whispers to a member of another node; raises `NotDelivered`."""
-        await self._answer(lambda then: self.presence.whisper(room, name_key(to), whisper, about, then))
+        await self._answer(self.presence.whisper(room, name_key(to), whisper, about))
 
     async def count_rooms(self) -> dict[str, int]:
         """The rooms that somebody is in, and how many; raises `Refused`."""
-        rooms: list[RoomCount] = await self._answer(self.presence.rooms)
-        return {room.name: room.members for room in rooms}
+        return {room.name: room.members for room in await self._answer(self.presence.rooms())}
 
     async def counts(self, expected: dict[str, int]) -> None:
         """Wait until these are the rooms that somebody is in."""

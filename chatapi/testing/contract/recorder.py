@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -13,10 +13,13 @@ from anyio.lowlevel import checkpoint
 from ...core.broker import Broker, Past, Sent
 from ...core.entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
 from ...core.names import name_key
-from ...errors import ChatError, Refused
+from ...errors import Refused
 from ...events import Whisper
 from ...limits import Limits
+from ...pending import Pending
 from ..kit import Bell, run
+
+_T = TypeVar("_T")
 
 PATIENCE: Final = 30.0
 """Seconds after which a broker that has not answered never will: no test is any slower for it."""
@@ -131,16 +134,13 @@ class Recorder:
     ) -> Past:
         """Open a room; raises `Refused`."""
 
-        def ask(then: Callable[[Past | Refused], None]) -> None:
-            def opened(past: Past | Refused) -> None:
-                if isinstance(past, Past):  # what others say in it may follow at once
-                    self._pasts[room] = past.seq, past.ts
-                then(past)
+        def found(opened: Pending[Past]) -> None:
+            if opened.error is None:  # what others say in it may follow at once
+                self._pasts[room] = opened.result().seq, opened.result().ts
 
-            self.broker.open(room, name or room, epoch, messages, max_bytes, opened)
-
-        past: Past = await self._answer(ask)
-        return past
+        opened = self.broker.open(room, name or room, epoch, messages, max_bytes)
+        opened.then(found)
+        return await self._answer(opened)
 
     def close(self, room: str = "dev") -> None:
         """Look at a room no longer."""
@@ -180,32 +180,23 @@ class Recorder:
         self, before: int, messages: int = 1 << 20, max_bytes: int = 1 << 30, *, room: str = "dev"
     ) -> Sequence[AnyKept]:
         """Read what is kept of a room; raises `Refused`."""
-        found: Sequence[AnyKept] = await self._answer(
-            lambda then: self.broker.read(room, before, messages, max_bytes, then)
-        )
-        return found
+        return await self._answer(self.broker.read(room, before, messages, max_bytes))
 
     async def sent(self, session: str, room: str = "dev") -> Mapping[str, Sent]:
         """What a session has said under which ids; raises `Refused`."""
-        sent: Mapping[str, Sent] = await self._answer(lambda then: self.broker.sent(room, session, then))
-        return sent
+        return await self._answer(self.broker.sent(room, session))
 
-    def ask(self, ask: Callable[[Callable[[Any], None]], None]) -> list[Any]:
-        """Ask without waiting: the answer is put into the list that is returned."""
-        answers: list[Any] = []
+    def ask(self, answer: Pending[_T]) -> Pending[_T]:
+        """Take note of a question, which must be answered before the end."""
         self._asked += 1
 
-        def then(answer: Any) -> None:
+        def answered(answer: Pending[_T]) -> None:
             self._check_thread("an answer")
-            if answers:
-                self.faults.append(f"a question was answered twice, by {answers[0]!r} and by {answer!r}")
-            else:
-                self._asked -= 1
-            answers.append(answer)
+            self._asked -= 1
             self._wake()
 
-        ask(then)
-        return answers
+        answer.then(answered)
+        return answer
 
     async def answered(self) -> None:
         """Wait until everything that was asked is answered."""
@@ -214,15 +205,13 @@ class Recorder:
             await self._wait(self._news, "a question is not answered")
         self.check()
 
-    async def _answer(self, ask: Callable[[Callable[[Any], None]], None]) -> Any:
-        answers = self.ask(ask)
-        while not answers:
+    async def _answer(self, answer: Pending[_T]) -> _T:
+        self.ask(answer)
+        while not answer.done:
             self._news = anyio.Event()
             await self._wait(self._news, "a question is not answered")
         self.check()
-        if isinstance(answers[0], ChatError):
-            raise answers[0]
-        return answers[0]
+        return answer.result()
 
     async def _wait(self, news: anyio.Event, what: str) -> None:
         with anyio.move_on_after(PATIENCE):
