@@ -36,6 +36,8 @@ class Bot:
     disconnected; that, like every other reason, the iteration raises as `Disconnected`. So does every later call.
     """
 
+    peer: Final = None
+
     def __init__(self, enter: Callable[[Bot], Client], hub: Hub, *, reads: bool) -> None:
         self._hub = hub
         self._reads = reads
@@ -153,45 +155,23 @@ class Bot:
 
     # The Outlet that its client expects
 
-    def send(self, data: bytes) -> int:
-        """Never called: no fan-out pass serves a bot."""
-        return len(data)
-
-    def keep(self, data: bytes | memoryview) -> None:
-        """Never called."""
-
-    def broken(self) -> None:
-        """Never called."""
-
     def wake(self) -> None:
-        """There is something to read."""
+        """Let the iteration go on: there is something to read."""
         self._news.set()
 
-    def refused(self, said: Said, reason: Refused) -> None:
-        """What it said was not kept: `post` raises that, for `post_nowait` the log has to do."""
+    def not_kept(self, said: Said, reason: Refused) -> None:
+        """Log that what it said was not kept, except for `post`, which raises that."""
         if said.settled is None:
             _logger.warning("messages of %s were not kept: %s", said.name, reason.detail)
 
-    def known(self, said: Said) -> None:
-        """Never called: a bot has no ids."""
-
     def notice(self, code: str, detail: str) -> None:
-        """The program's log has it."""
+        """Say nothing: the program's log has it."""
 
     def ended(self, reason: Disconnect, detail: str) -> None:
-        """It was disconnected."""
+        """Have the iteration and every later call raise `Disconnected`."""
         self._hub.disconnects[reason.code] += 1
         self._ended = Disconnected(reason, detail)
         self._news.set()
-
-    def replaced(self) -> None:
-        """Never called: a bot has no ticket."""
-
-    def shows_past(self, messages: int, size: int) -> None:
-        """A bot has no pace."""
-
-    def crashed(self) -> None:
-        """Never called."""
 
 
 async def taken(entry: KeptEntry, submit: Callable[[], None]) -> None:

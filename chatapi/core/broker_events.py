@@ -77,9 +77,9 @@ class Deliveries:
             return
         _logger.info("%s lost its name in %s: %s", client.name, place.name, code)
         place.lose(client)
-        if code == "replaced":
+        if code == "replaced" and client.peer is not None:
             self._hub.tickets.over(client, may_come_back=False)
-            client.outlet.replaced()
+            client.peer.replaced()
         else:
             client.outlet.ended(DISCONNECTS[code], DISCONNECTS[code].detail)
 

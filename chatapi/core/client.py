@@ -21,50 +21,59 @@ if TYPE_CHECKING:
 
 
 class Outlet(Protocol):
-    """Where what a client gets to see goes: a connection, or a program's own member."""
+    """What every client tells its news to: a connection, or a program's own member."""
 
-    def send(self, data: bytes, /) -> int:
-        """Its socket's own `send`, without a detour: a fan-out pass calls nothing else. Only for who is up to date."""
-        ...
-
-    def keep(self, data: bytes | memoryview) -> None:
-        """The socket refused this much of what it was to send: that comes first when it takes bytes again."""
-        ...
-
-    def broken(self) -> None:
-        """The socket is broken."""
+    @property
+    def peer(self) -> Peer | None:
+        """This object if it is a connection, which fan-out passes serve; None for a program's own member."""
         ...
 
     def wake(self) -> None:
-        """There is something to `Client.read`."""
+        """Note that there is something to `Client.read`."""
         ...
 
     def ended(self, reason: Disconnect, detail: str) -> None:
-        """The client has left its room, not of its own will."""
+        """Note that the client has been removed from its room."""
         ...
 
     def notice(self, code: str, detail: str) -> None:
-        """Something about the server that members should know: whether it is ``unavailable`` or ``available`` now."""
+        """Tell the member whether the server is ``unavailable`` or ``available`` now."""
         ...
 
-    def refused(self, said: Said, reason: Refused) -> None:
-        """What the client said was not taken after all."""
+    def not_kept(self, said: Said, reason: Refused) -> None:
+        """Tell the member that the broker refused what it said."""
         ...
 
-    def known(self, said: Said) -> None:
-        """What the client said was said before, in the same session and under the same id; it has that place."""
+
+class Peer(Outlet, Protocol):
+    """A connection. Its methods do not wait."""
+
+    def send(self, data: bytes, /) -> int:
+        """Call the socket's own `send`, without a detour: fan-out passes do so for members that are up to date."""
         ...
 
-    def replaced(self) -> None:
-        """Another outlet takes this one's place: nothing more is to be read from the client."""
+    def buffer(self, data: bytes | memoryview) -> None:
+        """Hold the bytes that the socket refused, to send them first when it takes bytes again."""
         ...
 
-    def shows_past(self, messages: int, size: int) -> None:
-        """The client is about to be shown so many messages of the past, of about so many bytes."""
+    def broken(self) -> None:
+        """Note that sending has failed."""
         ...
 
     def crashed(self) -> None:
-        """An exception came out of one of these: a fault of the program; it is being handled and can be logged."""
+        """End the connection because of the exception that is being handled, and log that."""
+        ...
+
+    def already_sent(self, said: Said) -> None:
+        """Tell the member that its session has sent this message before, under the same id; `said` has that place."""
+        ...
+
+    def replaced(self) -> None:
+        """Read nothing more from the client: another connection has taken it over."""
+        ...
+
+    def shows_past(self, messages: int, size: int) -> None:
+        """Note that the client is about to be shown so many messages of the past, of about `size` bytes."""
         ...
 
 
@@ -122,6 +131,7 @@ class Client:
         "lane_size",
         "name",
         "outlet",
+        "peer",
         "position",
         "replaying",
         "room",
@@ -148,6 +158,7 @@ class Client:
         self.echo: bool = echo
         self.style: Style = style
         self.outlet: Outlet = outlet
+        self.peer: Peer | None = outlet.peer
         self.position: int = 0  # the cursor: the next position of the log to be shown to it
         self.end: int | None = None  # where its stream ends, once it has left
         self._leaves_at: int | None = None
@@ -294,7 +305,8 @@ class Client:
     def _show_again(self, replay: _Replay) -> None:
         self.lane_size += ITEM_COST
         self.replaying = True
-        self.outlet.shows_past(replay.stop - replay.at, self._log.weight(replay.at))
+        if self.peer is not None:
+            self.peer.shows_past(replay.stop - replay.at, self._log.weight(replay.at))
         self._append(replay)
 
     @property
@@ -382,10 +394,12 @@ class Client:
             self.end = self._log.head
             self.room.went_away(self)
 
-    def come_back(self, outlet: Outlet, style: Style, echo: bool, address: str) -> None:
+    def come_back(self, peer: Peer, style: Style, echo: bool, address: str) -> None:
         """It has another connection, and is shown what comes from now on."""
-        self.outlet.replaced()
-        self.outlet, self.style, self.echo, self.address = outlet, style, echo, address
+        if self.peer is not None:
+            self.peer.replaced()
+        self.outlet = self.peer = peer
+        self.style, self.echo, self.address = style, echo, address
         self.away = False
         self.end = self._leaves_at = None
         if self.room is not None:

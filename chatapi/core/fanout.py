@@ -31,11 +31,11 @@ def fan_out(room: Room) -> Iterator[None]:
         style, shared = None, b""
         for at in range(0, len(members), SLICE):
             for client in members[at : at + SLICE]:
-                if client.room is not room or client.away:  # meanwhile; what it is owed it reads by itself
-                    continue
+                if client.room is not room or client.away or (peer := client.peer) is None:
+                    continue  # it left or went away meanwhile, and reads by itself what it is still to be shown
                 if client.position != start:
                     if client.position < end:
-                        client.outlet.wake()
+                        peer.wake()
                     continue
                 client.position = end
                 if client.style is not style:
@@ -44,19 +44,18 @@ def fan_out(room: Room) -> Iterator[None]:
                 data = batch.own(client.style, client.id, client.echo) if client.id in origins else shared
                 if not data:
                     continue
-                outlet = client.outlet
                 try:
                     try:
-                        sent = outlet.send(data)
+                        sent = peer.send(data)
                     except BlockingIOError:
-                        outlet.keep(data)
+                        peer.buffer(data)
                     except OSError:
-                        outlet.broken()
+                        peer.broken()
                     else:
                         if sent < len(data):
-                            outlet.keep(memoryview(data)[sent:])
+                            peer.buffer(memoryview(data)[sent:])
                 except Exception:
-                    outlet.crashed()
+                    peer.crashed()
             yield
 
 

@@ -21,7 +21,7 @@ from ..limits import MACHAT_LINE_BYTES, Limits
 from ..pending import Pending
 from .broker import Broker, Past, unavailable
 from .broker_events import Deliveries
-from .client import Client, Outlet
+from .client import Client, Outlet, Peer
 from .entries import Said
 from .fanout import fan_out
 from .flow_control import Unforgiven
@@ -233,7 +233,7 @@ class Hub:
         return client
 
     def come_in(
-        self, handshake: Handshake, outlet: Outlet, style: Style, echo: bool, address: str, welcome: Welcome
+        self, handshake: Handshake, peer: Peer, style: Style, echo: bool, address: str, welcome: Welcome
     ) -> Client:
         """A JSON member, new or come back, with its ticket.
 
@@ -244,10 +244,10 @@ class Hub:
         allowed = resume is not None and place is not None and self.may_resume(place, resume)
         session = "" if place is None else place.roster.session(handshake.name)
         ticket = self.tickets.find(resume.session) if resume is not None else None
-        client = self._come_back(ticket, handshake, outlet, style, echo, address) if ticket is not None else None
+        client = self._come_back(ticket, handshake, peer, style, echo, address) if ticket is not None else None
         if client is None:
             ident = None if ticket is None else ticket.id
-            client = self.enter(handshake.name, handshake.room, outlet, style, echo, address, id=ident)
+            client = self.enter(handshake.name, handshake.room, peer, style, echo, address, id=ident)
         if ticket is None and resume is not None:
             ticket = self.tickets.revive(resume.session, client)
         ticket = self.tickets.issue(client, ticket, session)
@@ -279,7 +279,7 @@ class Hub:
         return self.tickets.knows(resume.session)
 
     def _come_back(
-        self, ticket: Ticket, handshake: Handshake, outlet: Outlet, style: Style, echo: bool, address: str
+        self, ticket: Ticket, handshake: Handshake, peer: Peer, style: Style, echo: bool, address: str
     ) -> Client | None:
         """The membership that a ticket stands for, if it goes on; another one that it stood for ends."""
         client = ticket.client
@@ -287,11 +287,12 @@ class Hub:
             return None
         name = self.naming.key(handshake.name)
         if (client.room.key, client.key) == (self.naming.room_key(handshake.room), name):
-            client.come_back(outlet, style, echo, address)
+            client.come_back(peer, style, echo, address)
             return client
         target = self._open(handshake.room)
         target.check_free(name)  # refused, everything stays as it was
-        client.outlet.replaced()
+        if client.peer is not None:
+            client.peer.replaced()
         self._awaited = target  # which it may be the last to leave
         client.room.leave(client, "replaced")
         self._awaited = None
@@ -431,7 +432,7 @@ class Hub:
         if said.session and (ticket := self.tickets.find(said.session)) is not None:
             ticket.forget(said)
         if author is not None:
-            author.outlet.refused(said, reason)
+            author.outlet.not_kept(said, reason)
         elif said.settled is None and not said.session:  # who has a session asks again when it comes back
             _logger.warning("messages of %s in %s were not kept: %s", said.name, room.name, reason.detail)
 

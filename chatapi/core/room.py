@@ -359,8 +359,8 @@ class Room:
         """The broker has this message from before: its author is told where it stands."""
         self._in_hand -= said.weight
         said.seq, said.ts = seq, ts
-        if (author := self._author(said)) is not None:
-            author.outlet.known(said)
+        if (author := self._author(said)) is not None and author.peer is not None:
+            author.peer.already_sent(said)
         if said.settled is not None:
             said.settled.resolve(None)
         self._settled()

@@ -37,7 +37,7 @@ _STEPS: Final = 64
 
 
 class Connection(Intake):
-    """One connected peer. It is an `Outlet` to its client, a `Sender` to its room, a `Runnable` to the hub."""
+    """One connected peer. It is the `Peer` of its client, a `Sender` to its room, a `Runnable` to the hub."""
 
     __slots__ = ("_deciding", "_held", "_parked", "client", "is_new", "style")
 
@@ -219,6 +219,11 @@ class Connection(Intake):
         self.hub.call(self)
 
     @property
+    def peer(self) -> Connection:
+        """This object: fan-out passes serve it."""
+        return self
+
+    @property
     def parked(self) -> bool:
         """Whether something that was read waits."""
         return self._stage is Stage.JOINED and self._parked
@@ -261,15 +266,15 @@ class Connection(Intake):
             seconds = self.hub.limits.linger
         self._finish(self.style.disconnect(reason, detail), seconds)
 
-    def refused(self, said: Said, reason: Refused) -> None:
+    def not_kept(self, said: Said, reason: Refused) -> None:
         """What the member said was not kept."""
         assert self.client is not None
         (replies if self.client.ticket is None else answers).not_kept(self, self.client, said, reason)
 
-    def known(self, said: Said) -> None:
+    def already_sent(self, said: Said) -> None:
         """The member has said this before."""
         assert self.client is not None
-        answers.known(self.client, said)
+        answers.already_sent(self.client, said)
 
     def notice(self, code: str, detail: str) -> None:
         """Tell the member how the server is."""
@@ -407,7 +412,7 @@ class Connection(Intake):
 
     # Bytes out
 
-    def keep(self, data: bytes | memoryview) -> None:
+    def buffer(self, data: bytes | memoryview) -> None:
         """The socket took no more than a part of what a fan-out pass has rendered."""
         self._feed.keep(data)
         self._stalled()

@@ -115,7 +115,7 @@ def not_kept(connection: Connection, client: Client, said: Said, reason: Refused
         client.push(frame("error", code=reason.code, detail=detail, **about))
 
 
-def known(client: Client, said: Said) -> None:
+def already_sent(client: Client, said: Said) -> None:
     """Tell a member that it has said this before, as far as the room still holds it: with what was kept."""
     kept = None if client.room is None else client.room.log.message(said.seq, said.ts)
     sent = said.texts()[0] if "text" not in said.ack_tells else None
