@@ -78,7 +78,7 @@ def release(kit: ChatKit, most: int | None = None) -> None:
 
 
 def nothing_is_left(kit: ChatKit) -> bool:
-    """Whether everybody leaves, all time passes, and no room, timer, ticket or connection is left behind."""
+    """Whether everybody leaves, all time passes, and no room, timer, session or connection is left behind."""
     for peer in kit.peers:
         if not peer.wire.closed:
             peer.end()
@@ -90,4 +90,4 @@ def nothing_is_left(kit: ChatKit) -> bool:
         kit.wait(0.2)
         release(kit)
     hub = kit.hub
-    return not (hub.connections or hub.rooms or hub.timers or len(hub.tickets))
+    return not (hub.connections or hub.rooms or hub.timers or len(hub.sessions))

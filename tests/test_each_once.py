@@ -315,7 +315,7 @@ async def test_a_session_goes_on_over_a_restart_with_a_store(tmp_path: Path, sai
         refused = Speaker(after, "Zoe", resume={"session": "of nobody that came in".replace(" ", "-")})
         await after.settled()
         assert refused.frame()["code"] == "name_taken"
-        assert not after.hub.tickets._before
+        assert not after.hub.sessions._before
 
 
 # The client library's protocol against the real server, on one virtual clock. A hypothesis state machine delays and
@@ -490,7 +490,7 @@ class Script(RuleBasedStateMachine):
             self.kit.settle()
             client = self.peer.connection.client
             if client is None or client.away:
-                self.kit.hub.tickets.close_all("draining")
+                self.kit.hub.sessions.close_all("draining")
 
     @precondition(lambda self: self.late)
     @rule(most=st.integers(1, 40), failing=st.sampled_from([False, False, False, True]))

@@ -349,7 +349,7 @@ def test_a_session_is_remembered_from_when_its_member_has_left() -> None:
         mina = Speaker(chat).opened()
         mina.cut("reset")
         chat.wait(seconds)
-        assert (len(chat.hub.tickets) == 1) is found
+        assert (len(chat.hub.sessions) == 1) is found
 
 
 # idle

@@ -254,7 +254,7 @@ def test_any_name_is_taken_as_it_is(path: Callable[[ChatKit, str, str], Peer], n
     peer = path(kit, name, "The Lobby")
     kit.settle()
     peer.lines()
-    is_json = peer.connection.client is not None and peer.connection.client.ticket is not None
+    is_json = peer.connection.client is not None and peer.connection.client.session is not None
     peer.send('{"type":"message","text":"hello"}\n' if is_json else "hello\n")
     said = [json.loads(line) for line in zoe.lines()]
     assert [(frame["name"], frame["text"]) for frame in said if frame["type"] == "message"] == [(name, "hello")]
@@ -298,7 +298,7 @@ def test_no_name_makes_a_line_or_an_escape_sequence(
     peer = path(kit, name, "The Lobby")
     kit.settle()
     assert peer.connection.client is not None
-    is_json = peer.connection.client.ticket is not None
+    is_json = peer.connection.client.session is not None
     peer.send('{"type":"message","text":"hello"}\n' if is_json else "hello\n")
     assert zoe.received() == f"{shown}:hello\n"
     assert kit.member(shown, "The Lobby").lines()[0].startswith('{"type":"error","code":"name_taken"')

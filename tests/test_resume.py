@@ -923,7 +923,7 @@ def test_a_whisper_that_is_sent_again_under_its_id_is_said_once() -> None:
 
 
 def test_who_may_come_back_does_not_keep_the_log_of_a_room_that_is_gone() -> None:
-    """Its ticket lives longer than the room."""
+    """Its session lives longer than the room."""
     kit = ChatKit(Limits(keep=1, reserve=1, remember=300))
     mina = Speaker(kit).opened()
     mina.send("message", text="x" * 5000, id="one")
@@ -931,6 +931,6 @@ def test_who_may_come_back_does_not_keep_the_log_of_a_room_that_is_gone() -> Non
     mina.cut("reset")
     kit.wait(4)
     assert kit.hub.rooms == {}
-    ticket = kit.hub.tickets.find(mina.session)
-    assert ticket is not None
-    assert ticket.client._log.held == 0
+    session = kit.hub.sessions.find(mina.session)
+    assert session is not None
+    assert session.client._log.held == 0

@@ -46,4 +46,4 @@ async def test_the_connection_that_comes_in_has_the_session(tmp_path: Path, gone
         last.send("message", text="1", id="1")
         await after.settled()
         assert last.frame()["duplicate"] is True
-        assert not after.hub.tickets._before
+        assert not after.hub.sessions._before

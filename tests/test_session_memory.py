@@ -37,7 +37,7 @@ def visit(kit: ChatKit, name: str, ids: int, host: str = HOME, room: str = "dev"
 
 
 def is_known(kit: ChatKit, key: str) -> bool:
-    return kit.hub.tickets.find(key) is not None
+    return kit.hub.sessions.find(key) is not None
 
 
 def loses_its_connection(peer: Peer) -> None:
@@ -88,13 +88,13 @@ def test_who_comes_and_goes_without_end_takes_a_bounded_number_of_bytes(
         kit.wait(later)
         kit.settle()
         keys.append(key)
-        assert kit.hub.tickets.size <= SMALL.address_session_bytes
-    assert len(kit.hub.tickets) < 60
+        assert kit.hub.sessions.size <= SMALL.address_session_bytes
+    assert len(kit.hub.sessions) < 60
     known = [is_known(kit, key) for key in keys]
     assert known == sorted(known), "those that left last are known"
     assert any(known) is (leave is not says_goodbye)
     kit.wait(400)
-    assert (len(kit.hub.tickets), kit.hub.tickets.size) == (0, 0)
+    assert (len(kit.hub.sessions), kit.hub.sessions.size) == (0, 0)
 
 
 def test_a_name_is_free_once_its_session_was_forgotten() -> None:
@@ -131,7 +131,7 @@ def test_a_forgotten_session_is_to_its_client_a_key_that_nobody_knows() -> None:
 def test_sessions_of_connected_members_are_kept_and_counted() -> None:
     kit = ChatKit(SMALL)
     here = [visit(kit, f"m{i}", 60) for i in range(6)]
-    assert kit.hub.tickets.size > SMALL.address_session_bytes
+    assert kit.hub.sessions.size > SMALL.address_session_bytes
     gone, key = visit(kit, "gone", 1)
     gone.wire.reset()
     kit.settle()
@@ -215,11 +215,11 @@ def test_texts_count_until_they_have_their_place_and_are_not_kept_afterwards() -
     kit.broker.release()
     say(peer, 10, "x" * 5000)
     kit.settle()
-    assert kit.hub.tickets.size > 50_000
+    assert kit.hub.sessions.size > 50_000
     kit.broker.release()
     peer.wire.reset()
     kit.settle()
-    assert kit.hub.tickets.size < 10_000
+    assert kit.hub.sessions.size < 10_000
 
 
 def test_what_is_refused_does_not_count() -> None:
@@ -227,12 +227,12 @@ def test_what_is_refused_does_not_count() -> None:
     assert isinstance(kit.broker, LateBroker)
     peer = kit.member("Mina", protocol="json", address=f"{HOME}:1")
     kit.broker.release()
-    before = kit.hub.tickets.size
+    before = kit.hub.sessions.size
     kit.broker.failing = unavailable("no room")
     say(peer, 10, "x" * 5000)
     kit.settle()
     kit.broker.release()
-    assert kit.hub.tickets.size == before
+    assert kit.hub.sessions.size == before
 
 
 def test_ids_that_are_too_old_are_forgotten_as_others_come() -> None:
@@ -240,11 +240,11 @@ def test_ids_that_are_too_old_are_forgotten_as_others_come() -> None:
     peer = kit.member("Mina", protocol="json", address=f"{HOME}:1")
     say(peer, 100)
     kit.settle()
-    full = kit.hub.tickets.size
+    full = kit.hub.sessions.size
     kit.wait(11)
     say(peer, 60, first=100)
     kit.settle()
-    assert kit.hub.tickets.size < full
+    assert kit.hub.sessions.size < full
 
 
 # Keys of another life of the server
@@ -271,8 +271,8 @@ def test_ids_from_a_store_are_not_kept_for_those_who_are_refused() -> None:
         resume = {"session": f"{i // 2:016}", "epoch": "x", "seq": 1, "ts": 1}
         peer = kit.member(f"m{i}", protocol="json", address=f"{HOME}:1", resume=resume)
         assert json.loads(peer.lines()[0])["code"] == "room_full"
-        assert kit.hub.tickets.size == 0
-    assert not kit.hub.tickets._before
+        assert kit.hub.sessions.size == 0
+    assert not kit.hub.sessions._before
 
 
 def test_ids_from_a_store_count_once_their_member_has_come_in() -> None:
@@ -282,13 +282,13 @@ def test_ids_from_a_store_count_once_their_member_has_come_in() -> None:
     peer = kit.member("Mina", protocol="json", address=f"{HOME}:1", resume=resume)
     kit.broker.release()
     kit.settle()
-    size = kit.hub.tickets.size
+    size = kit.hub.sessions.size
     assert size > SESSION_COST + 100 * 300
     kit.wait(11)
-    assert kit.hub.tickets.size == size
+    assert kit.hub.sessions.size == size
     peer.send(frame(type="bye"))
     kit.settle()
-    assert kit.hub.tickets.size == 0
+    assert kit.hub.sessions.size == 0
 
 
 def test_a_bounded_number_waits_for_rooms_to_be_opened_even_if_they_have_gone() -> None:

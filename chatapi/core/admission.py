@@ -20,7 +20,7 @@ class Newcomer(NamedTuple):
     """Who is about to come into a room."""
 
     name: str
-    session: str = ""
+    session_key: str = ""
     """The key that lets it come back; empty for who cannot."""
     resume: Resume | None = None
     """What it has seen, where it resumes."""
@@ -60,7 +60,7 @@ def _claim(hub: Hub, room: Room, who: Newcomer) -> Pending[None]:
     def claimed(claim: Pending[None]) -> None:
         here, reason = hub.rooms.get(room.key) is room, claim.error
         if here and reason is None and key not in room.roster.here:
-            room.roster.grant(key, who.session)
+            room.roster.grant(key, who.session_key)
             hub.timers.set((room, key), hub.clock.monotonic() + LOADED, lambda now: give_back())
         elif not here and reason is None:
             reason = unavailable(f"{room.name!r} was closed meanwhile; try again")
@@ -75,7 +75,7 @@ def _claim(hub: Hub, room: Room, who: Newcomer) -> Pending[None]:
         if room.roster.use_up(key):
             presence.release(room.key, key, "bye", quiet=len(room) > hub.limits.announce)
 
-    presence.claim(room.key, who.name, who.session, len(room) > hub.limits.announce).then(claimed)
+    presence.claim(room.key, who.name, who.session_key, len(room) > hub.limits.announce).then(claimed)
     return granted
 
 
@@ -88,9 +88,9 @@ class Arrival:
         """Whether the room can be entered; fails with `Refused`."""
         resume = None if who is None else who.resume
         self._resume = resume
-        session = "" if resume is None else resume.session
-        self._asked = not session or not hub.broker.keeps or hub.tickets.find(session) is not None
-        self._expected = False  # whether the tickets hold what was said under its key until it is in
+        session_key = "" if resume is None else resume.session
+        self._asked = not session_key or not hub.broker.keeps or hub.sessions.find(session_key) is not None
+        self._expected = False  # whether the sessions hold what was said under its key until it is in
         self._read = resume is None
         self._claimed = who is None or hub.broker.presence is None
 
@@ -127,7 +127,7 @@ class Arrival:
     def close(self) -> None:
         """Forget what was fetched for this member alone: it is in the room, or does not come."""
         if self._resume is not None and self._expected:
-            self._hub.tickets.arrived(self._resume.session)
+            self._hub.sessions.arrived(self._resume.session)
 
     def _is_known(self, room: Room, name: str) -> bool:
         """Whether the broker need not be asked for the name.
@@ -149,7 +149,7 @@ class Arrival:
         assert self._resume is not None
         assert self._who is not None
         if sent.error is None:
-            self._expected = self._hub.tickets.expect(self._resume.session, sent.result(), self._who.host)
+            self._expected = self._hub.sessions.expect(self._resume.session, sent.result(), self._who.host)
         self.go()
 
     def _recalled(self, entries: Pending[Sequence[AnyKept]]) -> None:

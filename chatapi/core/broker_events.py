@@ -29,8 +29,8 @@ class Deliveries:
         if not ours:
             for entry in entries:
                 if isinstance(entry, Said) and entry.session:  # said through another server, by who has come back here
-                    ticket = self._hub.tickets.find_hashed(entry.session)
-                    entry.origin = 0 if ticket is None else ticket.id
+                    session = self._hub.sessions.find_hashed(entry.session)
+                    entry.origin = 0 if session is None else session.id
         if (place := self._hub.rooms.get(room)) is not None:  # else it was closed in the middle of a batch
             place.deliver(entries, ours)
 
@@ -78,7 +78,7 @@ class Deliveries:
         _logger.info("%s lost its name in %s: %s", client.name, place.name, code)
         place.lose(client)
         if code == "replaced" and client.peer is not None:
-            self._hub.tickets.over(client, may_come_back=False)
+            self._hub.sessions.over(client, may_come_back=False)
             client.peer.replaced()
         else:
             client.outlet.ended(DISCONNECTS[code], DISCONNECTS[code].detail)

@@ -17,7 +17,7 @@ from .style import Style
 
 if TYPE_CHECKING:
     from .room import Room
-    from .sessions import Ticket
+    from .sessions import Session
 
 
 class Outlet(Protocol):
@@ -135,8 +135,8 @@ class Client:
         "position",
         "replaying",
         "room",
+        "session",
         "style",
-        "ticket",
     )
 
     def __init__(self, id: int, name: str, outlet: Outlet, style: Style, echo: bool, address: str) -> None:  # noqa: A002
@@ -151,7 +151,7 @@ class Client:
         self._log = _NOWHERE
         self.address: str = address
         """Where it is connected from; empty for a program's own member."""
-        self.ticket: Ticket | None = None
+        self.session: Session | None = None
         """What lets it come back, where it speaks the JSON protocol."""
         self.away: bool = False
         """Whether its connection broke, and its name is reserved."""
@@ -415,7 +415,7 @@ class Client:
         self.position = self._stop()
 
     def closed(self) -> None:
-        """Its connection is closed: it reads nothing, and a ticket that keeps it does not keep the log of a room."""
+        """Its connection is closed: it reads nothing, and a session that keeps it does not keep the log of a room."""
         self.skip()
         self._log = _NOWHERE
 

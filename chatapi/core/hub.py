@@ -34,7 +34,7 @@ from .presence_hook import PresenceHook
 from .room import Room
 from .room_list import RoomList
 from .session_keys import is_signed, signed
-from .sessions import Ticket, Tickets
+from .sessions import Session, Sessions
 from .style import Style
 from .timers import Timers
 
@@ -106,7 +106,7 @@ class Hub:
         self.timers: Timers = Timers()
         self.origins: Origins = Origins(limits, clock, self.timers, trusted)
         """The addresses that connections come from."""
-        self.tickets: Tickets = Tickets(
+        self.sessions: Sessions = Sessions(
             limits,
             clock,
             self.timers,
@@ -114,7 +114,7 @@ class Hub:
             lambda: signed(new_key(), broker.secret),
             lambda key: is_signed(key, broker.secret),
             self._given_up,
-            lambda tickets: self.call(tickets),
+            lambda sessions: self.call(sessions),
         )
         """What lets JSON members come back."""
         self.draining = False
@@ -235,31 +235,31 @@ class Hub:
     def come_in(
         self, handshake: Handshake, peer: Peer, style: Style, echo: bool, address: str, welcome: Welcome
     ) -> Client:
-        """A JSON member, new or come back, with its ticket.
+        """A JSON member, new or come back, with its session.
 
         `welcome` makes what it is shown first, from whether what it missed follows (None where it asked for nothing)
         and the reason where it cannot. Raises `Refused` as `enter` does.
         """
         resume, place = handshake.resume, self.room(handshake.room)
         allowed = resume is not None and place is not None and self.may_resume(place, resume)
-        session = "" if place is None else place.roster.session(handshake.name)
-        ticket = self.tickets.find(resume.session) if resume is not None else None
-        client = self._come_back(ticket, handshake, peer, style, echo, address) if ticket is not None else None
+        session_key = "" if place is None else place.roster.session_key(handshake.name)
+        session = self.sessions.find(resume.session) if resume is not None else None
+        client = self._come_back(session, handshake, peer, style, echo, address) if session is not None else None
         if client is None:
-            ident = None if ticket is None else ticket.id
+            ident = None if session is None else session.id
             client = self.enter(handshake.name, handshake.room, peer, style, echo, address, id=ident)
-        if ticket is None and resume is not None:
-            ticket = self.tickets.revive(resume.session, client)
-        ticket = self.tickets.issue(client, ticket, session)
+        if session is None and resume is not None:
+            session = self.sessions.revive(resume.session, client)
+        session = self.sessions.issue(client, session, session_key)
         room = client.room
         assert room is not None
-        if session and resume is not None:
-            room.own(client, session)
+        if session_key and resume is not None:
+            room.own(client, session_key)
         position = None if resume is None else room.recover(resume.epoch, resume.seq, resume.ts)
         if isinstance(position, int) and not allowed:
             position = "trimmed"
         if isinstance(position, int):
-            ticket.claim(room)
+            session.claim(room)
             client.push(welcome(client, True, ""))
             client.catch_up(position)
         else:
@@ -276,13 +276,13 @@ class Hub:
         """
         if room.seq - resume.seq <= self.limits.history:
             return True
-        return self.tickets.knows(resume.session)
+        return self.sessions.knows(resume.session)
 
     def _come_back(
-        self, ticket: Ticket, handshake: Handshake, peer: Peer, style: Style, echo: bool, address: str
+        self, session: Session, handshake: Handshake, peer: Peer, style: Style, echo: bool, address: str
     ) -> Client | None:
-        """The membership that a ticket stands for, if it goes on; another one that it stood for ends."""
-        client = ticket.client
+        """The membership that a session stands for, if it goes on; another one that it stood for ends."""
+        client = session.client
         if client.room is None or self.draining:
             return None
         name = self.naming.key(handshake.name)
@@ -300,8 +300,8 @@ class Hub:
 
     def break_off(self, client: Client) -> None:
         """The connection of a JSON member broke: its name stays its own for a while."""
-        if client.ticket is not None:
-            self.tickets.reserve(client.ticket)
+        if client.session is not None:
+            self.sessions.reserve(client.session)
 
     def _given_up(self, client: Client) -> None:
         if client.away and client.room is not None:
@@ -421,7 +421,7 @@ class Hub:
 
     def reserved_for(self, client: Client) -> float | None:
         """Seconds that the name of a member whose connection broke stays reserved."""
-        return self.tickets.seconds_left(client)
+        return self.sessions.seconds_left(client)
 
     def is_forgiven(self, client: Client) -> bool:
         """Whether this member may be waited for."""
@@ -429,8 +429,8 @@ class Hub:
 
     def refused(self, room: Room, said: Said, author: Client | None, reason: Refused) -> None:
         """The broker did not take what somebody said: its author is told, or the log where nobody can be."""
-        if said.session and (ticket := self.tickets.find(said.session)) is not None:
-            ticket.forget(said)
+        if said.session and (session := self.sessions.find(said.session)) is not None:
+            session.forget(said)
         if author is not None:
             author.outlet.not_kept(said, reason)
         elif said.settled is None and not said.session:  # who has a session asks again when it comes back
@@ -445,7 +445,7 @@ class Hub:
         """
         for connection in list(self.connections):
             connection.abort(code)
-        self.tickets.close_all(code)
+        self.sessions.close_all(code)
         self.tell()
 
     def unattended(self) -> None:

@@ -285,8 +285,8 @@ class Room:
             return Pending.failed(self._taken_by(holder))
         renamed = NameChanged(client.id, client.name, name, quiet=len(self) > self.limits.announce, ref=ref)
         if self.presence is not None:
-            session = "" if client.ticket is None else client.ticket.key
-            return self.presence.rename(self.key, client.key, renamed, session)
+            session_key = "" if client.session is None else client.session.key
+            return self.presence.rename(self.key, client.key, renamed, session_key)
         self._call(client, name)
         client.awaits(renamed)
         self.submit(renamed)
@@ -389,9 +389,9 @@ class Room:
             if said.name != client.name and "name" not in said.ack_tells:
                 said.ack_tells = ("name", *said.ack_tells)
 
-    def own(self, client: Client, session: str) -> None:
+    def own(self, client: Client, session_key: str) -> None:
         """Whatever was said in this session is the client's own, from whichever server it came."""
-        known = session, hashed(session)
+        known = session_key, hashed(session_key)
         for entry in self.log.before(self.seq + 1):
             if isinstance(entry, Said) and entry.session in known:
                 entry.origin = client.id

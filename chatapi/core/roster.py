@@ -69,15 +69,15 @@ class Roster:
         """Whether the broker need not be asked before it is known whether somebody of this name can come in."""
         return self._key(name) in self.here or self._key(name) in self._granted
 
-    def grant(self, key: str, session: str) -> None:
+    def grant(self, key: str, session_key: str) -> None:
         """The broker has given this name to who is about to come in, in that session."""
-        self._granted[key] = session
+        self._granted[key] = session_key
 
     def is_granted(self, key: str) -> bool:
         """Whether the broker has given this name to who is about to come in."""
         return key in self._granted
 
-    def session(self, name: str) -> str:
+    def session_key(self, name: str) -> str:
         """The key of the session for which this name was granted; empty where it was not, or for none."""
         return self._granted.get(self._key(name), "")
 

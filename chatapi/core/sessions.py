@@ -1,4 +1,4 @@
-"""Tickets: what lets a JSON member come back. The key it was given, its id, and what it has said under which id."""
+"""Sessions, with which JSON members come back: the key that a member was given, its id, and what it has said by id."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Known(NamedTuple):
         return self.said.weight if isinstance(self.said, Said) else 0
 
 
-class Ticket:
-    """One session: it outlives connections, renames and room changes."""
+class Session:
+    """A JSON member's state that outlives its connections, renames and changes of rooms."""
 
-    __slots__ = ("_on_their_way", "_said", "_tickets", "client", "id", "key", "origin", "size")
+    __slots__ = ("_on_their_way", "_said", "_sessions", "client", "id", "key", "origin", "size")
 
-    def __init__(self, key: str, client: Client, origin: Origin, tickets: Tickets) -> None:
+    def __init__(self, key: str, client: Client, origin: Origin, sessions: Sessions) -> None:
         self.key: str = key
         """Unguessable, and shown to nobody but its holder."""
         self.id: int = client.id
@@ -62,7 +62,7 @@ class Ticket:
         """Where its latest connection comes from."""
         self.size: int = 0
         """Bytes that it takes."""
-        self._tickets = tickets
+        self._sessions = sessions
         self._said: dict[str, Known] = {}
         self._on_their_way: list[str] = []  # ids of those that had no seq yet when this was looked at last
 
@@ -70,11 +70,11 @@ class Ticket:
         """The member said this under that id, in the room of that key."""
         self._remove(id)  # an older use of it: this is the newest one
         known = self._said[id] = Known(said, now, room)
-        self._tickets.grew(self, ID_COST + getsizeof(id) + known.text_size)
+        self._sessions.grew(self, ID_COST + getsizeof(id) + known.text_size)
         if isinstance(said, Said):
             self._on_their_way.append(id)
         self.forget_texts()
-        limits = self._tickets.limits
+        limits = self._sessions.limits
         for oldest in list(islice(self._said, 2)):  # two for each that is added: those that are too old become fewer
             if len(self._said) > limits.remember_ids or now - self._said[oldest].when > limits.remember:
                 self._remove(oldest)
@@ -82,7 +82,7 @@ class Ticket:
     def _remove(self, id: str) -> None:  # noqa: A002
         known = self._said.pop(id, None)
         if known is not None:
-            self._tickets.grew(self, -ID_COST - getsizeof(id) - known.text_size)
+            self._sessions.grew(self, -ID_COST - getsizeof(id) - known.text_size)
 
     def claim(self, room: Room) -> None:
         """What it has said in this room is its client's own, wherever the room had it from."""
@@ -105,7 +105,7 @@ class Ticket:
                 if not known.said.seq:
                     return
                 self._said[self._on_their_way[0]] = known._replace(said=Kept(known.said.seq, known.said.ts))
-                self._tickets.grew(self, -known.text_size)
+                self._sessions.grew(self, -known.text_size)
             del self._on_their_way[0]
 
     def recall(self, id: str, now: float) -> Known | None:  # noqa: A002
@@ -115,7 +115,7 @@ class Ticket:
         """
         known = self._said.get(id)
         is_pending = known is not None and isinstance(known.said, Said) and not known.said.seq
-        if known is None or (not is_pending and now - known.when > self._tickets.limits.remember):
+        if known is None or (not is_pending and now - known.when > self._sessions.limits.remember):
             return None
         if is_pending:
             self._said[id] = known._replace(when=inf)
@@ -140,11 +140,11 @@ class Former:
         """Bytes that it takes."""
 
 
-_Session: TypeAlias = Ticket | Former
+_Remembered: TypeAlias = Session | Former
 
 
-class Tickets:
-    """Every ticket that is good, by its key.
+class Sessions:
+    """Every session of a chat, by its key.
 
     All sessions together take at most `session_bytes`, and those of one address `address_session_bytes`: if it is more,
     sessions of members that are not connected are forgotten, in the order in which the members left. To its client a
@@ -160,7 +160,7 @@ class Tickets:
         new_key: Callable[[], str],
         is_ours: Callable[[str], bool],
         given_up: Callable[[Client], None],
-        call: Callable[[Tickets], None],
+        call: Callable[[Sessions], None],
     ) -> None:
         self.limits: Limits = limits
         self.size: int = 0
@@ -172,22 +172,22 @@ class Tickets:
         self._is_ours = is_ours  # tells a key that this chat has signed
         self._given_up = given_up  # called with a member whose name is not reserved any longer
         self._call = call  # has `run` called
-        self._tickets: dict[str, Ticket] = {}
-        self._by_hash: dict[str, Ticket] = {}
+        self._sessions: dict[str, Session] = {}
+        self._by_hash: dict[str, Session] = {}
         self._before: dict[str, Former] = {}  # what keys of another life of this server stand for
-        self._left: dict[_Session, None] = {}  # those whose member is not connected, in the order in which they left
+        self._left: dict[_Remembered, None] = {}  # those whose member is not connected, in the order in which they left
         self._crowded: dict[Origin, None] = {}  # those that may have too many
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._sessions)
 
-    def find(self, key: str) -> Ticket | None:
-        """The ticket with this key, if there is one."""
-        return self._tickets.get(key)
+    def find(self, key: str) -> Session | None:
+        """Return the session with this key, if there is one."""
+        return self._sessions.get(key)
 
-    def find_hashed(self, session: str) -> Ticket | None:
-        """The ticket whose key has this hash, if there is one."""
-        return self._by_hash.get(session)
+    def find_hashed(self, key_hash: str) -> Session | None:
+        """Return the session whose key has this hash, if there is one."""
+        return self._by_hash.get(key_hash)
 
     def expect(self, key: str, sent: Mapping[str, Sent], host: str) -> bool:
         """Somebody is about to come in with a key that another life of this server has given; `sent` was said under it.
@@ -195,7 +195,7 @@ class Tickets:
         That may be nothing: the key is kept all the same, so that its holder knows that nothing was. Returns False for
         a key that needs no such note, because it is good or nobody has given it; else `arrived` must follow.
         """
-        if key in self._tickets or not (sent or self._is_ours(key)):
+        if key in self._sessions or not (sent or self._is_ours(key)):
             return False
         before = self._before.get(key)
         former = Former(key, sent, self._origins.hold(host), 1 if before is None else before.arrivals + 1)
@@ -220,25 +220,25 @@ class Tickets:
 
     def knows(self, key: str) -> bool:
         """Whether this chat has given the key to somebody, on any server and in any life of it."""
-        return key in self._tickets or key in self._before or self._is_ours(key)
+        return key in self._sessions or key in self._before or self._is_ours(key)
 
-    def revive(self, key: str, client: Client) -> Ticket | None:
-        """The ticket of another life of this server, for a client that has come in with its key."""
+    def revive(self, key: str, client: Client) -> Session | None:
+        """Return the session of another life of this server, for a client that has come in with its key."""
         former = self._before.get(key)
         self._drop(former)
-        if former is None or key in self._tickets:
+        if former is None or key in self._sessions:
             return None
-        ticket, now = self._new(key, client), self._clock.monotonic()
+        session, now = self._new(key, client), self._clock.monotonic()
         for id, place in former.sent.items():  # noqa: A001
-            ticket.remember(id, Kept(place.seq, place.ts), now, place.room)
-        return ticket
+            session.remember(id, Kept(place.seq, place.ts), now, place.room)
+        return session
 
-    def _new(self, key: str, client: Client) -> Ticket:
-        ticket = Ticket(key, client, self._origins.hold(client.address), self)
-        self.grew(ticket, SESSION_COST)
-        return ticket
+    def _new(self, key: str, client: Client) -> Session:
+        session = Session(key, client, self._origins.hold(client.address), self)
+        self.grew(session, SESSION_COST)
+        return session
 
-    def session(self, shown: str) -> str:
+    def key_for(self, shown: str) -> str:
         """The key for somebody who comes into a room that several servers share.
 
         Any of them may have given the one that is shown: it is taken as it is, if it can be one of theirs. A key that
@@ -246,70 +246,70 @@ class Tickets:
         """
         return shown if _KEY.fullmatch(shown) else self._new_key()
 
-    def issue(self, client: Client, ticket: Ticket | None, key: str = "") -> Ticket:
-        """A ticket for a client that has come in; the one it has shown, if it has, or one with that key."""
-        if ticket is None:
-            ticket = self._new(self._new_key() if not key or key in self._tickets else key, client)
-        self._take_back(ticket)
-        self._move(ticket, self._origins.hold(client.address))
-        ticket.client = client
-        client.ticket = ticket
-        self._tickets[ticket.key] = self._by_hash[hashed(ticket.key)] = ticket
-        self._timers.clear(ticket)
-        return ticket
+    def issue(self, client: Client, session: Session | None, key: str = "") -> Session:
+        """Give a client that has come in a session: the one whose key it has shown, if it has, or one with that key."""
+        if session is None:
+            session = self._new(self._new_key() if not key or key in self._sessions else key, client)
+        self._take_back(session)
+        self._move(session, self._origins.hold(client.address))
+        session.client = client
+        client.session = session
+        self._sessions[session.key] = self._by_hash[hashed(session.key)] = session
+        self._timers.clear(session)
+        return session
 
-    def reserve(self, ticket: Ticket) -> None:
+    def reserve(self, session: Session) -> None:
         """The connection broke: keep the name for a while, then give it up."""
-        ticket.client.go_away()
-        self._leave(ticket)
+        session.client.go_away()
+        self._leave(session)
 
         def give_up(now: float) -> None:
-            self._given_up(ticket.client)
-            self.keep(ticket)
+            self._given_up(session.client)
+            self.keep(session)
 
-        self._timers.set(ticket, self._clock.monotonic() + self.limits.reserve, give_up)
+        self._timers.set(session, self._clock.monotonic() + self.limits.reserve, give_up)
 
     def seconds_left(self, client: Client) -> float | None:
         """For how long the name of an absent member stays reserved."""
-        if client.ticket is None or not client.away:
+        if client.session is None or not client.away:
             return None
-        when = self._timers.when(client.ticket)
+        when = self._timers.when(client.session)
         return None if when is None else max(0.0, when - self._clock.monotonic())
 
-    def keep(self, ticket: Ticket) -> None:
+    def keep(self, session: Session) -> None:
         """The membership is over; its ids are remembered for a while, for when its holder comes back."""
-        if ticket.key in self._tickets:
-            self._leave(ticket)
-            self._timers.set(ticket, self._clock.monotonic() + self.limits.remember, lambda now: self.close(ticket))
+        if session.key in self._sessions:
+            self._leave(session)
+            self._timers.set(session, self._clock.monotonic() + self.limits.remember, lambda now: self.close(session))
 
     def over(self, client: Client, may_come_back: bool) -> None:
-        """A membership has ended; nothing where the client has no ticket."""
-        if client.ticket is None:
+        """End a membership; without effect if the client has no session."""
+        if client.session is None:
             return
         if may_come_back:
-            self.keep(client.ticket)
+            self.keep(client.session)
         else:
-            self.close(client.ticket)
+            self.close(client.session)
 
-    def close(self, ticket: Ticket) -> None:
+    def close(self, session: Session) -> None:
         """The session is over for good."""
-        if self._tickets.pop(ticket.key, None) is None:
+        if self._sessions.pop(session.key, None) is None:
             return
-        del self._by_hash[hashed(ticket.key)]
-        self._timers.clear(ticket)
-        ticket.client.ticket = None
-        self._release(ticket)
+        del self._by_hash[hashed(session.key)]
+        self._timers.clear(session)
+        session.client.session = None
+        self._release(session)
 
     def close_all(self, code: str) -> None:
         """All of them are; members whose connection broke leave for this reason of `DISCONNECTS`."""
-        for ticket in list(self._tickets.values()):
-            self.close(ticket)
-            if ticket.client.away:
-                ticket.client.disconnect(code)
+        for session in list(self._sessions.values()):
+            self.close(session)
+            if session.client.away:
+                session.client.disconnect(code)
 
     # What they take
 
-    def grew(self, session: _Session, by: int) -> None:
+    def grew(self, session: _Remembered, by: int) -> None:
         """A session takes so many bytes more (or less)."""
         session.size += by
         session.origin.session_bytes += by
@@ -334,7 +334,7 @@ class Tickets:
             self._forget(next(iter(self._left)))
 
     def _forget(self, session: object) -> None:
-        if isinstance(session, Ticket):
+        if isinstance(session, Session):
             client = session.client
             self.close(session)
             if client.away:
@@ -342,29 +342,29 @@ class Tickets:
         elif isinstance(session, Former):
             self._drop(session)
 
-    def _leave(self, session: _Session) -> None:
+    def _leave(self, session: _Remembered) -> None:
         """The member of a session is not connected."""
         if session not in self._left:
             if session.origin.sessions is None:
                 session.origin.sessions = {}
             session.origin.sessions[session] = self._left[session] = None
-            if isinstance(session, Ticket):
+            if isinstance(session, Session):
                 session.forget_texts()
             self._look(session.origin)
 
-    def _take_back(self, session: _Session) -> None:
+    def _take_back(self, session: _Remembered) -> None:
         if self._left.pop(session, session) is None:
             assert session.origin.sessions is not None
             del session.origin.sessions[session]
 
-    def _move(self, session: _Session, origin: Origin) -> None:
+    def _move(self, session: _Remembered, origin: Origin) -> None:
         """A session belongs to this origin from here on, which was held for it."""
         session.origin.session_bytes -= session.size
         self._origins.let_go(session.origin)
         session.origin = origin
         origin.session_bytes += session.size
 
-    def _release(self, session: _Session) -> None:
+    def _release(self, session: _Remembered) -> None:
         """A session is gone."""
         self._take_back(session)
         session.origin.session_bytes -= session.size

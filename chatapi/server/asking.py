@@ -61,7 +61,7 @@ def is_open(connection: Connection, client: Client, room: str, step: Step, refus
         connection.postpone(None)
         refused(reason)
 
-    who = Newcomer(client.name, "" if client.ticket is None else client.ticket.key)
+    who = Newcomer(client.name, "" if client.session is None else client.session.key)
     connection.postpone(step)
     connection.wait_for(prepare(hub, hub.naming.room(room), who).prepared, lambda _: None, give_up)
     return False

@@ -107,7 +107,7 @@ class Connection(Intake):
         if client is None:
             assert isinstance(step, Handshake | Nickname | BadLine)
             self.door.admit(self, step)
-        elif client.ticket is not None:
+        elif client.session is not None:
             answers.take(self, client, cast("Frame | BadFrame | Lines", step))  # the session is in FRAMES
         else:
             replies.take(self, client, step)
@@ -231,7 +231,7 @@ class Connection(Intake):
     def bye(self) -> None:
         """Leave as asked."""
         if self.client is not None:
-            self.hub.tickets.over(self.client, may_come_back=False)
+            self.hub.sessions.over(self.client, may_come_back=False)
         self._leave("bye", self._last_words("bye"))
 
     def refuse(self, refused: Refused, line: bytes) -> None:
@@ -256,7 +256,7 @@ class Connection(Intake):
         """The client was disconnected: tell it why, behind what it is still owed."""
         self._count(reason.code)
         if self.client is not None:
-            self.hub.tickets.over(self.client, may_come_back=reason.reconnect)
+            self.hub.sessions.over(self.client, may_come_back=reason.reconnect)
         if self._stage is Stage.CLOSED:
             self._let_go()
             return  # the member was away
@@ -269,7 +269,7 @@ class Connection(Intake):
     def not_kept(self, said: Said, reason: Refused) -> None:
         """What the member said was not kept."""
         assert self.client is not None
-        (replies if self.client.ticket is None else answers).not_kept(self, self.client, said, reason)
+        (replies if self.client.session is None else answers).not_kept(self, self.client, said, reason)
 
     def already_sent(self, said: Said) -> None:
         """The member has said this before."""
@@ -319,7 +319,7 @@ class Connection(Intake):
         client = self.client
         if self._feed.deaf:
             self._lost()
-        elif client is None or client.ticket is None or client.room is None:
+        elif client is None or client.session is None or client.room is None:
             self._leave("bye", b"")
         else:
             self.hub.break_off(client)
@@ -337,13 +337,13 @@ class Connection(Intake):
     def _lost(self, code: str = "connection_lost") -> None:
         client = self.client
         if client is not None and client.room is not None and not client.away:
-            if code == "connection_lost" and client.ticket is not None and not self.hub.draining:
+            if code == "connection_lost" and client.session is not None and not self.hub.draining:
                 self.hub.break_off(client)
                 self._close()
                 return
             client.room.leave(client, code)
             self._count(code)
-            self.hub.tickets.over(client, may_come_back=True)
+            self.hub.sessions.over(client, may_come_back=True)
         self._close()
 
     def _count(self, code: str) -> None:

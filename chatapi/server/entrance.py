@@ -37,8 +37,8 @@ def admit(connection: Connection, handshake: Handshake, let_in: Callable[[Handsh
         if resume is None and arrivals.is_ready(hub, handshake.room, handshake.name):
             let_in(handshake)
             return
-        session = hub.tickets.session("" if resume is None else resume.session) if handshake.protocol == "json" else ""
-        who = arrivals.Newcomer(handshake.name, session, resume, _host(connection))
+        key = hub.sessions.key_for("" if resume is None else resume.session) if handshake.protocol == "json" else ""
+        who = arrivals.Newcomer(handshake.name, key, resume, _host(connection))
         arrival = arrivals.prepare(hub, handshake.room, who)
         connection.wait_for(arrival.prepared, lambda _: let_in(handshake), refuse)
         arrival.prepared.then(lambda _: arrival.close())

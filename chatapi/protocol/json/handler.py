@@ -34,14 +34,14 @@ _TOLD: Final = ("line_bytes", "frame_bytes", "remember", "remember_ids", "reserv
 
 def welcome(client: Client, recovered: bool | None = None, reason: str = "", **ref: Any) -> bytes:
     """The first frame that a member gets in a room: what it missed follows where `recovered`."""
-    room, ticket = client.room, client.ticket
+    room, session = client.room, client.session
     assert room is not None
-    assert ticket is not None
+    assert session is not None
     return frame(
         "welcome",
         name=client.name,
         room=room.name,
-        session=ticket.key,
+        session=session.key,
         epoch=room.epoch,
         seq=room.seq,
         ts=room.ts,
@@ -56,11 +56,11 @@ def welcome(client: Client, recovered: bool | None = None, reason: str = "", **r
 
 def take(connection: Connection, client: Client, asked: Frame | BadFrame | Lines) -> None:
     """Take a frame: do what it asks for, and answer it; or a run of messages that nobody asks about."""
-    assert client.ticket is not None
+    assert client.session is not None
     assert client.room is not None
     if isinstance(asked, Lines):
         connection.pace.spend(asked.cost)
-        said = Said(client.id, client.name, asked.block, asked.messages, session=client.ticket.key)
+        said = Said(client.id, client.name, asked.block, asked.messages, session=client.session.key)
         said.ack_tells = ()  # they are plain
         client.submit(said)
         return
@@ -151,10 +151,10 @@ def _ref(ref: str | int | None) -> dict[str, Any]:
 
 
 def _say(connection: Connection, client: Client, asked: Say) -> None:
-    ticket = client.ticket
-    assert ticket is not None
+    session = client.session
+    assert session is not None
     now = connection.hub.clock.monotonic()
-    if asked.id is not None and (known := ticket.recall(asked.id, now)) is not None:
+    if asked.id is not None and (known := session.recall(asked.id, now)) is not None:
         said = known.said
         if said.seq:
             room = connection.hub.rooms.get(known.room)
@@ -188,22 +188,22 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
 
 
 def _submit(client: Client, asked: Say, block: bytes, now: float) -> None:
-    assert client.ticket is not None
+    assert client.session is not None
     id_ = asked.id
-    said = Said(client.id, client.name, block, 1, None if id_ is None else (id_,), client.ticket.key)
+    said = Said(client.id, client.name, block, 1, None if id_ is None else (id_,), client.session.key)
     said.ack_tells = () if block[:-1] == asked.text.encode(errors="replace") else ("text",)
     if id_ is not None:
-        client.ticket.remember(id_, said, now, "" if client.room is None else client.room.key)
+        client.session.remember(id_, said, now, "" if client.room is None else client.room.key)
     client.submit(said)
 
 
 def _whisper(connection: Connection, client: Client, asked: Tell) -> None:
     if not client.prepare(asked.text):
         raise _EmptyTextError
-    ticket, room, now = client.ticket, client.room, connection.hub.clock.monotonic()
-    assert ticket is not None
+    session, room, now = client.session, client.room, connection.hub.clock.monotonic()
+    assert session is not None
     assert room is not None
-    if asked.id is not None and (known := ticket.recall(_whispered(asked.id), now)) is not None:
+    if asked.id is not None and (known := session.recall(_whispered(asked.id), now)) is not None:
         client.push(_duplicate(client, asked.id, None, known.said.ts))
         return
     ts = room.micros()
@@ -214,10 +214,10 @@ def _whisper(connection: Connection, client: Client, asked: Tell) -> None:
 
     def delivered(_: None) -> None:
         if asked.id is not None:
-            ticket.remember(_whispered(asked.id), Kept(0, ts), now)
+            session.remember(_whispered(asked.id), Kept(0, ts), now)
         client.push(frame("ack", id=asked.id, seq=None, ts=ts))
 
-    about = "" if asked.id is None else f"{ticket.key} {asked.id}"
+    about = "" if asked.id is None else f"{session.key} {asked.id}"
     connection.wait_for(client.ask_whisper(asked.to, asked.text, about), delivered, not_delivered)
 
 
