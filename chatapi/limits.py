@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 KiB: Final = 1024
 MiB: Final = 1024 * KiB
@@ -132,8 +132,10 @@ class Limits(BaseModel):
     room_wait: float = Field(default=12, ge=0)
     """Seconds of any minute that a room waits for slow members at most, for all of them together; half of it may be
     used at once. The default lets one slow member have its `grace`; from 120 on there is no bound."""
-    unforgiven: float = Field(default=60, ge=0)
-    """Seconds during which a name or an address that was disconnected for being slow is not waited for again."""
+    slow_penalty_seconds: float = Field(
+        default=60, ge=0, validation_alias=AliasChoices("slow_penalty_seconds", "unforgiven")
+    )
+    """Seconds during which a room does not wait for a name or an address that was disconnected for being slow."""
     hook_seconds: float = Field(default=5, gt=0)
     """Seconds that an async hook of the program may take for one member; then its question is refused."""
     reserve: float = Field(default=5, ge=0)

@@ -100,7 +100,7 @@ def test_last_words_arrive_though_much_more_was_sent() -> None:
 def test_a_member_that_never_reads_is_disconnected_and_nobody_else_misses_a_line() -> None:
     # its address is not waited for again for a while, so it comes from another one where there is one
     other_address = "127.0.0.2" if sys.platform == "linux" else ""
-    forgiving = () if other_address else ("-unforgiven", "0")
+    forgiving = () if other_address else ("-slow-penalty-seconds", "0")
     limits = ("-log-bytes", "1048576", "-grace", "3", "-send-buffer-bytes", "8192", "-rate", "0")
     with Server(*limits, *forgiving) as server:
         deaf = server.member("Deaf", "hall", receive_buffer=4096, source=other_address)

@@ -131,7 +131,7 @@ def flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
 SERVER, CLIENT = flags(server.build_parser()), flags(client.build_parser())
 VARIABLES = {
     server.environment_name(action.dest) for action in SERVER.values() if action.dest not in ("help", "version")
-}
+} | {server.environment_name(former) for former in server.FORMER_NAMES.values()}
 
 
 def table_of_flags(*heading: str) -> dict[str, dict[str, str]]:
@@ -287,7 +287,7 @@ def allowed(field: Any) -> str:
 
 def test_every_limit_is_in_the_table_with_its_default_and_its_bounds() -> None:
     rows = OPERATIONS.table("flag", "variable", "default", "unit", "allowed", "meaning")
-    documented = [(plain(row["flag"]), row["default"], row["allowed"]) for row in rows]
+    documented = [(plain(row["flag"].partition(", ")[0]), row["default"], row["allowed"]) for row in rows]
     assert documented == [
         (f"-{name.replace('_', '-')}", spoken(field.default), allowed(field))
         for name, field in Limits.model_fields.items()
@@ -366,7 +366,7 @@ def test_each_way_to_sync_is_in_the_table() -> None:
 def test_the_limits_in_the_readme_have_their_defaults() -> None:
     rows = PAGES["README.md"].table("flag", "default", "what")
     for row in rows:
-        field = Limits.model_fields[plain(row["flag"])[1:].replace("-", "_")]
+        field = Limits.model_fields[plain(row["flag"].partition(",")[0])[1:].replace("-", "_")]
         assert row["default"] == spoken(field.default), row["flag"]
 
 

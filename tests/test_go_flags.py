@@ -62,6 +62,43 @@ def test_what_is_no_flag_in_go_is_none_here(flag: str, capsys: pytest.CaptureFix
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variables", "seconds"),
+    [
+        ([], {}, 60),
+        (["-slow-penalty-seconds", "7"], {}, 7),
+        (["-unforgiven", "8"], {}, 8),
+        (["--unforgiven=9"], {"MACHAT_SLOW_PENALTY_SECONDS": "1"}, 9),
+        ([], {"MACHAT_SLOW_PENALTY_SECONDS": "10"}, 10),
+        ([], {"MACHAT_UNFORGIVEN": "11"}, 11),
+        ([], {"MACHAT_UNFORGIVEN": "11", "MACHAT_SLOW_PENALTY_SECONDS": "12"}, 12),
+    ],
+)
+def test_flags_and_variables_still_have_the_names_that_they_had_before(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], variables: dict[str, str], seconds: float
+) -> None:
+    for name in ("MACHAT_SLOW_PENALTY_SECONDS", "MACHAT_UNFORGIVEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found: list[float] = []
+    monkeypatch.setattr(server, "_run", lambda chat, *_: found.append(chat.limits.slow_penalty_seconds) or 0)
+    monkeypatch.setattr(server, "_raise_descriptor_limit", lambda: None)
+    assert server.main(arguments) == 0
+    assert found == [seconds]
+
+
+def test_a_wrong_value_of_a_former_variable_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MACHAT_SLOW_PENALTY_SECONDS", raising=False)
+    monkeypatch.setenv("MACHAT_UNFORGIVEN", "-3")
+    with pytest.raises(SystemExit) as end:
+        server.main([])
+    assert end.value.code == 2
+    assert "MACHAT_UNFORGIVEN '-3'" in capsys.readouterr().err
+
+
 def test_the_defaults_are_those_of_go(monkeypatch: pytest.MonkeyPatch) -> None:
     given = client.build_parser().parse([])
     assert (given.room, given.address) == ("lounge", None)

@@ -16,7 +16,7 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
     assert (NAME_CHARS, ROOM_CHARS, LISTED) == (32, 64, 100)
     assert limits.line_bytes == limits.handshake_bytes == 8192
     assert (limits.handshake_seconds, limits.grace, limits.linger, limits.idle) == (10, 5, 2, 0)
-    assert (limits.announce, limits.unforgiven) == (200, 60)
+    assert (limits.announce, limits.slow_penalty_seconds) == (200, 60)
     assert (limits.log_bytes, limits.log_entries) == (8 * 1024 * 1024, 65_536)
 
 
@@ -57,6 +57,14 @@ def test_every_limit_is_a_number_that_deadlines_can_be_counted_with(field: str, 
 def test_a_limit_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValidationError, match="line_byte"):
         Limits(line_byte=100)  # type: ignore[call-arg]
+
+
+def test_a_limit_is_accepted_under_the_name_that_it_had_before() -> None:
+    assert Limits(unforgiven=30).slow_penalty_seconds == 30  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="unforgiven"):
+        Limits(unforgiven=-1)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="unforgiven"):
+        Limits(slow_penalty_seconds=1, unforgiven=2)  # type: ignore[call-arg]
 
 
 def test_limits_do_not_change() -> None:

@@ -81,24 +81,24 @@ def test_a_leaving_member_has_the_grace_to_take_what_is_on_its_way(leave: str, s
     assert slow.wire.closed == closed
 
 
-# unforgiven
+# slow_penalty_seconds
 
 
 @pytest.mark.parametrize("mark", ["name", "address"])
 @PROTOCOLS
-def test_unforgiven_at_the_limit(mark: str, protocol: str) -> None:
+def test_slow_penalty_seconds_at_the_limit(mark: str, protocol: str) -> None:
     assert not is_waited_for_again(mark, protocol, 60 - TICK)
 
 
 @pytest.mark.parametrize("mark", ["name", "address"])
 @PROTOCOLS
-def test_unforgiven_one_beyond(mark: str, protocol: str) -> None:
+def test_slow_penalty_seconds_one_beyond(mark: str, protocol: str) -> None:
     assert is_waited_for_again(mark, protocol, 60 + TICK)
 
 
 def is_waited_for_again(mark: str, protocol: str, seconds: float) -> bool:
     """Whether a room waits for somebody that comes so long after it was disconnected for being slow."""
-    chat = kit(LOG.model_copy(update={"unforgiven": 60}))
+    chat = kit(LOG.model_copy(update={"slow_penalty_seconds": 60}))
     mina = chat.member("Mina")
 
     def lag(name: str, address: str) -> Peer:

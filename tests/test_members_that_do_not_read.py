@@ -11,7 +11,7 @@ import pytest
 
 from chatapi import ChatAPI, Client, Disconnected, Limits, NotDelivered, Whisper
 from chatapi.bots import Bot
-from chatapi.core.broker_events import Deliveries
+from chatapi.core.broker_events import BrokerEventHandler
 from chatapi.protocol.text.rendering import TEXT
 from chatapi.testing import ChatKit, Peer
 
@@ -73,7 +73,7 @@ def by_bot(kit: ChatKit) -> str:
 
 
 def from_another_server(kit: ChatKit) -> str:
-    return Deliveries(kit.hub).whispered("dev", "news", Whisper(0, "Mina", "hello"))
+    return BrokerEventHandler(kit.hub).whispered("dev", "news", Whisper(0, "Mina", "hello"))
 
 
 WAYS = [by_text, by_short_form, by_telnet, by_json, by_client, by_bot, from_another_server]
@@ -129,7 +129,7 @@ def test_nothing_else_is_queued_for_a_bot_that_only_speaks() -> None:
         mina.send("x" * 1000 + "\n")
     bot.client.rename("other")
     bot.client.post("hello")
-    Deliveries(kit.hub).away(["dev"], "the disk is full")
+    BrokerEventHandler(kit.hub).away(["dev"], "the disk is full")
     kit.settle()
     kit.wait(60)
     assert bot.client.lane_size == 0

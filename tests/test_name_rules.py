@@ -21,7 +21,7 @@ from chatapi import ChatAPI, NotDelivered, Refused
 from chatapi.brokers.sqlite.broker import SQLiteBroker
 from chatapi.brokers.sqlite.store import RoomInfo, Store
 from chatapi.cli import server
-from chatapi.core.broker_events import Deliveries
+from chatapi.core.broker_events import BrokerEventHandler
 from chatapi.core.entries import Said
 from chatapi.core.names import BLANK, IGNORABLE, check_kept_name, check_kept_room, check_name, check_room, name_key
 from chatapi.events import Message, Whisper
@@ -243,7 +243,7 @@ def test_a_name_whose_key_is_longer_than_any_name_is_found_by_that_key() -> None
     zoe = kit.member(name, name)
     key = name_key(name)
     assert len(key) > 256
-    others = Deliveries(kit.hub)  # where other servers share the room
+    others = BrokerEventHandler(kit.hub)  # where other servers share the room
     assert others.whispered(key, key, Whisper(1, "Mina", "hi")) == ""
     kit.settle()
     assert zoe.lines() == ["* Mina whispers: hi"]

@@ -311,7 +311,7 @@ def test_a_bounded_number_of_addresses_is_remembered() -> None:
 
 
 def test_names_and_addresses_of_slow_members_are_bounded_in_number() -> None:
-    kit = ChatKit(Limits(connections=20, rate=0, unforgiven=3600))
+    kit = ChatKit(Limits(connections=20, rate=0, slow_penalty_seconds=3600))
     for i in range(100):
         peer = kit.member(f"m{i}", address=f"203.0.113.{i}:1")
         client = kit.hub.room("dev").member(f"m{i}")  # type: ignore[union-attr]
@@ -319,7 +319,7 @@ def test_names_and_addresses_of_slow_members_are_bounded_in_number() -> None:
         client.room.evict(client)  # type: ignore[union-attr]
         peer.connection.abort("connection_lost")
         assert not kit.hub.is_forgiven(client)
-    assert len(kit.hub._unforgiven) == 40
+    assert len(kit.hub._slow_penalties) == 40
 
 
 @pytest.mark.parametrize(

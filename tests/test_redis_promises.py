@@ -30,7 +30,7 @@ from chatapi.brokers.redis.turns import Claiming, Deleting, Keys, Node, Releasin
 from chatapi.core.broker import Past
 from chatapi.core.entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, NameChanged, Said
 from chatapi.core.names import OURS, name_key
-from chatapi.core.session_keys import hashed
+from chatapi.core.session_keys import hash_key
 from chatapi.errors import Refused
 from chatapi.events import Whisper
 from chatapi.limits import Keep, Limits
@@ -265,7 +265,7 @@ class Peer:
                 place.members.setdefault(key, (name, session))
                 place.others.pop(key, None)
 
-        claiming = Claiming(name, hashed(session), self.id, False, OURS)
+        claiming = Claiming(name, hash_key(session), self.id, False, OURS)
         self._answers(claiming.settled, claimed)
         self._there.put(claiming)
 
@@ -281,7 +281,7 @@ class Peer:
             return
         self.renaming.add(key)
         entry = NameChanged(1, name, to, quiet=False)
-        renaming = Renaming(key, entry, hashed(session), self.id, OURS)
+        renaming = Renaming(key, entry, hash_key(session), self.id, OURS)
         self._answers(renaming.settled, lambda _: self.renaming.discard(key))
         self._there.put(renaming)
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -27,6 +28,8 @@ _logger = logging.getLogger("chatapi")
 PROG: Final = "chatserver"
 SUB_COMMANDS: Final = ("rooms", "export", "import", "check")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+FORMER_NAMES: Final = MappingProxyType({"slow-penalty-seconds": "unforgiven"})
+"""Flags by the names that they had before, which still work, also as environment variables."""
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 _EXAMPLES: Final = """\
@@ -110,7 +113,9 @@ def _add_fields(parser: Parser, to: argparse._ActionsContainer, model: type[Base
     for name, field in model.model_fields.items():
         text = " ".join((field.description or "").split()).rstrip(".")
         default = f"{field.default:,}" if isinstance(field.default, int) else f"{field.default:g}"
-        parser.flag(f"{prefix}{name.replace('_', '-')}", to=to, metavar="N", help=f"{text} (default {default})")
+        flag = f"{prefix}{name.replace('_', '-')}"
+        former = [f"-{FORMER_NAMES[flag[1:]]}"] if flag[1:] in FORMER_NAMES else []
+        parser.flag(flag, *former, to=to, metavar="N", help=f"{text} (default {default})")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,7 +174,7 @@ class _Given:
 
     def text(self, flag: str, default: str = "") -> str:
         """What stands behind a flag."""
-        value = self._flags.get(flag.replace("-", "_"), self._environment.get(environment_name(flag)))
+        value = self._flags.get(flag.replace("-", "_"), self._environment.get(self._variable(flag)))
         return default if value is None else str(value)
 
     def is_empty(self, flag: str) -> bool:
@@ -189,7 +194,12 @@ class _Given:
 
     def source(self, flag: str) -> str:
         """What said so, for an error."""
-        return f"-{flag}" if flag.replace("-", "_") in self._flags else environment_name(flag)
+        return f"-{flag}" if flag.replace("-", "_") in self._flags else self._variable(flag)
+
+    def _variable(self, flag: str) -> str:
+        """Return the environment variable that stands for a flag: the one of its former name if only that is set."""
+        name, former = environment_name(flag), environment_name(FORMER_NAMES.get(flag, flag))
+        return name if name in self._environment or former not in self._environment else former
 
 
 def _run(chat: ChatAPI, kept: str, address: str, telnet: str | None, lobby: str) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("chatapi")
 
 
-class Deliveries:
+class BrokerEventHandler:
     """The `SharedRooms` that a broker expects, for the rooms of a hub."""
 
     def __init__(self, hub: Hub) -> None:

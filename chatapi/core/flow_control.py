@@ -44,7 +44,7 @@ class WaitBudget:
         return self._used + 2 * TICK <= room_wait / 2
 
 
-class Unforgiven:
+class SlowPenalties:
     """The names and the addresses that were disconnected for being slow a short while ago."""
 
     def __init__(self, limits: Limits, origins: Origins) -> None:
@@ -59,7 +59,7 @@ class Unforgiven:
         """This client was disconnected for being slow."""
         for mark in self._marks(client):
             self._until.pop(mark, None)
-            self._until[mark] = now + self._limits.unforgiven
+            self._until[mark] = now + self._limits.slow_penalty_seconds
         while self._until:
             oldest = next(iter(self._until))
             if self._until[oldest] > now and len(self._until) <= 2 * self._limits.connections:
@@ -76,7 +76,7 @@ class Unforgiven:
         return [client.key] if trusted or not client.address else [client.key, f"\n{key}"]
 
 
-class Pressure:
+class FlowControl:
     """The state of one room's backpressure."""
 
     __slots__ = ("_budget", "_deadlines", "_look_at", "_patient", "_room_wait", "_waiting")

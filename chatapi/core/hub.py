@@ -20,11 +20,11 @@ from ..events import Joined, Left, Renamed
 from ..limits import MACHAT_LINE_BYTES, Limits
 from ..pending import Pending
 from .broker import Broker, Past, unavailable
-from .broker_events import Deliveries
+from .broker_events import BrokerEventHandler
 from .client import Client, Outlet, Peer
 from .entries import Said
 from .fanout import fan_out
-from .flow_control import Unforgiven
+from .flow_control import SlowPenalties
 from .handshake import Handshake, Resume
 from .hooks import Hooks, Spawn
 from .names import GO, OURS, Naming
@@ -156,8 +156,8 @@ class Hub:
         self._crowd = 0  # entries that came since the last fan-out
         self._runnable: dict[Runnable, None] = {}
         self._presence_hook = PresenceHook(hooks.on_presence, lambda: self.spawn)
-        self._unforgiven = Unforgiven(limits, self.origins)
-        broker.attach(Deliveries(self))
+        self._slow_penalties = SlowPenalties(limits, self.origins)
+        broker.attach(BrokerEventHandler(self))
 
     # Coming, going, moving
 
@@ -417,7 +417,7 @@ class Hub:
 
     def evicted(self, client: Client) -> None:
         """Nobody waits for this member's name or address again for a while."""
-        self._unforgiven.add(client, self.clock.monotonic())
+        self._slow_penalties.add(client, self.clock.monotonic())
 
     def reserved_for(self, client: Client) -> float | None:
         """Seconds that the name of a member whose connection broke stays reserved."""
@@ -425,7 +425,7 @@ class Hub:
 
     def is_forgiven(self, client: Client) -> bool:
         """Whether this member may be waited for."""
-        return not self._unforgiven.has(client, self.clock.monotonic())
+        return not self._slow_penalties.has(client, self.clock.monotonic())
 
     def refused(self, room: Room, said: Said, author: Client | None, reason: Refused) -> None:
         """The broker did not take what somebody said: its author is told, or the log where nobody can be."""

@@ -13,11 +13,11 @@ from ..pending import Pending
 from .broker import Broker, Past, Presence, unavailable
 from .client import Client
 from .entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
-from .flow_control import Pressure, Sender
+from .flow_control import FlowControl, Sender
 from .log import Log, Page, newest_of
 from .names import Naming
 from .roster import Roster
-from .session_keys import hashed
+from .session_keys import hash_key
 from .timers import Timers
 
 
@@ -76,10 +76,10 @@ class Room:
     """A room of the chat: look at its `name`, `members` and `history`; members speak through their `Client`."""
 
     __slots__ = (
+        "_flow_control",
         "_in_hand",
         "_keeper",
         "_members",
-        "_pressure",
         "_served_bytes",
         "_served_entries",
         "behind",
@@ -121,7 +121,7 @@ class Room:
         self.roster: Roster = Roster(self.naming.key)
         """Who is in it."""
         self._members = self.roster.here
-        self._pressure = Pressure(self.limits.room_wait)
+        self._flow_control = FlowControl(self.limits.room_wait)
         self._in_hand = 0  # bytes submitted and not yet delivered
         self._served_bytes, self._served_entries = self.log.written, self.log.head  # before the last fan-out
         self.fresh: list[AnyEntry] = []
@@ -340,7 +340,7 @@ class Room:
         if self.current or self.behind:
             self._keeper.changed(self, len(entries))
         elif not self.congested:
-            self._pressure.resume()
+            self._flow_control.resume()
         for client in self.listeners.values():
             client.outlet.wake()
         if not self._members and not self._in_hand:
@@ -372,7 +372,7 @@ class Room:
     def _settled(self) -> None:
         """Less is on its way than before."""
         if not self.congested:
-            self._pressure.resume()
+            self._flow_control.resume()
         if not self._members and not self._in_hand:
             self._keeper.emptied(self)
 
@@ -391,7 +391,7 @@ class Room:
 
     def own(self, client: Client, session_key: str) -> None:
         """Whatever was said in this session is the client's own, from whichever server it came."""
-        known = session_key, hashed(session_key)
+        known = session_key, hash_key(session_key)
         for entry in self.log.before(self.seq + 1):
             if isinstance(entry, Said) and entry.session in known:
                 entry.origin = client.id
@@ -442,7 +442,7 @@ class Room:
     @property
     def congested(self) -> bool:
         """Whether those who say something must wait: for a slow member, for the broker, or for the next fan-out."""
-        return self._pressure.paused or self._in_hand > self.limits.in_hand_bytes or self._overfull()
+        return self._flow_control.paused or self._in_hand > self.limits.in_hand_bytes or self._overfull()
 
     def _overfull(self) -> bool:
         """Whether so much was said since the last fan-out that who is not quick could fall off the log's tail."""
@@ -455,35 +455,35 @@ class Room:
 
     def wait(self, sender: Sender) -> None:
         """Call the sender's `resume` once the room may no longer be congested."""
-        self._pressure.wait(sender)
+        self._flow_control.wait(sender)
         if self._overfull():  # said while there were no passes: one must come
             self._keeper.changed(self, 0)
 
     def unattended(self) -> None:
         """Nobody looks at deadlines any more: nobody is waited for."""
-        self._pressure.forgo(self._keeper.timers.counted(self._keeper.clock.monotonic()))
+        self._flow_control.forgo(self._keeper.timers.counted(self._keeper.clock.monotonic()))
         if not self.congested:
-            self._pressure.resume()
+            self._flow_control.resume()
 
     def look(self, now: float) -> None:
         """See who lags, disconnect those who are not waited for any longer, let senders go on when nobody lags."""
-        pressure, timers = self._pressure, self._keeper.timers
-        for client in pressure.look(
+        flow_control, timers = self._flow_control, self._keeper.timers
+        for client in flow_control.look(
             self.behind.values(), self.log, timers.counted(now), self.limits.grace, self._keeper.is_forgiven
         ):
             self.evict(client)
         if not self.congested:
-            pressure.resume()
-        if pressure.lagging:
+            flow_control.resume()
+        if flow_control.lagging:
             timers.set(self, now + TICK, self.look)
 
     def after_pass(self, now: float) -> None:
         """After a fan-out: `look`, where enough was written since the last time, and let senders go on."""
         self._served_bytes, self._served_entries = self.log.written, self.log.head
-        if self.behind and self._pressure.is_due(self.log):
+        if self.behind and self._flow_control.is_due(self.log):
             self.look(now)
         elif not self.congested:
-            self._pressure.resume()
+            self._flow_control.resume()
 
     def evict(self, client: Client) -> None:
         """Disconnect a member for being slow."""
@@ -491,7 +491,7 @@ class Room:
         client.disconnect("slow_consumer")
 
     def _relieve(self, client: Client) -> None:
-        if self._pressure.lagging:
-            self._pressure.relieve(client, self._keeper.timers.counted(self._keeper.clock.monotonic()))
+        if self._flow_control.lagging:
+            self._flow_control.relieve(client, self._keeper.timers.counted(self._keeper.clock.monotonic()))
         if not self.congested:
-            self._pressure.resume()
+            self._flow_control.resume()

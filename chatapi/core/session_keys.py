@@ -10,7 +10,7 @@ _SIGNATURE: Final = 24
 """Characters that are the signature at the end of a key."""
 
 
-def hashed(key: str) -> str:
+def hash_key(key: str) -> str:
     """The hash of a key, as brokers keep it: 32 characters, or none for no key."""
     return hashlib.blake2b(key.encode(), digest_size=16).hexdigest() if key else ""
 

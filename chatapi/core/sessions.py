@@ -15,7 +15,7 @@ from .broker import Sent
 from .client import Client
 from .entries import Said
 from .origins import Origin, Origins
-from .session_keys import hashed
+from .session_keys import hash_key
 
 if TYPE_CHECKING:
     from .room import Room
@@ -254,7 +254,7 @@ class Sessions:
         self._move(session, self._origins.hold(client.address))
         session.client = client
         client.session = session
-        self._sessions[session.key] = self._by_hash[hashed(session.key)] = session
+        self._sessions[session.key] = self._by_hash[hash_key(session.key)] = session
         self._timers.clear(session)
         return session
 
@@ -295,7 +295,7 @@ class Sessions:
         """The session is over for good."""
         if self._sessions.pop(session.key, None) is None:
             return
-        del self._by_hash[hashed(session.key)]
+        del self._by_hash[hash_key(session.key)]
         self._timers.clear(session)
         session.client.session = None
         self._release(session)

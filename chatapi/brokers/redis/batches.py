@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from pydantic_core import from_json, to_json
 
 from ...core.entries import AnyKept, Deletion, Said
-from ...core.session_keys import hashed
+from ...core.session_keys import hash_key
 
 
 class Head(NamedTuple):
@@ -67,7 +67,7 @@ class Called(NamedTuple):
 Step: TypeAlias = AnyKept | Came | Went | Called
 
 
-def messages(said: Sequence[Said], session: Callable[[str], str] = hashed) -> bytes:
+def messages(said: Sequence[Said], session: Callable[[str], str] = hash_key) -> bytes:
     """The piece for messages; `session` makes of what they have for one what is kept."""
     header = to_json([(one.name, one.count, len(one.block), session(one.session), one.ids, one.erased) for one in said])
     blocks = b"".join([one.block for one in said])

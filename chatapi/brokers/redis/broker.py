@@ -25,7 +25,7 @@ except ImportError:
 from ...core.broker import Past, RoomCount, Sent, SharedRooms, unavailable
 from ...core.entries import AnyEntry, AnyKept, Deletion, NameChanged, Said
 from ...core.names import naming_of
-from ...core.session_keys import hashed
+from ...core.session_keys import hash_key
 from ...errors import NotDelivered, Refused, StoreError
 from ...events import Whisper
 from ...limits import Keep, MiB
@@ -360,7 +360,7 @@ class RedisBroker:
             pairs = zip(answer[1][::2], answer[1][1::2], strict=True)
             sent.resolve({id_.decode(): Sent(room, *map(int, place.split())) for id_, place in pairs})
 
-        self._ask(self._open[room], "sent", [hashed(session)], found, sent.fail)
+        self._ask(self._open[room], "sent", [hash_key(session)], found, sent.fail)
         return sent
 
     def close(self, room: str) -> None:
@@ -417,7 +417,7 @@ class RedisBroker:
         shared = self._open[room]
         if self._is_away(shared):
             return Pending.failed(unavailable("what keeps the names does not answer"))
-        claiming = Claiming(name, hashed(session), self._nodes.node, quiet, naming_of(room))
+        claiming = Claiming(name, hash_key(session), self._nodes.node, quiet, naming_of(room))
         shared.put(claiming)
         return claiming.settled
 
@@ -433,7 +433,7 @@ class RedisBroker:
         shared = self._open[room]
         if self._is_away(shared):
             return Pending.failed(unavailable("what keeps the names does not answer"))
-        renaming = Renaming(key, entry, hashed(session), self._nodes.node, naming_of(room))
+        renaming = Renaming(key, entry, hash_key(session), self._nodes.node, naming_of(room))
         shared.put(renaming)
         return renaming.settled
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from ...core.entries import AnyKept, Deletion, NameChanged, Said
 from ...core.names import Naming
-from ...core.session_keys import hashed
+from ...core.session_keys import hash_key
 from ...errors import Refused
 from ...limits import Limits
 from ...pending import Pending
@@ -94,7 +94,7 @@ class Saying:
     def arguments(self, place: Callable[[str], int]) -> list[Value]:
         """What the script needs to know."""
         ids = [one or "" for one in self.said[0].ids or ()]
-        session = place(hashed(self.said[0].session)) if ids else 0
+        session = place(hash_key(self.said[0].session)) if ids else 0
         count = sum(one.count for one in self.said)
         return ["m", count, session, len(ids), *ids, batches.messages(self.said)]
 

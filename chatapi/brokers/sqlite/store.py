@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from ...core.broker import Past, Sent
 from ...core.entries import AnyKept, Deletion, Said, without
-from ...core.session_keys import hashed
+from ...core.session_keys import hash_key
 from ...errors import StoreError
 from .database import MIGRATIONS, Database
 
@@ -311,4 +311,4 @@ def _entry(seq: int, ts: int, count: int, name: str, block: bytes | None, target
 
 def _hash(session: str) -> bytes:
     """Sessions' keys are secrets: the file has no use for anybody who reads it."""
-    return bytes.fromhex(hashed(session))
+    return bytes.fromhex(hash_key(session))
