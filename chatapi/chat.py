@@ -18,6 +18,7 @@ from .brokers.memory import InProcessBroker
 from .clock import Clock, SystemClock
 from .core.admission import Newcomer, prepare
 from .core.broker import Broker
+from .core.broker_events import BrokerEventHandler
 from .core.entries import Deletion
 from .core.history import read_page
 from .core.hooks import Admit, Hooks, OnMessage, OnPresence
@@ -88,6 +89,7 @@ class ChatAPI:
         self._hub = Hub(
             limits, clock, broker, _new_key, hooks, machat=machat, echo=echo, commands=commands, trusted=trusted
         )
+        broker.attach(BrokerEventHandler(self._hub))
         self._log_limit = LogLimit(clock, self._hub.timers)
         self._poller: Poller | None = None
         self._listeners: list[Listener] = []

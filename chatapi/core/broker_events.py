@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ..errors import DISCONNECTS, Refused
 from ..events import Whisper
 from ..limits import Limits
+from .client import Client
 from .entries import AnyEntry, AnyKept, Said
-
-if TYPE_CHECKING:
-    from .hub import Hub
+from .hub import Hub
 
 _logger = logging.getLogger("chatapi")
 
@@ -71,7 +69,7 @@ class BrokerEventHandler:
         """A member here has lost its name to somebody elsewhere."""
         place = self._hub.rooms.get(room)
         client = None if place is None else place.roster.here.get(key)
-        if place is None or client is None:
+        if place is None or not isinstance(client, Client):
             if place is not None:  # whoever it was granted to has not come in yet, and cannot any more
                 place.roster.use_up(key)
             return

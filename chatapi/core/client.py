@@ -4,77 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-from ..errors import DISCONNECTS, Disconnect, Disconnected, NotDelivered, Refused, TextTooLong
+from ..errors import DISCONNECTS, Disconnected, NotDelivered, Refused, TextTooLong
 from ..events import Whisper
 from ..limits import ITEM_COST
 from ..pending import Pending
 from ..text import CLOSED, close_lines, without_empty_lines
 from .entries import AnyEntry, KeptEntry, NameChanged, Said
 from .log import Log
+from .member import Outlet, Peer
+from .room import Room
+from .sessions import Session
 from .style import Style
-
-if TYPE_CHECKING:
-    from .room import Room
-    from .sessions import Session
-
-
-class Outlet(Protocol):
-    """What every client tells its news to: a connection, or a program's own member."""
-
-    @property
-    def peer(self) -> Peer | None:
-        """This object if it is a connection, which fan-out passes serve; None for a program's own member."""
-        ...
-
-    def wake(self) -> None:
-        """Note that there is something to `Client.read`."""
-        ...
-
-    def ended(self, reason: Disconnect, detail: str) -> None:
-        """Note that the client has been removed from its room."""
-        ...
-
-    def notice(self, code: str, detail: str) -> None:
-        """Tell the member whether the server is ``unavailable`` or ``available`` now."""
-        ...
-
-    def not_kept(self, said: Said, reason: Refused) -> None:
-        """Tell the member that the broker refused what it said."""
-        ...
-
-
-class Peer(Outlet, Protocol):
-    """A connection. Its methods do not wait."""
-
-    def send(self, data: bytes, /) -> int:
-        """Call the socket's own `send`, without a detour: fan-out passes do so for members that are up to date."""
-        ...
-
-    def buffer(self, data: bytes | memoryview) -> None:
-        """Hold the bytes that the socket refused, to send them first when it takes bytes again."""
-        ...
-
-    def broken(self) -> None:
-        """Note that sending has failed."""
-        ...
-
-    def crashed(self) -> None:
-        """End the connection because of the exception that is being handled, and log that."""
-        ...
-
-    def already_sent(self, said: Said) -> None:
-        """Tell the member that its session has sent this message before, under the same id; `said` has that place."""
-        ...
-
-    def replaced(self) -> None:
-        """Read nothing more from the client: another connection has taken it over."""
-        ...
-
-    def shows_past(self, messages: int, size: int) -> None:
-        """Note that the client is about to be shown so many messages of the past, of about `size` bytes."""
-        ...
 
 
 class Passage(NamedTuple):
@@ -151,7 +93,7 @@ class Client:
         self._log = _NOWHERE
         self.address: str = address
         """Where it is connected from; empty for a program's own member."""
-        self.session: Session | None = None
+        self.session: Session[Client] | None = None
         """What lets it come back, where it speaks the JSON protocol."""
         self.away: bool = False
         """Whether its connection broke, and its name is reserved."""
@@ -249,7 +191,7 @@ class Client:
             name = room.naming.name(name)
         except Refused as refused:
             return Pending.failed(refused)
-        return room.rename(self, name, ref)
+        return room.rename(self, name, ref, "" if self.session is None else self.session.key)
 
     def awaits(self, renamed: NameChanged) -> None:
         """It has another name, and the word of that is on its way."""
@@ -374,15 +316,19 @@ class Client:
             if kept := [entry for entry in entries if isinstance(entry, KeptEntry)]:
                 return Passage(kept, item.live)
 
-    def enter(self, room: Room) -> None:
-        """It is in `room` from here on. Only rooms call this."""
+    def join(self, room: Room) -> None:
+        """Go into a room. Raises `Refused` as `Room.check_free` does."""
+        room.join(self)
         self.room = room
-        self._log = room.log
-        self.position = room.log.head
+
+    def enter(self, log: Log) -> None:
+        """Read this log from its head on. Only rooms call this."""
+        self._log = log
+        self.position = log.head
         self.end = None
 
     def part(self) -> None:
-        """It is in no room from here on; what the log holds so far is still to be read. Only rooms call this."""
+        """Be in no room from here on; what the log holds so far is still to be read. Only rooms call this."""
         self.room = None
         if not self.away:  # the stream of who is away has ended before
             self.end = self._log.head

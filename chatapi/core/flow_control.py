@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from ..limits import LOOK_EVERY, PAUSE_AT, RESUME_AT, TICK, Limits
-from .client import Client
 from .log import Log
+from .member import Member
 from .origins import Origins
 
 
@@ -55,7 +55,7 @@ class SlowPenalties:
     def __len__(self) -> int:
         return len(self._until)
 
-    def add(self, client: Client, now: float) -> None:
+    def add(self, client: Member, now: float) -> None:
         """This client was disconnected for being slow."""
         for mark in self._marks(client):
             self._until.pop(mark, None)
@@ -66,11 +66,11 @@ class SlowPenalties:
                 return
             del self._until[oldest]
 
-    def has(self, client: Client, now: float) -> bool:
+    def has(self, client: Member, now: float) -> bool:
         """Whether the name or the address of this client is among them."""
         return any(self._until.get(mark, 0) > now for mark in self._marks(client))
 
-    def _marks(self, client: Client) -> list[str]:
+    def _marks(self, client: Member) -> list[str]:
         """What a member is known by when it comes back: its name, and its address, which is never a name."""
         key, trusted = self._origins.key(client.address)
         return [client.key] if trusted or not client.address else [client.key, f"\n{key}"]
@@ -84,8 +84,8 @@ class FlowControl:
     def __init__(self, room_wait: float) -> None:
         self._room_wait = room_wait
         self._budget = WaitBudget()
-        self._deadlines: dict[Client, float] = {}  # of those who lag by too much
-        self._patient: set[Client] = set()  # those of them who are waited for
+        self._deadlines: dict[Member, float] = {}  # of those who lag by too much
+        self._patient: set[Member] = set()  # those of them who are waited for
         self._waiting: dict[Sender, None] = {}
         self._look_at = (0, 0)  # bytes and entries of the log at which it is time for another look
 
@@ -103,7 +103,7 @@ class FlowControl:
         """Call the sender's `resume` when it may go on."""
         self._waiting[sender] = None
 
-    def relieve(self, client: Client, now: float) -> None:
+    def relieve(self, client: Member, now: float) -> None:
         """This client caught up, or is gone."""
         if self._deadlines.pop(client, None) is not None:
             self._patient.discard(client)
@@ -129,8 +129,8 @@ class FlowControl:
         return log.written >= self._look_at[0] or log.head >= self._look_at[1]
 
     def look(
-        self, readers: Iterable[Client], log: Log, now: float, grace: float, forgiven: Callable[[Client], bool]
-    ) -> list[Client]:
+        self, readers: Iterable[Member], log: Log, now: float, grace: float, forgiven: Callable[[Member], bool]
+    ) -> list[Member]:
         """Look at everybody who is behind; returns those whose time is up or whose place is lost.
 
         Nobody is waited for once the room has waited for `Limits.room_wait` in the last minute.

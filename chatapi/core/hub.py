@@ -20,13 +20,13 @@ from ..events import Joined, Left, Renamed
 from ..limits import MACHAT_LINE_BYTES, Limits
 from ..pending import Pending
 from .broker import Broker, Past, unavailable
-from .broker_events import BrokerEventHandler
-from .client import Client, Outlet, Peer
+from .client import Client
 from .entries import Said
 from .fanout import fan_out
 from .flow_control import SlowPenalties
 from .handshake import Handshake, Resume
 from .hooks import Hooks, Spawn
+from .member import Member, Outlet, Peer
 from .names import GO, OURS, Naming
 from .openings import Openings
 from .origins import LOOPBACK, Origin, Origins
@@ -106,7 +106,7 @@ class Hub:
         self.timers: Timers = Timers()
         self.origins: Origins = Origins(limits, clock, self.timers, trusted)
         """The addresses that connections come from."""
-        self.sessions: Sessions = Sessions(
+        self.sessions: Sessions[Client] = Sessions(
             limits,
             clock,
             self.timers,
@@ -157,7 +157,6 @@ class Hub:
         self._runnable: dict[Runnable, None] = {}
         self._presence_hook = PresenceHook(hooks.on_presence, lambda: self.spawn)
         self._slow_penalties = SlowPenalties(limits, self.origins)
-        broker.attach(BrokerEventHandler(self))
 
     # Coming, going, moving
 
@@ -227,7 +226,7 @@ class Hub:
             raise Refused(RefusalCode.DRAINING, "the server is shutting down; try again in a few seconds")
         client = Client(next(self._ids) if id is None else id, name, outlet, style, echo, address)
         place = self._open(room)
-        place.join(client)
+        client.join(place)
         if history:
             client.replay(history)
         return client
@@ -279,7 +278,7 @@ class Hub:
         return self.sessions.knows(resume.session)
 
     def _come_back(
-        self, session: Session, handshake: Handshake, peer: Peer, style: Style, echo: bool, address: str
+        self, session: Session[Client], handshake: Handshake, peer: Peer, style: Style, echo: bool, address: str
     ) -> Client | None:
         """The membership that a session stands for, if it goes on; another one that it stood for ends."""
         client = session.client
@@ -321,7 +320,7 @@ class Hub:
             if before is not None:
                 before.leave(client, "moved")
                 _logger.info("%s went from %s to %s", client.name, before.name, target.name)
-            target.join(client)
+            client.join(target)
 
     def _open(self, name: str) -> Room:
         key = self.naming.room_key(name)
@@ -415,19 +414,19 @@ class Hub:
                 break
             self._log_bytes += largest.log.held - held
 
-    def evicted(self, client: Client) -> None:
+    def evicted(self, client: Member) -> None:
         """Nobody waits for this member's name or address again for a while."""
         self._slow_penalties.add(client, self.clock.monotonic())
 
-    def reserved_for(self, client: Client) -> float | None:
-        """Seconds that the name of a member whose connection broke stays reserved."""
-        return self.sessions.seconds_left(client)
+    def reserved_for(self, client: Member) -> float | None:
+        """Return the seconds for which the name of a member whose connection broke stays reserved."""
+        return self.sessions.seconds_left(client) if isinstance(client, Client) else None
 
-    def is_forgiven(self, client: Client) -> bool:
+    def is_forgiven(self, client: Member) -> bool:
         """Whether this member may be waited for."""
         return not self._slow_penalties.has(client, self.clock.monotonic())
 
-    def refused(self, room: Room, said: Said, author: Client | None, reason: Refused) -> None:
+    def refused(self, room: Room, said: Said, author: Member | None, reason: Refused) -> None:
         """The broker did not take what somebody said: its author is told, or the log where nobody can be."""
         if said.session and (session := self.sessions.find(said.session)) is not None:
             session.forget(said)

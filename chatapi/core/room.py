@@ -11,10 +11,10 @@ from ..events import Joined, Left, Message, Renamed
 from ..limits import ROUND_SHARE, TICK, Limits
 from ..pending import Pending
 from .broker import Broker, Past, Presence, unavailable
-from .client import Client
 from .entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
 from .flow_control import FlowControl, Sender
 from .log import Log, Page, newest_of
+from .member import Member
 from .names import Naming
 from .roster import Roster
 from .session_keys import hash_key
@@ -55,19 +55,19 @@ class Keeper(Protocol):
         """A log holds so many bytes more (or less)."""
         ...
 
-    def evicted(self, client: Client) -> None:
+    def evicted(self, client: Member) -> None:
         """A member was disconnected for being slow."""
         ...
 
-    def refused(self, room: Room, said: Said, author: Client | None, reason: Refused) -> None:
+    def refused(self, room: Room, said: Said, author: Member | None, reason: Refused) -> None:
         """The broker did not take what somebody said; `author` is there where it still has a connection."""
         ...
 
-    def reserved_for(self, client: Client) -> float | None:
+    def reserved_for(self, client: Member) -> float | None:
         """Seconds that the name of a member whose connection broke stays reserved; None for who is here."""
         ...
 
-    def is_forgiven(self, client: Client) -> bool:
+    def is_forgiven(self, client: Member) -> bool:
         """Whether this member may be waited for: it was not disconnected for being slow a short while ago."""
         ...
 
@@ -126,11 +126,11 @@ class Room:
         self._served_bytes, self._served_entries = self.log.written, self.log.head  # before the last fan-out
         self.fresh: list[AnyEntry] = []
         """What no fan-out pass has taken up yet."""
-        self.current: dict[int, Client] = {}
+        self.current: dict[int, Member] = {}
         """Who is up to date but for what is fresh, has a socket that takes bytes, and nothing in its lane."""
-        self.behind: dict[int, Client] = {}
+        self.behind: dict[int, Member] = {}
         """Who reads on from the log at its own pace."""
-        self.listeners: dict[int, Client] = {}
+        self.listeners: dict[int, Member] = {}
         """The program's own members: told at once, without a pass."""
 
     def __repr__(self) -> str:
@@ -143,7 +143,7 @@ class Room:
         return True  # also where nobody is in it: ``if chat.room(name)`` asks whether there is one
 
     @property
-    def members(self) -> list[Client]:
+    def members(self) -> list[Member]:
         """Who is in the room now, sorted by name; where several servers share the room, through this one."""
         return [self._members[key] for key in sorted(self._members)]
 
@@ -161,7 +161,7 @@ class Room:
         """The first so many names, sorted, behind `after`: of all who are in the room."""
         return self.roster.first(most, after)
 
-    def member(self, name: str) -> Client | None:
+    def member(self, name: str) -> Member | None:
         """Who has this name, in whichever spelling; through this server, where several share the room."""
         return self._members.get(self.naming.key(name))
 
@@ -231,24 +231,24 @@ class Room:
                 RefusalCode.ROOM_FULL, f"{self.name!r} is full; members allowed: {self.limits.room_members:,}"
             )
 
-    def _taken_by(self, holder: Client) -> Refused:
+    def _taken_by(self, holder: Member) -> Refused:
         detail = f"{holder.name!r} is already in {self.name!r}"
         return Refused(RefusalCode.NAME_TAKEN, detail, self._keeper.reserved_for(holder))
 
-    def join(self, client: Client) -> None:
+    def join(self, client: Member) -> None:
         """Let a client in; raises `Refused` as `check_free` does."""
         client.key = self.naming.key(client.name)
         self.check_free(client.key)
         self.roster.add(client)
         if len(self._members) == 1:
             self._keeper.attendance_changed(self)
-        client.enter(self)
+        client.enter(self.log)
         self.behind[client.id] = client
         self._keeper.told(self, Joined(self.seq, client.name))
         if self.presence is None:
             self._announce(Arrived(client.id, client.name), len(self))
 
-    def leave(self, client: Client, reason: str) -> None:
+    def leave(self, client: Member, reason: str) -> None:
         """Let a member go: its name is free at once, and others are told in the order of the log."""
         before = len(self)
         self._remove(client)
@@ -260,13 +260,13 @@ class Room:
         if not self._members:
             self._keeper.emptied(self)
 
-    def lose(self, client: Client) -> None:
+    def lose(self, client: Member) -> None:
         """Let a member go whose name the broker has given to another: nobody is told that it left."""
         self._remove(client)
         if not self._members:
             self._keeper.emptied(self)
 
-    def _remove(self, client: Client) -> None:
+    def _remove(self, client: Member) -> None:
         self.roster.remove(client)
         if not self._members:
             self._keeper.attendance_changed(self)
@@ -275,7 +275,7 @@ class Room:
         self._relieve(client)
         client.part()
 
-    def rename(self, client: Client, name: str, ref: str | int | None) -> Pending[None]:
+    def rename(self, client: Member, name: str, ref: str | int | None, session_key: str) -> Pending[None]:
         """Give a member another name; at once, except if several servers share the room.
 
         Fails with `Refused` (``name_taken``, ``unavailable``).
@@ -285,14 +285,13 @@ class Room:
             return Pending.failed(self._taken_by(holder))
         renamed = NameChanged(client.id, client.name, name, quiet=len(self) > self.limits.announce, ref=ref)
         if self.presence is not None:
-            session_key = "" if client.session is None else client.session.key
             return self.presence.rename(self.key, client.key, renamed, session_key)
         self._call(client, name)
         client.awaits(renamed)
         self.submit(renamed)
         return Pending.resolved(None)
 
-    def _call(self, client: Client, name: str) -> None:
+    def _call(self, client: Member, name: str) -> None:
         """A member has another name from here on."""
         old = client.name
         self.roster.call(client, name)
@@ -365,7 +364,7 @@ class Room:
             said.settled.resolve(None)
         self._settled()
 
-    def _author(self, said: Said) -> Client | None:
+    def _author(self, said: Said) -> Member | None:
         """Who said this, while it has a connection."""
         return self.current.get(said.origin) or self.behind.get(said.origin)
 
@@ -381,7 +380,7 @@ class Room:
         position, forgotten = self.log.back(messages, shown=shown), self.log.entry_of(self.first - 1)
         return position if forgotten is None else max(position, forgotten.position + self.first - forgotten.seq)
 
-    def claim(self, client: Client, id: str, seq: int, ts: int) -> None:  # noqa: A002
+    def claim(self, client: Member, id: str, seq: int, ts: int) -> None:  # noqa: A002
         """This message, which may have been said in another life of this room, is the client's own, under that id."""
         said = self.log.entry_of(seq)
         if isinstance(said, Said) and said.count == 1 and said.ts == ts:
@@ -389,7 +388,7 @@ class Room:
             if said.name != client.name and "name" not in said.ack_tells:
                 said.ack_tells = ("name", *said.ack_tells)
 
-    def own(self, client: Client, session_key: str) -> None:
+    def own(self, client: Member, session_key: str) -> None:
         """Whatever was said in this session is the client's own, from whichever server it came."""
         known = session_key, hash_key(session_key)
         for entry in self.log.before(self.seq + 1):
@@ -408,23 +407,23 @@ class Room:
 
     # Who reads it, and how far
 
-    def stalled(self, client: Client) -> None:
+    def stalled(self, client: Member) -> None:
         """This member's socket took no more, or its lane has something: it reads on at its own pace."""
         if self.current.pop(client.id, None) is not None:
             self.behind[client.id] = client
 
-    def went_away(self, client: Client) -> None:
+    def went_away(self, client: Member) -> None:
         """This member's connection broke; its name stays its own for a while."""
         self.current.pop(client.id, None)
         self.behind.pop(client.id, None)
         self._relieve(client)
 
-    def came_back(self, client: Client) -> None:
+    def came_back(self, client: Member) -> None:
         """This member has a connection again."""
         self.current.pop(client.id, None)
         self.behind[client.id] = client
 
-    def caught_up(self, client: Client) -> None:
+    def caught_up(self, client: Member) -> None:
         """This member has everything there is: from here on the passes serve it, but for the program's own."""
         if client.id in self.listeners:
             self._relieve(client)
@@ -432,7 +431,7 @@ class Room:
             self.current[client.id] = client
             self._relieve(client)
 
-    def listen(self, client: Client, reads: bool) -> None:
+    def listen(self, client: Member, reads: bool) -> None:
         """This member is the program's own, told of news at once; one that does not read is never behind."""
         del self.behind[client.id]
         if reads:
@@ -485,12 +484,12 @@ class Room:
         elif not self.congested:
             self._flow_control.resume()
 
-    def evict(self, client: Client) -> None:
+    def evict(self, client: Member) -> None:
         """Disconnect a member for being slow."""
         self._keeper.evicted(client)
         client.disconnect("slow_consumer")
 
-    def _relieve(self, client: Client) -> None:
+    def _relieve(self, client: Member) -> None:
         if self._flow_control.lagging:
             self._flow_control.relieve(client, self._keeper.timers.counted(self._keeper.clock.monotonic()))
         if not self.congested:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from .member import Member
 from .sorted_keys import SortedKeys
-
-if TYPE_CHECKING:
-    from .client import Client
-    from .style import Style
+from .style import Style
 
 
 class Roster:
@@ -19,7 +16,7 @@ class Roster:
 
     def __init__(self, key: Callable[[str], str]) -> None:
         self._key = key
-        self.here: dict[str, Client] = {}
+        self.here: dict[str, Member] = {}
         """The members here, by the keys of their names."""
         self.styles: dict[Style, int] = {}
         """How many of them each style has."""
@@ -36,7 +33,7 @@ class Roster:
         keys = self._keys.after(None if after is None else self._key(after), most)
         return [elsewhere[key] if key in elsewhere else here[key].name for key in keys]
 
-    def add(self, client: Client) -> None:
+    def add(self, client: Member) -> None:
         """A member comes in here."""
         self._granted.pop(client.key, None)
         self._elsewhere.pop(client.key, None)
@@ -44,7 +41,7 @@ class Roster:
         self.styles[client.style] = self.styles.get(client.style, 0) + 1
         self._keys.add(client.key)
 
-    def remove(self, client: Client) -> None:
+    def remove(self, client: Member) -> None:
         """A member here leaves."""
         del self.here[client.key]
         self.styles[client.style] -= 1
@@ -53,7 +50,7 @@ class Roster:
         if client.key not in self._elsewhere:
             self._keys.discard(client.key)
 
-    def call(self, client: Client, name: str) -> None:
+    def call(self, client: Member, name: str) -> None:
         """A member here has another name from here on."""
         self.remove(client)
         client.name, client.key = name, self._key(name)

@@ -7,20 +7,17 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from math import inf
 from sys import getsizeof
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ..clock import Clock
 from ..limits import ID_COST, SESSION_COST, Limits
 from .broker import Sent
-from .client import Client
 from .entries import Said
+from .member import Member
 from .origins import Origin, Origins
+from .room import Room
 from .session_keys import hash_key
-
-if TYPE_CHECKING:
-    from .room import Room
-    from .timers import Timers
-
+from .timers import Timers
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
@@ -46,17 +43,30 @@ class Known(NamedTuple):
         return self.said.weight if isinstance(self.said, Said) else 0
 
 
-class Session:
+class Holder(Member, Protocol):
+    """A member that may have a session: a `Client`."""
+
+    session: Session[Any] | None
+
+    def go_away(self) -> None:
+        """Stay a member without a connection, and read nothing."""
+        ...
+
+
+_H = TypeVar("_H", bound=Holder)
+
+
+class Session(Generic[_H]):
     """A JSON member's state that outlives its connections, renames and changes of rooms."""
 
     __slots__ = ("_on_their_way", "_said", "_sessions", "client", "id", "key", "origin", "size")
 
-    def __init__(self, key: str, client: Client, origin: Origin, sessions: Sessions) -> None:
+    def __init__(self, key: str, client: _H, origin: Origin, sessions: Sessions[_H]) -> None:
         self.key: str = key
         """Unguessable, and shown to nobody but its holder."""
         self.id: int = client.id
         """The member's id, whenever it comes back: its own messages stay its own."""
-        self.client: Client = client
+        self.client: _H = client
         """Its latest membership; that has a room for as long as it lasts, a while after its connection broke too."""
         self.origin: Origin = origin
         """Where its latest connection comes from."""
@@ -140,10 +150,10 @@ class Former:
         """Bytes that it takes."""
 
 
-_Remembered: TypeAlias = Session | Former
+_Remembered: TypeAlias = Session[Any] | Former
 
 
-class Sessions:
+class Sessions(Generic[_H]):
     """Every session of a chat, by its key.
 
     All sessions together take at most `session_bytes`, and those of one address `address_session_bytes`: if it is more,
@@ -159,8 +169,8 @@ class Sessions:
         origins: Origins,
         new_key: Callable[[], str],
         is_ours: Callable[[str], bool],
-        given_up: Callable[[Client], None],
-        call: Callable[[Sessions], None],
+        given_up: Callable[[_H], None],
+        call: Callable[[Sessions[_H]], None],
     ) -> None:
         self.limits: Limits = limits
         self.size: int = 0
@@ -172,8 +182,8 @@ class Sessions:
         self._is_ours = is_ours  # tells a key that this chat has signed
         self._given_up = given_up  # called with a member whose name is not reserved any longer
         self._call = call  # has `run` called
-        self._sessions: dict[str, Session] = {}
-        self._by_hash: dict[str, Session] = {}
+        self._sessions: dict[str, Session[_H]] = {}
+        self._by_hash: dict[str, Session[_H]] = {}
         self._before: dict[str, Former] = {}  # what keys of another life of this server stand for
         self._left: dict[_Remembered, None] = {}  # those whose member is not connected, in the order in which they left
         self._crowded: dict[Origin, None] = {}  # those that may have too many
@@ -181,11 +191,11 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def find(self, key: str) -> Session | None:
+    def find(self, key: str) -> Session[_H] | None:
         """Return the session with this key, if there is one."""
         return self._sessions.get(key)
 
-    def find_hashed(self, key_hash: str) -> Session | None:
+    def find_hashed(self, key_hash: str) -> Session[_H] | None:
         """Return the session whose key has this hash, if there is one."""
         return self._by_hash.get(key_hash)
 
@@ -222,7 +232,7 @@ class Sessions:
         """Whether this chat has given the key to somebody, on any server and in any life of it."""
         return key in self._sessions or key in self._before or self._is_ours(key)
 
-    def revive(self, key: str, client: Client) -> Session | None:
+    def revive(self, key: str, client: _H) -> Session[_H] | None:
         """Return the session of another life of this server, for a client that has come in with its key."""
         former = self._before.get(key)
         self._drop(former)
@@ -233,7 +243,7 @@ class Sessions:
             session.remember(id, Kept(place.seq, place.ts), now, place.room)
         return session
 
-    def _new(self, key: str, client: Client) -> Session:
+    def _new(self, key: str, client: _H) -> Session[_H]:
         session = Session(key, client, self._origins.hold(client.address), self)
         self.grew(session, SESSION_COST)
         return session
@@ -246,7 +256,7 @@ class Sessions:
         """
         return shown if _KEY.fullmatch(shown) else self._new_key()
 
-    def issue(self, client: Client, session: Session | None, key: str = "") -> Session:
+    def issue(self, client: _H, session: Session[_H] | None, key: str = "") -> Session[_H]:
         """Give a client that has come in a session: the one whose key it has shown, if it has, or one with that key."""
         if session is None:
             session = self._new(self._new_key() if not key or key in self._sessions else key, client)
@@ -258,7 +268,7 @@ class Sessions:
         self._timers.clear(session)
         return session
 
-    def reserve(self, session: Session) -> None:
+    def reserve(self, session: Session[_H]) -> None:
         """The connection broke: keep the name for a while, then give it up."""
         session.client.go_away()
         self._leave(session)
@@ -269,20 +279,20 @@ class Sessions:
 
         self._timers.set(session, self._clock.monotonic() + self.limits.reserve, give_up)
 
-    def seconds_left(self, client: Client) -> float | None:
+    def seconds_left(self, client: _H) -> float | None:
         """For how long the name of an absent member stays reserved."""
         if client.session is None or not client.away:
             return None
         when = self._timers.when(client.session)
         return None if when is None else max(0.0, when - self._clock.monotonic())
 
-    def keep(self, session: Session) -> None:
+    def keep(self, session: Session[_H]) -> None:
         """The membership is over; its ids are remembered for a while, for when its holder comes back."""
         if session.key in self._sessions:
             self._leave(session)
             self._timers.set(session, self._clock.monotonic() + self.limits.remember, lambda now: self.close(session))
 
-    def over(self, client: Client, may_come_back: bool) -> None:
+    def over(self, client: _H, may_come_back: bool) -> None:
         """End a membership; without effect if the client has no session."""
         if client.session is None:
             return
@@ -291,7 +301,7 @@ class Sessions:
         else:
             self.close(client.session)
 
-    def close(self, session: Session) -> None:
+    def close(self, session: Session[_H]) -> None:
         """The session is over for good."""
         if self._sessions.pop(session.key, None) is None:
             return

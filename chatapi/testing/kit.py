@@ -16,6 +16,7 @@ import anyio.abc
 
 from ..brokers.memory import InProcessBroker
 from ..core.broker import Broker, Past, Presence, RoomCount, Sent, SharedRooms
+from ..core.broker_events import BrokerEventHandler
 from ..core.entries import AnyEntry, AnyKept, Deletion, Departed, NameChanged, Said
 from ..core.hooks import Hooks
 from ..core.hub import Hub
@@ -440,6 +441,7 @@ class ChatKit:
             commands=commands,
             trusted=trusted,
         )
+        self._watched.attach(BrokerEventHandler(self.hub))
         self.asked: list[tuple[Awaitable[object], Pending[object]]] = []
         """The awaitables that async hooks returned, each with its result, which the test sets."""
         self.hub.spawn = self._spawn
