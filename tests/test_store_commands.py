@@ -523,7 +523,7 @@ def test_an_export_is_of_one_moment(tmp_path: Path) -> None:
     chat = make(tmp_path / "chat.db")
     with closing(Store(chat)) as store, closing(View(chat)) as view:
         store.open()
-        view.look()
+        view.open()
         with view.snapshot():
             info = view.room("dev")
             assert info is not None

@@ -113,7 +113,7 @@ async def history(address: str, room: str) -> list[Message]:
 def kept(path: Path, room: str) -> list[Message]:
     """Everything that a file has of a room."""
     store = View(path)
-    store.look()
+    store.open()
     try:
         assert list(store.faults()) == []
         info = store.room(name_key(room))

@@ -217,7 +217,7 @@ COMMANDS: Final = {
 def _opened(file: str) -> Iterator[View]:
     """The store, to read from; Ctrl-C ends even a long query."""
     with closing(View(file)) as store:
-        store.look()
+        store.open()
         store.reader.set_progress_handler(lambda: 0, _INSTRUCTIONS)  # in Python, where a signal is noticed
         yield store
 

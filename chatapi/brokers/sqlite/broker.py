@@ -257,7 +257,7 @@ class SQLiteBroker:
         if self._rooms is None or self._writer is None:
             raise StoreError(_ENDED)
         now = self._clock.micros()
-        await self._write(self._store.wipe)
+        await self._write(self._store.erase_deleted_text)
         forgotten = now - int(self._rooms.limits.remember * 1_000_000)
         while await self._write(self._store.forget_ids, forgotten):
             pass
@@ -265,7 +265,7 @@ class SQLiteBroker:
             return
         before = now - int(self._keep.days * _DAY) if self._keep.days else 0
         too_much = partial(
-            self._store.too_much, messages=self._keep.messages, max_bytes=self._keep.bytes, before=before
+            self._store.rooms_over_limit, messages=self._keep.messages, max_bytes=self._keep.bytes, before=before
         )
         keys = await self._read(self._store.keys)
         for i in range(0, len(keys), _ROOMS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""What must be true of a store's file: what SQLite knows of it, and what a room's log is by its own rules."""
+"""Check a store's file: SQLite's own check, and the rules of a room's log."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from .view import View
 
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
 _TICK: Final = 1_000
-"""Rows between two calls to whoever wants to know how far this is."""
-_LONE: Final = re.compile("[\ud800-\udfff]")  # what surrogateescape makes of bytes that are not UTF-8
+"""Rows between two calls of `progress`."""
+_LONE: Final = re.compile("[\ud800-\udfff]")  # surrogateescape decodes bytes that are not UTF-8 to these
 _ROOMS: Final = "SELECT id, key, name, epoch, trimmed, trimmed_ts FROM rooms ORDER BY id"
 _LOG: Final = "SELECT place, ts, count, name, block, target FROM log ORDER BY place"
 
 
 class Check:
-    """One look at a file. It takes nothing for granted: the file may have been changed by anything."""
+    """One check of a file. Any program may have changed it, so nothing in it is trusted."""
 
     def __init__(self, store: View, progress: Callable[[int], None]) -> None:
         self._store = store
         self._progress = progress
         self.rooms: int = 0
         self.messages: int = 0
-        """Messages seen, those included that were deleted since."""
+        """Messages checked, deleted ones included."""
 
     def faults(self) -> Iterator[str]:
-        """Every fault, a sentence each. Raises `StoreError` where the file cannot be read for another reason."""
+        """Yield every fault, a sentence each. Raises `StoreError` if the file cannot be read for another reason."""
         reader = self._store.reader
         reader.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")  # or bad bytes end the query
         with self._store.errors(), self._store.snapshot():
-            stumbled: list[str] = []
-            with self._damage(stumbled):
+            damage: list[str] = []
+            with self._collect_damage(damage):
                 for line in self._store.faults():
                     yield f"SQLite: {line}"
-            yield from stumbled
-            stumbled.clear()
+            yield from damage
+            damage.clear()
             logs: dict[int, _Log] = {}
-            with self._damage(stumbled):
+            with self._collect_damage(damage):
                 for number, *row in reader.execute(_ROOMS):
                     logs[number] = log = _Log(number, *row)
                     yield from log.faults_of_room()
                 self.rooms = len(logs)
                 yield from self._faults_of_messages(logs)
-            yield from stumbled
+            yield from damage
 
     @contextmanager
-    def _damage(self, stumbled: list[str]) -> Iterator[None]:
-        """Where SQLite stumbles over damage and cannot read on, that is one more fault."""
+    def _collect_damage(self, found: list[str]) -> Iterator[None]:
+        """Add a fault to `found` if damage keeps SQLite from reading on."""
         try:
             with self._store.errors():
                 yield
@@ -62,7 +62,7 @@ class Check:
             cause = error.__cause__
             if getattr(cause, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
                 raise
-            stumbled.append(f"SQLite cannot read everything: {cause}")
+            found.append(f"SQLite cannot read everything: {cause}")
 
     def _faults_of_messages(self, logs: dict[int, _Log]) -> Iterator[str]:
         here: _Log | None = None
@@ -87,24 +87,24 @@ class Check:
 
 
 class _Log:
-    """One room, as far as it was read: where its next row must begin, and what is known of deletions."""
+    """The checks of one room, row by row: the position that the next row must have, and the deletions so far."""
 
     def __init__(self, number: int, key: Any, name: Any, epoch: Any, trimmed: Any, trimmed_ts: Any) -> None:
         self.number: int = number
         self.messages: int = 0
-        """In the last row."""
+        """The number of messages in the last row."""
         self._room = key, name, epoch, trimmed, trimmed_ts
         self._naming: Naming = naming_of(key) if isinstance(key, str) else OURS
         self._first = trimmed + 1 if type(trimmed) is int else 1
         self._next = self._first
         self._ts = trimmed_ts if type(trimmed_ts) is int else 0
-        self._empty: dict[int, bool] = {}  # messages without a text, and whether a deletion of each was seen
+        self._empty: dict[int, bool] = {}  # seqs of messages without text, each with whether a deletion was seen
 
     def __str__(self) -> str:
         return f"room {self._room[1]!r}" if self._room[1] or self._naming is GO else f"room number {self.number}"
 
     def faults_of_room(self) -> Iterator[str]:
-        """What is wrong with the room itself."""
+        """Yield the faults of the room itself."""
         key, name, epoch, trimmed, trimmed_ts = self._room
         if not self._is_name(name) or self._naming.room_key(name) != key:
             yield f"{self}: its key {key!r} is not that of its name, so that nobody finds it"
@@ -114,7 +114,7 @@ class _Log:
             yield f"{self}: it is said to be trimmed up to seq {trimmed!r}, ts {trimmed_ts!r}"
 
     def faults_of_row(self, seq: int, ts: Any, count: Any, name: Any, block: Any, target: Any) -> Iterator[str]:
-        """What is wrong with the next row, by itself or behind those before it."""
+        """Yield the faults of the next row, by itself and after the rows before it."""
         where = f"{self}, seq {seq}"
         self.messages = 0
         if type(ts) is not int or type(count) is not int or count < 1:
@@ -164,7 +164,7 @@ class _Log:
             yield f"{where}: it deletes seq {target}, which is not a message whose text is gone"
 
     def faults_at_end(self) -> Iterator[str]:
-        """What is wrong now that there are no more rows of it."""
+        """Yield the faults that show after the last row."""
         for seq, deleted in self._empty.items():
             if not (deleted or self._naming.allows_empty):
                 yield f"{self}, seq {seq}: it has no text, and nothing deletes it"
@@ -174,5 +174,5 @@ class _Log:
 
 
 def _is_text(value: object) -> bool:
-    """Whether this is a text with something in it, and was UTF-8."""
+    """Return whether this is a text, valid UTF-8 and not empty."""
     return isinstance(value, str) and value != "" and (value.isascii() or not _LONE.search(value))

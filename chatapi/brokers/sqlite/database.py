@@ -1,4 +1,4 @@
-"""The SQLite database behind a store: opening and locking it, its schema, transactions, and errors in plain words."""
+"""The SQLite database of a store: open and lock the file, migrate its schema, run transactions, translate errors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Final
 from ...errors import StoreError
 
 APPLICATION_ID: Final = 0x4D436861
-"""Marks the file as ours ("MCha"), in SQLite's header."""
+"""Identifies the files of this program ("MCha") in SQLite's header."""
 _MAGIC: Final = b"SQLite format 3\0"
 _BUSY_SECONDS: Final = 5.0
-"""How long to wait for another program that is writing to the file, such as a person's `sqlite3`."""
+"""Seconds to wait for another program that writes to the file, such as a person's `sqlite3`."""
 
 _FIRST_SCHEMA: Final = """
 CREATE TABLE rooms (
@@ -23,7 +23,7 @@ CREATE TABLE rooms (
     key TEXT NOT NULL UNIQUE,
     name TEXT NOT NULL,
     epoch TEXT NOT NULL,
-    trimmed INTEGER NOT NULL,     -- the seq up to which nothing is kept any more
+    trimmed INTEGER NOT NULL,     -- the seq up to which messages were removed
     trimmed_ts INTEGER NOT NULL
 );
 CREATE TABLE log (
@@ -32,11 +32,11 @@ CREATE TABLE log (
     count INTEGER NOT NULL,
     name TEXT NOT NULL,
     block BLOB,                   -- UTF-8, every line ended by a line feed; NULL for a deletion
-    target INTEGER                -- the seq of what a deletion deleted
+    target INTEGER                -- the seq of the message that a deletion deletes
 );
-CREATE TABLE sent (               -- what sessions said under which ids, for a few minutes
+CREATE TABLE sent (               -- the ids that sessions have used, for a few minutes
     number INTEGER PRIMARY KEY,
-    session BLOB NOT NULL,        -- a hash of the key
+    session BLOB NOT NULL,        -- the hash of the session key
     id TEXT NOT NULL,
     room INTEGER NOT NULL,
     seq INTEGER NOT NULL,
@@ -47,26 +47,26 @@ CREATE INDEX sent_by_session ON sent (session);
 
 _SIGNING_KEY: Final = """
 CREATE TABLE signing_key (
-    bytes BLOB NOT NULL           -- what keys of sessions are signed with
+    bytes BLOB NOT NULL           -- the key that signs session keys
 );
 INSERT INTO signing_key VALUES (randomblob(32))
 """
 
 MIGRATIONS: Final[tuple[str, ...]] = (_FIRST_SCHEMA, _SIGNING_KEY)
-"""What makes of schema version n the version n + 1; version 0 is an empty file."""
+"""Step n migrates schema version n to version n + 1; version 0 is an empty file."""
 
 
 class Database:
-    """One open file. A connection for writing and one for reading; neither may be used by two threads at once.
+    """One file, with a connection for writing and one for reading. Two threads may not use one of them at once.
 
-    Every method raises `StoreError` with a sentence for a person.
+    Every method raises `StoreError`, with a text for a person.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], sync: str = "full", migrations: Sequence[str] = MIGRATIONS
     ) -> None:
         self.path: Path = Path(path)
-        self._file = Path(os.path.realpath(path))  # by whatever other name it is opened, it is locked as one
+        self._file = Path(os.path.realpath(path))  # a file is locked once, however many names it has
         self._sync = sync
         self._migrations = migrations
         self._lock: sqlite3.Connection | None = None
@@ -75,7 +75,7 @@ class Database:
         self._inode: tuple[int, int] | None = None
 
     def open(self) -> None:
-        """Open the file, or create it; one writer at a time may have it open."""
+        """Open the file, or create it, and lock it against other servers."""
         try:
             with self.errors():
                 self._open_to_write()
@@ -87,7 +87,7 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Close the file; what was committed is in it."""
+        """Close the file, which has everything that was committed."""
         for connection in (self._reader, self._writer, self._lock):
             if connection is not None:
                 with closing(connection):
@@ -102,33 +102,33 @@ class Database:
         if self.path.exists():
             with self.path.open("rb") as file:
                 start = file.read(len(_MAGIC))
-            if start and start != _MAGIC:  # out of a few bytes SQLite would make an empty database
+            if start and start != _MAGIC:  # SQLite would turn a file of a few bytes into an empty database
                 raise StoreError(f"{str(self.path)!r}: {_PLAIN['file is not a database']}")
-        self._lock = self._taken()
+        self._lock = self._lock_file()
         self._writer = writer = self._connect()
         self._check_kind(writer)
         writer.execute(f"PRAGMA synchronous = {self._sync}")
-        writer.execute("PRAGMA secure_delete = ON")  # what was deleted is not to be found in the file
+        writer.execute("PRAGMA secure_delete = ON")  # overwrite deleted data with zeros
         if writer.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise StoreError(f"{str(self.path)!r}: this file system cannot hold a write-ahead log")
         version = writer.execute("PRAGMA user_version").fetchone()[0]
         if 0 < version < len(self._migrations):
-            self._keep_copy(version)
+            self._back_up(version)
         writer.execute("BEGIN IMMEDIATE")
         for number, step in enumerate(self._migrations[version:], version + 1):
             for statement in step.split(";\n"):
                 writer.execute(statement)
             writer.execute(f"PRAGMA user_version = {number}")
-        writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # at every start: it shows whether one can write
+        writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # always: fails if the file is read-only
         writer.execute("COMMIT")
         status = os.stat(self.path)
         self._inode = status.st_dev, status.st_ino
 
-    def _keep_copy(self, version: int) -> None:
-        """Before the schema changes, keep the file as it was beside it."""
+    def _back_up(self, version: int) -> None:
+        """Copy the file, which has this schema version, before it is migrated."""
         assert self._writer is not None
         copy = self._file.with_name(f"{self._file.name}-v{version}")
-        part = self._file.with_name(f"{copy.name}-part")  # half a copy must not look like one
+        part = self._file.with_name(f"{copy.name}-part")  # a partial copy must not look complete
         if not copy.exists():
             part.unlink(missing_ok=True)
             self._writer.execute("VACUUM INTO ?", (str(part),))
@@ -136,8 +136,8 @@ class Database:
                 os.fsync(written.fileno())
             part.replace(copy)
 
-    def _taken(self) -> sqlite3.Connection:
-        """A lock, on an empty database of its own: it ends with this process at the latest."""
+    def _lock_file(self) -> sqlite3.Connection:
+        """Lock an empty database beside the file. The lock ends with this process, however it ends."""
         lock = sqlite3.connect(f"{self._file}-lock", timeout=0, isolation_level=None, check_same_thread=False)
         try:
             lock.execute("BEGIN EXCLUSIVE")
@@ -165,7 +165,7 @@ class Database:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Say in plain words what SQLite or the system has to complain about."""
+        """Turn errors of SQLite and the system into a `StoreError` in plain words."""
         try:
             yield
         except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
@@ -173,19 +173,19 @@ class Database:
 
     @property
     def reader(self) -> sqlite3.Connection:
-        """The connection for reading."""
+        """Return the connection for reading."""
         if self._reader is None:
             raise StoreError(f"{str(self.path)!r} is not open")
         return self._reader
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write all that the block writes or, where it raises, nothing."""
+        """Commit everything that the block writes, or nothing if it raises."""
         writer = self._writer
         if writer is None:
             raise StoreError(f"{str(self.path)!r} is not open for writing")
         with self.errors():
-            self._check_place()
+            self._check_path()
             written = False
             try:
                 writer.execute("BEGIN IMMEDIATE")
@@ -200,10 +200,10 @@ class Database:
                 raise
 
     def _overwrite(self, writer: sqlite3.Connection) -> None:
-        """Have something harmless written to where a transaction has failed: all of it may stand there.
+        """Overwrite a failed transaction in the write-ahead log with a harmless one.
 
-        Where only the disk's confirmation failed, SQLite would find the whole of it after the end of this process, and
-        what was refused would be there after all.
+        If only the disk's confirmation failed, the log may hold the whole transaction. After the end of this process
+        SQLite would apply it, although its messages were refused.
         """
         try:
             (version,) = writer.execute("PRAGMA user_version").fetchone()
@@ -213,18 +213,18 @@ class Database:
                 writer.execute("ROLLBACK")
 
     def empty_wal(self) -> bool:
-        """Move everything from the write-ahead log into the file itself; False where a reader is in the way."""
+        """Move the write-ahead log into the file and empty it. Return False if a reader prevents that."""
         assert self._writer is not None
         with self.errors():
-            self._writer.execute("PRAGMA busy_timeout = 0")  # an export that nobody reads on must not hold up the chat
+            self._writer.execute("PRAGMA busy_timeout = 0")  # do not wait for an export that has stopped reading
             try:
                 (busy, *_) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             finally:
                 self._writer.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
         return not busy
 
-    def _check_place(self) -> None:
-        """Nothing is written to a file that nobody would find again."""
+    def _check_path(self) -> None:
+        """Raise if the path does not lead to the open file any more."""
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
@@ -236,7 +236,7 @@ class Database:
 def _reason(error: sqlite3.Error | OSError | UnicodeDecodeError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    if isinstance(error, UnicodeDecodeError):  # SQLite quotes what is damaged
+    if isinstance(error, UnicodeDecodeError):  # SQLite quotes damaged text in its error
         return _PLAIN["database disk image is malformed"]
     text = " ".join(str(error).split())
     return _PLAIN.get(text, text)

@@ -1,8 +1,8 @@
-"""Rooms and their logs in one SQLite file. Synchronous, for a worker thread.
+"""The rooms and their logs in one SQLite file. Synchronous: it runs in worker threads.
 
-A row of `log` is a run of messages, as it was said, or a deletion. Its `place` holds the room's number in the upper
-bits and the seq of its first message in the lower 40, so that a room is one range of the table's own order: reading
-back needs no index, and appending touches the end of that range alone.
+A row of `log` is a run of messages or a deletion. The upper bits of its key `place` are the room's number, the lower 40
+bits the seq of its first message. So a room is one range of the table: reading a page needs no index, and appending
+only touches the end of the range.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from .database import MIGRATIONS, Database
 SEQ_BITS: Final = 40
 LAST_SEQ: Final = (1 << SEQ_BITS) - 1
 _AT_ONCE: Final = 1_000
-"""Rows deleted in one transaction: more would hold up what is being said."""
+"""Rows deleted in one transaction, because messages wait for its end."""
 
 _ROWS: Final = "SELECT place - ?, ts, count, name, block, target FROM log WHERE place BETWEEN ? AND ? ORDER BY place "
 _INSERT: Final = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class RoomInfo(NamedTuple):
-    """A room as the store has it."""
+    """The state of a room in the store."""
 
     id: int
     key: str
     name: str
     epoch: str
     trimmed: int
-    """The seq up to which nothing is kept any more."""
+    """The seq up to which messages were removed."""
     trimmed_ts: int
     first: int
-    """The oldest seq that is kept; `seq` + 1 where none is."""
+    """The oldest seq that is kept; `seq` + 1 if none is."""
     seq: int
     ts: int
 
 
 class Placed(NamedTuple):
-    """An entry and the place that it is to have; the entry itself has none until it is committed."""
+    """An entry and its position. The entry itself has none before the commit."""
 
     entry: AnyKept
     seq: int
@@ -54,7 +54,7 @@ class Placed(NamedTuple):
 
 
 class Append(NamedTuple):
-    """What one commit adds to a room."""
+    """The entries that one commit adds to a room."""
 
     key: str
     name: str
@@ -63,7 +63,7 @@ class Append(NamedTuple):
 
 
 class Store(Database):
-    """The rooms in one file. What writes and what reads may run in two threads, each of them one at a time.
+    """The rooms in one file. One thread may write while another one reads.
 
     Every method raises `StoreError`.
     """
@@ -72,22 +72,22 @@ class Store(Database):
         self, path: str | os.PathLike[str], sync: str = "full", migrations: Sequence[str] = MIGRATIONS
     ) -> None:
         super().__init__(path, sync, migrations)
-        self._to_wipe = True  # a server that was killed may have left something
+        self._erasure_due = True  # a server that was killed may have left deleted text
 
     # Writing
 
     def append(self, batch: Sequence[Append]) -> None:
-        """Commit what was said in some rooms: all of it or, where this raises, nothing."""
+        """Commit entries of some rooms: all of them, or none if this raises."""
         deleted = 0
         with self.transaction() as writer:
             for part in batch:
                 deleted += _write(writer, _room_id(writer, part), part.entries)
         if deleted:
-            self._to_wipe = True  # the old text is in the write-ahead log, too
-            self.wipe()
+            self._erasure_due = True  # the write-ahead log has the deleted text too
+            self.erase_deleted_text()
 
     def restore(self, info: RoomInfo, entries: Iterable[AnyKept]) -> int:
-        """Create a room with what it had somewhere else, all of it or nothing; returns its messages and deletions."""
+        """Create a room with these entries: all of them, or none if this raises. Return their number."""
         count = 0
         with self.transaction() as writer:
             sql = "INSERT INTO rooms (key, name, epoch, trimmed, trimmed_ts) VALUES (?, ?, ?, ?, ?)"
@@ -103,21 +103,21 @@ class Store(Database):
             _write(writer, room, rows)
         return count
 
-    # Forgetting
+    # Removing
 
-    def wipe(self) -> None:
-        """Have the text of deleted messages out of the write-ahead log too, now or, where that fails, the next time."""
-        if self._to_wipe:
+    def erase_deleted_text(self) -> None:
+        """Remove the text of deleted messages from the write-ahead log too. If that fails, the next call does it."""
+        if self._erasure_due:
             with contextlib.suppress(StoreError):
-                self._to_wipe = not self.empty_wal()
+                self._erasure_due = not self.empty_wal()
 
-    def too_much(self, keys: Sequence[str], **bounds: int) -> list[tuple[RoomInfo, int]]:
-        """Which of these rooms have more than that, and up to which seq: see `excess`."""
+    def rooms_over_limit(self, keys: Sequence[str], **bounds: int) -> list[tuple[RoomInfo, int]]:
+        """Return the rooms among these that exceed the bounds of `excess`, each with its `excess`."""
         rooms = [room for key in keys if (room := self.room(key)) is not None]
         return [(room, through) for room in rooms if (through := self.excess(room, **bounds)) >= room.first]
 
     def excess(self, room: RoomInfo, *, before: int, messages: int, max_bytes: int) -> int:
-        """The seq up to which a room has what is older than `before`, too many or too much; 0 for no bound."""
+        """Return the seq up to which messages are older than `before` or exceed a bound; a bound of 0 is none."""
         base = room.id << SEQ_BITS
         place = base, base, base + LAST_SEQ
         through = room.seq - messages if messages else 0
@@ -138,7 +138,7 @@ class Store(Database):
         return through
 
     def trim(self, room: RoomInfo, through: int) -> int:
-        """Forget the oldest messages of a room, up to the seq `through`, some of them; returns the oldest seq kept."""
+        """Remove some of a room's oldest messages, at most up to the seq `through`; return the oldest seq kept."""
         base = room.id << SEQ_BITS
         with self.transaction() as writer:
             sql = "SELECT max(place) FROM (SELECT place FROM log WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?)"
@@ -157,8 +157,10 @@ class Store(Database):
         return last + 1
 
     def forget_ids(self, before: int) -> bool:
-        """Forget what sessions said under which ids before that time (microseconds since 1970), some of it; returns
-        whether there is more."""
+        """Remove some of the ids that sessions used before that time (microseconds since 1970).
+
+        Return whether there are more.
+        """
         with self.transaction() as writer:
             sql = "SELECT number, ts FROM sent ORDER BY number LIMIT ?"
             oldest = writer.execute(sql, (_AT_ONCE,)).fetchall()
@@ -170,16 +172,16 @@ class Store(Database):
     # Reading
 
     def keys(self) -> list[str]:
-        """The key of every room, sorted."""
+        """Return the key of every room, sorted."""
         with self.errors():
             return [key for (key,) in self.reader.execute("SELECT key FROM rooms ORDER BY key")]
 
     def rooms(self) -> list[RoomInfo]:
-        """Every room, sorted by name."""
+        """Return every room, sorted by name."""
         return [room for key in self.keys() if (room := self.room(key)) is not None]
 
     def room(self, key: str) -> RoomInfo | None:
-        """What is known of a room."""
+        """Return the state of a room; None if there is no such room."""
         with self.errors():
             sql = "SELECT id, key, name, epoch, trimmed, trimmed_ts FROM rooms WHERE key = ?"
             found = self.reader.execute(sql, (key,)).fetchone()
@@ -196,7 +198,7 @@ class Store(Database):
         return RoomInfo._make((*found, oldest[0], seq + count - 1, ts + count - 1))
 
     def past(self, key: str, messages: int, max_bytes: int) -> Past | None:
-        """What there is of a room that begins to live again, with its newest entries."""
+        """Return the state of a room with its newest entries, in order to open it; None if there is no such room."""
         room = self.room(key)
         if room is None:
             return None
@@ -204,7 +206,7 @@ class Store(Database):
         return Past(room.epoch, room.name, room.seq, room.ts, room.first, tail)
 
     def read(self, key: str, before: int, messages: int, max_bytes: int) -> list[AnyKept]:
-        """The newest entries of a room that begin below `before`, oldest first: see `Broker.read`."""
+        """Return the newest entries of a room that begin below `before`, oldest first, as `Broker.read` does."""
         found: list[AnyKept] = []
         size = 0
         with self.errors():
@@ -225,14 +227,14 @@ class Store(Database):
         return found[::-1]
 
     def entries(self, room: RoomInfo) -> Iterator[AnyKept]:
-        """Everything that is kept of a room, the oldest first."""
+        """Yield every entry of a room, oldest first."""
         base = room.id << SEQ_BITS
         with self.errors():
             for row in self.reader.execute(_ROWS, (base, base, base + room.seq)):
                 yield _entry(*row)
 
     def sent(self, session: str, since: int) -> Mapping[str, Sent]:
-        """What a session has said under which ids since that time (microseconds since 1970)."""
+        """Return the ids that a session has used since that time (microseconds since 1970), with their positions."""
         with self.errors():
             sql = (
                 "SELECT sent.id, rooms.key, sent.seq, sent.ts FROM sent JOIN rooms ON rooms.id = sent.room"
@@ -242,19 +244,19 @@ class Store(Database):
             return {id_: Sent(key, seq, ts) for id_, key, seq, ts in rows}
 
     def signing_key(self) -> bytes:
-        """The bytes that sign the keys of sessions."""
+        """Return the secret that signs session keys."""
         with self.errors():
             return bytes(self.reader.execute("SELECT bytes FROM signing_key").fetchone()[0])
 
     def faults(self) -> Iterator[str]:
-        """What SQLite itself finds wrong with the file, a sentence each."""
+        """Yield the faults that SQLite itself finds in the file, a sentence each."""
         with self.errors():
             for (found,) in self.reader.execute("PRAGMA integrity_check"):
                 yield from (line for line in found.splitlines() if line != "ok" and not line.startswith("***"))
 
 
 def _room_id(writer: sqlite3.Connection, part: Append) -> int:
-    """A room's number; it has one from its first message on."""
+    """Return a room's number, which it gets with its first message."""
     found = writer.execute("SELECT id FROM rooms WHERE key = ?", (part.key,)).fetchone()
     if found is not None:
         return int(found[0])
@@ -263,7 +265,7 @@ def _room_id(writer: sqlite3.Connection, part: Append) -> int:
 
 
 def _write(writer: sqlite3.Connection, room: int, entries: Iterable[Placed]) -> int:
-    """Write entries of a room; returns how many messages were emptied by it."""
+    """Write entries of a room; return the number of messages that they delete."""
     base = room << SEQ_BITS
     rows: list[tuple[object, ...]] = []
     sent: list[tuple[object, ...]] = []
@@ -271,7 +273,7 @@ def _write(writer: sqlite3.Connection, room: int, entries: Iterable[Placed]) -> 
     for entry, seq, ts in entries:
         if isinstance(entry, Deletion):
             rows.append((base + seq, ts, 1, entry.name, None, entry.target))
-            if entry.target < seq:  # and not what comes behind it in this very commit
+            if entry.target < seq:  # not a message that follows it in this commit
                 deleted.append(entry.target)
             continue
         rows.append((base + seq, ts, entry.count, entry.name, entry.block, None))
@@ -284,12 +286,12 @@ def _write(writer: sqlite3.Connection, room: int, entries: Iterable[Placed]) -> 
     if sent:
         writer.executemany("INSERT INTO sent (session, id, room, seq, ts) VALUES (?, ?, ?, ?, ?)", sent)
     for target in deleted:
-        _empty(writer, base, target)
+        _erase(writer, base, target)
     return len(deleted)
 
 
-def _empty(writer: sqlite3.Connection, base: int, seq: int) -> None:
-    """Empty the text of a message in place."""
+def _erase(writer: sqlite3.Connection, base: int, seq: int) -> None:
+    """Erase the text of a message."""
     found = writer.execute(_ROWS + "DESC LIMIT 1", (base, base, base + seq)).fetchone()
     if found is None:
         return
@@ -310,5 +312,5 @@ def _entry(seq: int, ts: int, count: int, name: str, block: bytes | None, target
 
 
 def _hash(session: str) -> bytes:
-    """Sessions' keys are secrets: the file has no use for anybody who reads it."""
+    """Return the hash of a session key. The key is a secret, which a reader of the file must not get."""
     return bytes.fromhex(hash_key(session))

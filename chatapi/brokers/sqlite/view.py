@@ -1,4 +1,4 @@
-"""A store's file that is only looked at, also while a server writes to it."""
+"""A store's file, open for reading only, while a server may write to it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .store import LAST_SEQ, SEQ_BITS, RoomInfo, Store
 
 
 class View(Store):
-    """The rooms in one file, to read. Every method raises `StoreError`."""
+    """The rooms in one file, for reading. Every method raises `StoreError`."""
 
-    def look(self) -> None:
-        """Open the file. It stays as it is, also with what a killed server has left in its write-ahead log."""
+    def open(self) -> None:
+        """Open the file. It is not changed, and neither is a write-ahead log that a killed server has left."""
         file = repr(str(self.path))
         with self.errors():
             if not self.path.exists():
@@ -23,18 +23,18 @@ class View(Store):
                 raise StoreError(f"{file}: this is not a file")
             log = self.path.with_name(f"{self.path.name}-wal")
             if log.exists() and log.stat().st_size:
-                self._look("ro")  # or closing it would empty the log into the file
+                self._open("ro")  # with "rw", closing it would move the log into the file
                 return
             if not self.path.stat().st_size:
                 raise StoreError(f"{file} is empty")
             try:
-                self._look("rw")  # with "ro" it would leave an empty log behind
+                self._open("rw")  # "ro" would leave an empty log behind
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_CANTOPEN:
                     raise
-                self._look("ro&immutable=1")  # where there can be no log: nobody writes to it
+                self._open("ro&immutable=1")  # the folder can have no log, so nobody writes to the file
 
-    def _look(self, mode: str) -> None:
+    def _open(self, mode: str) -> None:
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
         try:
             self._reader = sqlite3.connect(uri, uri=True, isolation_level=None)
@@ -46,7 +46,7 @@ class View(Store):
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """What is read in the block is of one moment, whatever a server writes meanwhile."""
+        """Have every read in the block see the file as of one moment."""
         with self.errors():
             self.reader.execute("BEGIN")
         try:
@@ -56,7 +56,7 @@ class View(Store):
                 self.reader.execute("ROLLBACK")
 
     def room(self, key: str) -> RoomInfo | None:
-        """What is known of a room."""
+        """Return the state of a room; None if there is no such room."""
         try:
             room = super().room(key)
             if room is None or all(type(value) is int for value in (room.trimmed, room.trimmed_ts, room.seq, room.ts)):
@@ -66,7 +66,7 @@ class View(Store):
         raise StoreError(f"{str(self.path)!r}: room {key!r} is damaged; `chatserver check` tells more")
 
     def size(self, room: RoomInfo) -> tuple[int, int]:
-        """How many messages are kept of a room, and the bytes of their texts."""
+        """Return the number of messages that a room keeps, and the bytes of their texts."""
         base = room.id << SEQ_BITS
         with self.errors():
             sql = (
