@@ -7,7 +7,6 @@ own code, so that next to nothing is left to do here while it is measured; this 
 from __future__ import annotations
 
 import contextlib
-import importlib.resources
 import secrets
 import selectors
 import socket
@@ -18,8 +17,10 @@ from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from chatapi import Limits
-from chatapi.brokers.redis.room import SharedRoom
-from chatapi.brokers.redis.turns import Claiming, Keys, Node, Releasing, Saying, Section, Step
+from chatapi.brokers.redis import scripts
+from chatapi.brokers.redis.room import Node, SharedRoom
+from chatapi.brokers.redis.scripts import Keys, Section
+from chatapi.brokers.redis.turns import Claiming, Releasing, Saying, Step
 from chatapi.core.broker import SharedRooms
 from chatapi.core.entries import Said
 from chatapi.core.names import OURS, name_key
@@ -59,17 +60,17 @@ class Caller:
     def __init__(self, redis: Redis, keep: Keep = _KEEP) -> None:
         self.id: str = secrets.token_urlsafe(9)
         self._redis = redis
-        self._sha = redis.ask("SCRIPT", "LOAD", script("room"))
+        self._sha = redis.ask("SCRIPT", "LOAD", scripts.source(scripts.ROOM))
         rooms = cast(SharedRooms, SimpleNamespace(limits=_LIMITS, elsewhere=_nothing))
         self._node = Node(
-            id=self.id, rooms=rooms, publish="PUBLISH", keep=keep, replicas=0, mark=_nothing, forget=_nothing
+            id=self.id, rooms=rooms, publish="PUBLISH", keep=keep, replicas=0, schedule=_nothing, forget=_nothing
         )
         self._numbers = iter(range(1, 1 << 60))
 
     def room(self, tag: str) -> SharedRoom:
         """A room that is open here."""
         room = SharedRoom(tag, tag, secrets.token_urlsafe(16), (0, 0), self._node, keys(tag))
-        section = room.next(0, 0)
+        section = room.next_section(0, 0)
         assert section is not None
         room.answered(self._redis.ask(*self.call([section]))[0])
         return room
@@ -77,8 +78,8 @@ class Caller:
     def turn(self, room: SharedRoom, steps: Sequence[Step]) -> Section:
         """What is asked in a room."""
         for step in steps:
-            room.put(step)
-        section = room.next(int(_NUMBER), 0)
+            room.add(step)
+        section = room.next_section(int(_NUMBER), 0)
         assert section is not None
         room.answered([b"ok", b"0", b"0", b""])
         return section
@@ -93,26 +94,21 @@ class Caller:
 
     def do_all(self, rooms: Sequence[SharedRoom]) -> None:
         """Do in one call what is to be done next in each of these."""
-        sections = [section for room in rooms if (section := room.next(next(self._numbers), 0)) is not None]
+        sections = [section for room in rooms if (section := room.next_section(next(self._numbers), 0)) is not None]
         for room, answer in zip(rooms, self._redis.ask(*self.call(sections)), strict=True):
             room.answered(answer)
 
     def do(self, room: SharedRoom, steps: Sequence[Step]) -> None:
         """Do all this in a room, in as many turns as it takes."""
         for step in steps:
-            room.put(step)
-        while (section := room.next(next(self._numbers), 0)) is not None:
+            room.add(step)
+        while (section := room.next_section(next(self._numbers), 0)) is not None:
             room.answered(self._redis.ask(*self.call([section]))[0])
 
 
 def keys(tag: str) -> Keys:
     """The keys of a room."""
     return Keys(prefix="machat", tag=tag, db=0)
-
-
-def script(name: str) -> str:
-    """One of the broker's scripts."""
-    return importlib.resources.files("chatapi.brokers.redis").joinpath("lua", f"{name}.lua").read_text()
 
 
 def said(lines: int, ids: bool = False) -> list[Step]:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from chatapi.brokers.redis import scripts
 from chatapi.brokers.redis.turns import Saying
 from chatapi.core.entries import Said
 from chatapi.limits import Keep
 
 from .across import core
 from .resp import Redis
-from .script import TEXT, Caller, claimed, script
+from .script import TEXT, Caller, claimed
 from .servers import Failure, ServerFailed, running
 from .subjects import Subject
 from .watch import cpu_seconds
@@ -98,7 +99,7 @@ def _of_crowds(redis: Redis, scale: float, taken: Callable[[Callable[[], object]
         caller.do(room, claimed(caller, _MEMBERS))
     seen = [other.room(room.keys.tag) for room in rooms]
     for room in seen:
-        room.lost()
+        room.connection_lost()
     found[f"a node looks at a room of {_MEMBERS} again, one of many"] = taken(partial(other.do_all, seen)) / len(seen)
     for room in seen:
         room.reap({caller.id})
@@ -110,7 +111,7 @@ def _of_crowds(redis: Redis, scale: float, taken: Callable[[Callable[[], object]
 
 def _of_nodes(redis: Redis, scale: float, taken: Callable[[Callable[[], object]], float]) -> Upkeep:
     found: Upkeep = {}
-    sha = redis.ask("SCRIPT", "LOAD", script("nodes"))
+    sha = redis.ask("SCRIPT", "LOAD", scripts.source(scripts.NODES))
     names = [secrets.token_urlsafe(9) for _ in range(1000)]
 
     def renew(some: list[str]) -> None:

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -82,16 +83,16 @@ class OverRedis(BrokerContract):
     async def fail(self, broker: Broker) -> None:
         assert isinstance(broker, RedisBroker)
         self.tell("ACL", "SETUSER", self.users[broker], "-@write")
-        for server in broker._shards.values():
+        for server in broker._shards:
             server._patience = 0  # as if it had been so for that long
 
     async def heal(self, broker: Broker) -> None:
         assert isinstance(broker, RedisBroker)
         self.tell("ACL", "SETUSER", self.users[broker], "+@write")
-        for server in broker._shards.values():
+        for server in broker._shards:
             server._patience = broker._patience
-        while any(server.away for server in broker._shards.values()):
-            broker._nodes.renew()  # which is how it notices, a second later
+        while any(server.trouble for server in broker._shards):
+            broker._nodes.renew_lease()  # which is how it notices, a second later
             broker.collect()
             await anyio.sleep(0.001)
 
@@ -296,7 +297,7 @@ async def test_what_was_not_heard_of_is_read_from_the_log(shared_redis: RedisSer
             assert [await anext(bot) for _ in came] == [Joined(0, name) for name in came]
         room = silent._open["dev"]
         node = room._node
-        room._node = node._replace(publish="SISMEMBER")  # which does nothing: what Tom says is kept, and not told
+        room._node = replace(node, publish="SISMEMBER")  # which does nothing: what Tom says is kept, and not told
         tasks.start_soon(tom.post, "unheard")
         await until(lambda: shared_redis.cli("XLEN", f"{prefix}:{{dev}}:log"), "it is in Redis")
         room._node = node

@@ -7,7 +7,6 @@ late each node hears what is published, who is taken for dead, and what Redis fo
 
 from __future__ import annotations
 
-import importlib.resources
 import secrets
 import socket
 import sys
@@ -23,10 +22,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from redis_servers import RedisServer, needs_redis
 
-from chatapi.brokers.redis import batches
+from chatapi.brokers.redis import batches, scripts
 from chatapi.brokers.redis import room as shared
-from chatapi.brokers.redis.room import SharedRoom, State
-from chatapi.brokers.redis.turns import Claiming, Deleting, Keys, Node, Releasing, Renaming, Saying, Section
+from chatapi.brokers.redis.room import Node, SharedRoom, State
+from chatapi.brokers.redis.scripts import Keys, Section
+from chatapi.brokers.redis.turns import Claiming, Deleting, Releasing, Renaming, Saying
 from chatapi.core.broker import Past
 from chatapi.core.entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, NameChanged, Said
 from chatapi.core.names import OURS, name_key
@@ -73,8 +73,7 @@ class Redis:
     def __init__(self, port: int) -> None:
         self.keys = Keys(secrets.token_hex(8), "dev", 0)
         self._line, self._told = Line(port), Line(port)
-        source = importlib.resources.files("chatapi.brokers.redis").joinpath("lua", "room.lua").read_text()
-        self._script = self._line.ask("SCRIPT", "LOAD", source)
+        self._script = self._line.ask("SCRIPT", "LOAD", scripts.source(scripts.ROOM))
         self._told.ask("SUBSCRIBE", self.keys.channel)
 
     def run(self, section: Section) -> tuple[Any, list[bytes]]:
@@ -90,23 +89,23 @@ class Redis:
 
     def kept(self) -> list[AnyKept]:
         """The log."""
-        answer, _ = self.run(Section("page", self.keys.fixed(), [2**40, 10**6, 10**9]))
-        return [entry for batch in answer[1] for entry in batches.kept(batch)]
+        answer, _ = self.run(Section("page", self.keys.common(), [2**40, 10**6, 10**9]))
+        return [entry for batch in answer[1] for entry in batches.kept_entries(batch)]
 
     def who(self) -> dict[str, tuple[str, str]]:
         """The roster: node and name by the name's key."""
-        flat = self._line.ask("HGETALL", self.keys.fixed()[3])
+        flat = self._line.ask("HGETALL", self.keys.common()[3])
         held = [value.decode().split(" ", 2) for value in flat[1::2]]
         return {key.decode(): (node, name) for key, (node, _, name) in zip(flat[::2], held, strict=True)}
 
     def counts(self) -> dict[str, int]:
         """How many members each node has."""
-        flat = self._line.ask("HGETALL", self.keys.fixed()[0])
+        flat = self._line.ask("HGETALL", self.keys.common()[0])
         found = zip(flat[::2], flat[1::2], strict=True)
         return {key[2:].decode(): int(number) for key, number in found if key.startswith(b"n:")}
 
     def _names(self) -> list[bytes]:
-        found: list[bytes] = self._line.ask("KEYS", self.keys.fixed()[0].removesuffix("meta") + "*")
+        found: list[bytes] = self._line.ask("KEYS", self.keys.common()[0].removesuffix("meta") + "*")
         return found
 
     def copy(self) -> dict[bytes, bytes]:
@@ -249,11 +248,11 @@ class Peer:
 
     def say(self, said: Said) -> None:
         self.on_their_way.append(said)
-        self._there.put(Saying(said))
+        self._there.add(Saying(said))
 
     def delete(self, deletion: Deletion) -> None:
         self.on_their_way.append(deletion)
-        self._there.put(Deleting(deletion))
+        self._there.add(Deleting(deletion))
 
     def claim(self, name: str, session: str) -> None:
         place, key = self.place, name_key(name)
@@ -267,13 +266,13 @@ class Peer:
 
         claiming = Claiming(name, hash_key(session), self.id, False, OURS)
         self._answers(claiming.settled, claimed)
-        self._there.put(claiming)
+        self._there.add(claiming)
 
     def release(self, key: str) -> None:
         del self.place.members[key]
-        own = self._there.who.ours.pop(key, None)
+        own = self._there.roster.local.pop(key, None)
         if own is not None:
-            self._there.put(Releasing(key, own.name, own.session, "bye", False))
+            self._there.add(Releasing(key, own.name, own.session, "bye", False))
 
     def rename(self, key: str, to: str) -> None:
         name, session = self.place.members[key]
@@ -283,7 +282,7 @@ class Peer:
         entry = NameChanged(1, name, to, quiet=False)
         renaming = Renaming(key, entry, hash_key(session), self.id, OURS)
         self._answers(renaming.settled, lambda _: self.renaming.discard(key))
-        self._there.put(renaming)
+        self._there.add(renaming)
 
     def _answers(self, settled: Pending[None], then: Callable[[Pending[None]], None]) -> None:
         self.asked += 1
@@ -317,7 +316,7 @@ class Peer:
         else:
             for room in (self.closing, self.room):
                 if room is not None and self.request is None:
-                    self._asking, self.request = room, room.next(next(self._numbers), 0)
+                    self._asking, self.request = room, room.next_section(next(self._numbers), 0)
 
     def is_done(self, peers: Sequence[Peer]) -> bool:
         """Hear everything and go on; whether there was nothing to do."""
@@ -340,7 +339,7 @@ class Peer:
         if self.inbox:
             batch = self.inbox.popleft()
             if self.room is not None:
-                self.room.published(batch)
+                self.room.received(batch)
             self._look()
 
     def _look(self) -> None:
@@ -357,7 +356,7 @@ class Peer:
     def _lost(self) -> None:
         for room in (self.closing, self.room):
             if room is not None:
-                room.lost()
+                room.connection_lost()
 
     @property
     def quiet(self) -> bool:
@@ -566,7 +565,7 @@ class Sharing(RuleBasedStateMachine):
     @rule(i=pick)
     def be_suspect(self, i: int) -> None:
         if (room := self.peer(i).room) is not None:
-            room.suspect()
+            room.suspect_dead()
 
     @rule(i=pick, of=pick)
     def take_for_dead(self, i: int, of: int) -> None:
@@ -595,8 +594,8 @@ class Sharing(RuleBasedStateMachine):
             return
         who = self.redis.who()
         for peer in self.peers:
-            if peer.quiet and peer.room is not None and peer.room.state is State.LIVE and not peer.room._early:
-                here = {key: (peer.id, own.name) for key, own in peer.room.who.ours.items()}
+            if peer.quiet and peer.room is not None and peer.room.state is State.LIVE and not peer.room._buffered:
+                here = {key: (peer.id, own.name) for key, own in peer.room.roster.local.items()}
                 assert here.items() <= who.items(), f"{peer.id} has {here}, Redis {who}"
 
     def teardown(self) -> None:
@@ -647,7 +646,7 @@ class Sharing(RuleBasedStateMachine):
         for seq, (ts, name, text) in place.log.items():
             assert seq < min(kept) or kept[seq] == (ts, name, text)
         here = {key: (peer.id, name) for key, (name, _) in place.members.items()}
-        assert here == {key: (peer.id, own.name) for key, own in peer.room.who.ours.items()}
+        assert here == {key: (peer.id, own.name) for key, own in peer.room.roster.local.items()}
         assert here == {key: held for key, held in who.items() if held[0] == peer.id}
         assert place.others == {key: name for key, (node, name) in who.items() if node != peer.id}
         assert place.listed == {name for _, name in who.values()}
@@ -657,8 +656,8 @@ class Sharing(RuleBasedStateMachine):
 def _redis(shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     Sharing.port = shared_redis.port
     # so little that it is too much now and then
-    monkeypatch.setattr(shared, "_MISSED", 300)
-    monkeypatch.setattr(shared, "_EARLY", 5)
+    monkeypatch.setattr(shared, "_MISSED_BYTES", 300)
+    monkeypatch.setattr(shared, "_MOST_BUFFERED", 5)
 
 
 TestSharing = Sharing.TestCase

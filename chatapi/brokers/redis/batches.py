@@ -1,7 +1,7 @@
-"""Batches: what a node did in a room in one go, as the bytes that Redis publishes, keeps and gives back.
+"""Batches: the result of one node's turn in a room, as the bytes that Redis publishes, keeps and returns.
 
-A batch is one line that the script of the room has written, which says where it stands, and then one piece for each
-step: messages, a deletion, somebody who came, left or took another name.
+A batch is a header line, written by the script of the room, and one piece for each step: messages, a deletion, or a
+member that joined, left or took another name. Nodes write the pieces.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ from ...core.entries import AnyKept, Deletion, Said
 from ...core.session_keys import hash_key
 
 
-class Head(NamedTuple):
-    """Where a batch stands: the room's numbers before it and after it."""
+class Header(NamedTuple):
+    """The position of a batch: the room's numbers before it and after it."""
 
     epoch: str
-    last_seq: int
-    last_ts: int
-    last_pv: int
-    """The version of the roster: it grows where that changes."""
+    seq_before: int
+    ts_before: int
+    roster_version_before: int
     first_ts: int
     """The time of its first message; the others follow microsecond by microsecond."""
     seq: int
-    pv: int
+    roster_version: int
     first: int
-    """The oldest message that is kept."""
+    """The oldest message that the room keeps."""
     node: str
     turn: int
-    """The node's own number for it."""
+    """The number of the turn, given by the node."""
     dropped: frozenset[int]
-    """Which of its steps did not take place."""
+    """Indexes of the steps of the turn that the script refused."""
 
 
-class Came(NamedTuple):
-    """Somebody came in, or came back through another node."""
+class MemberJoined(NamedTuple):
+    """A member joined, or took over its name on another node."""
 
     quiet: bool
     key: str
@@ -45,8 +44,8 @@ class Came(NamedTuple):
     name: str
 
 
-class Went(NamedTuple):
-    """Somebody left."""
+class MemberLeft(NamedTuple):
+    """A member left."""
 
     quiet: bool
     key: str
@@ -54,8 +53,8 @@ class Went(NamedTuple):
     name: str
 
 
-class Called(NamedTuple):
-    """Somebody has another name."""
+class MemberRenamed(NamedTuple):
+    """A member took another name."""
 
     quiet: bool
     key: str
@@ -64,48 +63,49 @@ class Called(NamedTuple):
     to: str
 
 
-Step: TypeAlias = AnyKept | Came | Went | Called
+Change: TypeAlias = AnyKept | MemberJoined | MemberLeft | MemberRenamed
 
 
-def messages(said: Sequence[Said], session: Callable[[str], str] = hash_key) -> bytes:
-    """The piece for messages; `session` makes of what they have for one what is kept."""
-    header = to_json([(one.name, one.count, len(one.block), session(one.session), one.ids, one.erased) for one in said])
+def encode_messages(said: Sequence[Said], hash_session: Callable[[str], str] = hash_key) -> bytes:
+    """Return the piece for messages; `hash_session` turns the session of each entry into the one that is kept."""
+    runs = [(one.name, one.count, len(one.block), hash_session(one.session), one.ids, one.erased) for one in said]
+    header = to_json(runs)
     blocks = b"".join([one.block for one in said])
     return b"m\t%d\t%d\n%b%b" % (len(header), len(blocks), header, blocks)
 
 
-def deletion(entry: Deletion) -> bytes:
-    """The piece for a deletion."""
+def encode_deletion(entry: Deletion) -> bytes:
+    """Return the piece for a deletion."""
     return f"d\t{entry.target}\t{entry.name}\n".encode()
 
 
-def came(step: Came) -> bytes:
-    """The piece for somebody who came."""
-    return f"j\t{int(step.quiet)}\t{step.key}\t{step.node}\t{step.name}\n".encode()
+def encode_joined(change: MemberJoined) -> bytes:
+    """Return the piece for a member that joined."""
+    return f"j\t{int(change.quiet)}\t{change.key}\t{change.node}\t{change.name}\n".encode()
 
 
-def went(step: Went) -> bytes:
-    """The piece for somebody who left."""
-    return f"l\t{int(step.quiet)}\t{step.key}\t{step.reason}\t{step.name}\n".encode()
+def encode_left(change: MemberLeft) -> bytes:
+    """Return the piece for a member that left."""
+    return f"l\t{int(change.quiet)}\t{change.key}\t{change.reason}\t{change.name}\n".encode()
 
 
-def called(step: Called) -> bytes:
-    """The piece for somebody with another name."""
-    return f"r\t{int(step.quiet)}\t{step.key}\t{step.to_key}\t{step.name}\t{step.to}\n".encode()
+def encode_renamed(change: MemberRenamed) -> bytes:
+    """Return the piece for a member that took another name."""
+    return f"r\t{int(change.quiet)}\t{change.key}\t{change.to_key}\t{change.name}\t{change.to}\n".encode()
 
 
-def head(batch: bytes) -> tuple[Head, int]:
-    """Where a batch stands, and where its pieces begin."""
+def parse_header(batch: bytes) -> tuple[Header, int]:
+    """Return the header of a batch, and the index at which its pieces begin."""
     end = batch.index(b"\n")
-    epoch, seq, ts, pv, first_ts, last, last_pv, first, node, turn, dropped = batch[:end].decode().split(" ")
-    gone = frozenset() if dropped == "-" else frozenset(map(int, dropped.split(",")))
-    numbers = int(seq), int(ts), int(pv), int(first_ts), int(last), int(last_pv), int(first)
-    return Head(epoch, *numbers, node, int(turn), gone), end + 1
+    epoch, seq, ts, version, first_ts, last, last_version, first, node, turn, dropped = batch[:end].decode().split(" ")
+    numbers = int(seq), int(ts), int(version), int(first_ts), int(last), int(last_version), int(first)
+    indexes = frozenset() if dropped == "-" else frozenset(map(int, dropped.split(",")))
+    return Header(epoch, *numbers, node, int(turn), indexes), end + 1
 
 
-def steps(batch: bytes, head: Head, at: int) -> Iterator[Step]:
-    """What was done, messages and deletions with their places."""
-    seq, ts = head.last_seq + 1, head.first_ts
+def changes(batch: bytes, header: Header, at: int) -> Iterator[Change]:
+    """Yield what the pieces from `at` on say; messages and deletions have their `seq` and `ts`."""
+    seq, ts = header.seq_before + 1, header.first_ts
     while at < len(batch):
         end = batch.index(b"\n", at)
         kind, *fields = batch[at:end].split(b"\t")
@@ -118,39 +118,49 @@ def steps(batch: bytes, head: Head, at: int) -> Iterator[Step]:
                 yield said
             at = blocks + int(fields[1])
         elif kind == b"d":
-            gone = Deletion(fields[1].decode(), int(fields[0]))
-            gone.seq, gone.ts = seq, ts
+            deletion = Deletion(fields[1].decode(), int(fields[0]))
+            deletion.seq, deletion.ts = seq, ts
             seq, ts = seq + 1, ts + 1
-            yield gone
+            yield deletion
         else:
-            first, *rest = (field.decode() for field in fields)
+            quiet, *rest = (field.decode() for field in fields)
             if kind == b"j":
-                yield Came(first == "1", *rest)
+                yield MemberJoined(quiet == "1", *rest)
             elif kind == b"l":
-                yield Went(first == "1", *rest)
+                yield MemberLeft(quiet == "1", *rest)
             elif kind == b"r":
-                yield Called(first == "1", *rest)
+                yield MemberRenamed(quiet == "1", *rest)
 
 
-def kept(batch: bytes) -> list[AnyKept]:
-    """The messages and deletions of a batch, with their places."""
-    return [step for step in steps(batch, *head(batch)) if isinstance(step, Said | Deletion)]
+def kept_entries(batch: bytes) -> list[AnyKept]:
+    """Return the messages and deletions of a batch, with their `seq` and `ts`."""
+    return [change for change in changes(batch, *parse_header(batch)) if isinstance(change, Said | Deletion)]
 
 
-def newest(found: Sequence[bytes], before: int, most: int, max_bytes: int) -> list[AnyKept]:
-    """The newest entries with a number below `before`, the oldest of them first, but no more than are wanted.
+def newest_entries(batches: Sequence[bytes], before: int, messages: int, max_bytes: int) -> list[AnyKept]:
+    """Return the newest entries with a number below `before`, oldest first: at most `messages`, about `max_bytes`.
 
-    At least one, where there is any, however few bytes are wanted: who gets none takes it that there are none.
+    If there is any entry, at least one is returned, because an empty answer means that nothing older exists.
     """
-    wanted: list[AnyKept] = []
+    page: list[AnyKept] = []
     count = size = 0
-    for entry in reversed([entry for batch in found for entry in kept(batch) if entry.seq < before]):
-        if count >= most or (wanted and size >= max_bytes):
+    for entry in reversed([entry for batch in batches for entry in kept_entries(batch) if entry.seq < before]):
+        if count >= messages or (page and size >= max_bytes):
             break
-        wanted.append(entry)
+        page.append(entry)
         count += min(entry.count, before - entry.seq) if isinstance(entry, Said) else 0
         size += entry.weight
-    return wanted[::-1]
+    return page[::-1]
+
+
+def redact(batch: bytes, target: int) -> bytes:
+    """Return the batch without the text of one of its messages."""
+    entries = kept_entries(batch)
+    for entry in entries:
+        if isinstance(entry, Said) and entry.seq <= target < entry.seq + entry.count:
+            entry.erase(target)
+    pieces = [encode_messages([one], str) if isinstance(one, Said) else encode_deletion(one) for one in entries]
+    return batch[: batch.index(b"\n") + 1] + b"".join(pieces)
 
 
 def _messages(header: bytes, batch: bytes, at: int) -> Iterator[Said]:
@@ -159,14 +169,3 @@ def _messages(header: bytes, batch: bytes, at: int) -> Iterator[Said]:
         said.erased = erased
         at += size
         yield said
-
-
-def without(batch: bytes, target: int) -> bytes:
-    """The batch without the text of one of its messages."""
-    at = batch.index(b"\n") + 1
-    said = kept(batch)
-    for one in said:
-        if isinstance(one, Said) and one.seq <= target < one.seq + one.count:
-            one.erase(target)
-    pieces = [messages([one], str) if isinstance(one, Said) else deletion(one) for one in said]
-    return batch[:at] + b"".join(pieces)

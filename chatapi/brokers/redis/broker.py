@@ -1,7 +1,7 @@
-"""A broker whose rooms live in Redis: any number of servers, each a node, are one chat.
+"""A broker that keeps rooms in Redis: any number of servers, each a node, are one chat.
 
-`shared` is a room as one node sees it, `shard` the talk with one Redis server, `nodes` the leases and what nodes say to
-each other, `places` where Redis is. The scripts in ``lua`` are where order, names and numbers come from.
+`room` is a room as one node sees it, `shard` the connection to one Redis server, `nodes` the leases and the messages
+between nodes. The scripts in ``lua`` make the order of messages, and give numbers and names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -26,38 +25,40 @@ from ...core.broker import Past, RoomCount, Sent, SharedRooms, unavailable
 from ...core.entries import AnyEntry, AnyKept, Deletion, NameChanged, Said
 from ...core.names import naming_of
 from ...core.session_keys import hash_key
-from ...errors import NotDelivered, Refused, StoreError
+from ...errors import NotDelivered, StoreError
 from ...events import Whisper
 from ...limits import Keep, MiB
 from ...pending import Pending
-from . import batches
+from . import batches, scripts
 from .nodes import Nodes
-from .room import SharedRoom, State
-from .shard import AWAY, ROOM, Call, Shard
-from .topology import Places, Server, hidden, reason_of
-from .turns import MOST_BYTES, Claiming, Deleting, Keys, Node, Releasing, Renaming, Saying, Value
+from .room import Node, SharedRoom, State
+from .scripts import Keys, Value
+from .shard import UNREACHABLE, Shard
+from .shards import Shards
+from .topology import Topology, reason_of, without_password
+from .turns import MOST_BYTES, Claiming, Deleting, Releasing, Renaming, Saying
 
 _logger = logging.getLogger("chatapi")
 
 KEEP: Final = Keep(days=30, messages=100_000, bytes=64 * MiB)
-"""What Redis keeps of each room, where nothing else is said: its memory is finite."""
+"""What Redis keeps of each room by default: its memory is finite."""
 _ENDED: Final = "the chat does not run"
-_SECRET_FOR: Final = 365 * 24 * 3600
-"""Seconds after the start of the last server for which Redis has what the keys of sessions are signed with."""
-_GOODBYE: Final = 3.0
-"""Seconds that the end waits for what is on its way."""
+_NAMES_UNREACHABLE: Final = "the store of names does not answer"
+_SECRET_SECONDS: Final = 365 * 24 * 3600
+"""Seconds after the start of the last server for which Redis has the secret that signs session keys."""
+_GOODBYE_SECONDS: Final = 3.0
+"""Seconds that the end waits for messages and names that are under way."""
 
 
 class RedisBroker:
-    """Keeps rooms in the Redis at `url` (`Places` says which URLs there are), shared by all that use the same `prefix`.
+    """Keeps rooms in the Redis at `url` (see `Topology`), shared by all servers that use the same `prefix`.
 
-    Messages are acknowledged once Redis has them, as durable as it is set up to be, and once they are on `replicas`
-    replicas, where that is not 0. Where Redis has not answered for `patience` seconds, messages are refused with
-    ``unavailable`` and members are told; everything goes on when it is back. The members of a server that ends
-    without a word have left after `lease` seconds. `keep` bounds each room; a room that nobody has said anything in for
-    `Keep.days` is forgotten. Redis 7.0 or newer.
+    Messages are acknowledged when Redis has them, and, if `replicas` is not 0, so many of its replicas. If Redis has
+    not answered for `patience` seconds, messages are refused with ``unavailable`` and members are told; everything goes
+    on when Redis answers again. The members of a server that dies have left after `lease` seconds. `keep` bounds each
+    room; a room without new messages is forgotten after `Keep.days`. Redis 7.0 or newer.
 
-    Raises `ValueError` for a URL that is none.
+    Raises `ValueError` for an invalid URL.
     """
 
     keeps = True
@@ -75,47 +76,52 @@ class RedisBroker:
     ) -> None:
         if not isinstance(keep, Keep):
             raise ValueError(f"keep is a Keep, such as Keep(days=30), not {keep!r}")
-        self._places = Places(url, patience)
-        self._url, self._prefix, self._keep, self._replicas = hidden(url), prefix, keep, replicas
+        self._topology = Topology(url, patience)
+        self._url, self._prefix, self._keep, self._replicas = without_password(url), prefix, keep, replicas
         self._patience = patience
-        self._publish = "SPUBLISH" if self._places.sharded else "PUBLISH"
+        self._publish = "SPUBLISH" if self._topology.sharded else "PUBLISH"
         self._rooms: SharedRooms | None = None
         self._open: dict[str, SharedRoom] = {}
         self._closing: dict[str, SharedRoom] = {}
         self._channels: dict[str, SharedRoom] = {}
-        self._shards: dict[str, Shard] = {}
-        self._numbers = count(1)
         self._node: Node | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._shards = Shards(
+            self._topology,
+            patience=patience,
+            replicas=replicas,
+            received=self._received,
+            availability_changed=self._availability_changed,
+            may_ask=self._may_ask,
+        )
         self._nodes = Nodes(
             secrets.token_urlsafe(9),
             prefix,
             lease,
             self._publish,
-            self._shard,
+            self._shards.for_tag,
             self._open,
-            self._suspect,
-            self._renewed,
+            suspected=self._suspect_dead,
+            lease_renewed=self._lease_renewed,
         )
-        self._suspected = False
+        self._suspected_dead = False
 
     @property
     def presence(self) -> RedisBroker:
-        """Itself: names and rosters are in Redis too."""
         return self
 
     def attach(self, rooms: SharedRooms) -> None:
-        """Learn whom to speak to."""
         self._rooms = rooms
         self._nodes.attach(rooms)
-        self._node = Node(self._nodes.node, rooms, self._publish, self._keep, self._replicas, self._mark, self._forget)
+        node, publish = self._nodes.node, self._publish
+        self._node = Node(node, rooms, publish, self._keep, self._replicas, self._schedule, self._forget)
 
     async def run(self, started: Callable[[], None]) -> None:
-        """Talk to Redis until cancelled. Raises `StoreError` where it cannot be reached at the beginning.
+        """Talk to Redis until cancelled. Raises `StoreError` if it cannot be reached at the beginning.
 
-        What was submitted before it is cancelled is given some seconds to be kept, and refused otherwise.
+        At the end, what was submitted before gets some seconds to be kept, and is refused otherwise.
         """
-        await self._begin()
+        await self._check_redis()
         ended = anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._talk, started, ended)
@@ -125,51 +131,46 @@ class RedisBroker:
                 ended.set()
 
     async def _talk(self, started: Callable[[], None], ended: anyio.Event) -> None:
-        """Talk to Redis until `ended`, then until nothing is on its way: what cancels the rest does not end this."""
+        """Talk to Redis until `ended`, and then until nothing is under way. Cancellation does not end this."""
         try:
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as tasks:
                     self._tasks = tasks
-                    self._shards.clear()
-                    for room in self._open.values():  # from an earlier life
-                        self._shard(room.keys.tag).add(room)
-                    self._make_shards()
-                    self._shard(f"node:{self._nodes.node}").subscribe(self._nodes.channel)
+                    rooms = self._open.values()  # they are from an earlier run
+                    shard = self._shards.start(tasks, rooms, self._nodes.tag, self._nodes.channel)
                     tasks.start_soon(self._nodes.run)
-                    with anyio.move_on_after(self._patience):  # or rooms, and whispers of others, would have to wait
-                        await self._nodes.began.wait()
-                        await self._shard(f"node:{self._nodes.node}").began.wait()
+                    with anyio.move_on_after(self._patience):  # otherwise the first rooms and whispers have to wait
+                        await self._nodes.has_begun.wait()
+                        await shard.first_connected.wait()
                     started()
                     await ended.wait()
-                    with anyio.move_on_after(_GOODBYE):
-                        await self._done()
+                    with anyio.move_on_after(_GOODBYE_SECONDS):
+                        await self._all_done()
                         self._nodes.leave()
-                        await self._done()
+                        await self._all_done()
                     tasks.cancel_scope.cancel()
         finally:
             self._tasks = None
             self._nodes.stop()
             for room in list(self._open.values()):
                 room.give_up(_ENDED)
-            for shard in self._shards.values():
-                shard.drop()
-            self._shards.clear()
+            self._shards.stop()
 
-    async def _done(self) -> None:
-        """Wait until nothing is on its way."""
-        rooms, shards = (self._open, self._closing), self._shards
-        while any(room.busy for one in rooms for room in one.values()) or any(shard.busy for shard in shards.values()):
+    async def _all_done(self) -> None:
+        """Wait until nothing is under way."""
+        rooms = (self._open, self._closing)
+        while any(room.busy for some in rooms for room in some.values()) or any(shard.busy for shard in self._shards):
             self.collect()
             await anyio.sleep(0.005)
 
-    async def _begin(self) -> None:
-        """See that there is a Redis, and one that can do what is asked of it."""
+    async def _check_redis(self) -> None:
+        """Check that Redis can be reached and used, and get the secret."""
         version = "0"
         try:
-            await self._places.look()
+            await self._topology.refresh()
             with anyio.fail_after(self._patience):
                 async with anyio.create_task_group() as tasks:
-                    connection = await self._places.connection(self._places.where("nodes"))
+                    connection = await self._topology.connection(self._topology.server_for("nodes"))
                     await tasks.start(connection.run)
                     version = connection.server_version or version
                     await self._agree_on_secret(connection)
@@ -178,161 +179,102 @@ class RedisBroker:
             raise StoreError(f"cannot use Redis at {self._url}: {reason_of(group)}") from None
         if int(version.partition(".")[0]) < 7:
             raise StoreError(f"Redis at {self._url} is {version}; 7.0 or newer is needed")
-        _logger.info("rooms are kept by Redis at %s; this server is node %s", self._places, self._nodes.node)
+        _logger.info("rooms are kept by Redis at %s; this server is node %s", self._topology, self._nodes.node)
 
     async def _agree_on_secret(self, connection: BaseConnection) -> None:
-        """The first server of the chat says what keys of sessions are signed with."""
+        """Get the secret that signs session keys; the first server of the chat makes it."""
         key = f"{self._prefix}:{{nodes}}:secret"
         await connection.create_request(b"SET", key, secrets.token_bytes(32), b"NX")
-        found: Any = await connection.create_request(b"GETEX", key, b"EX", _SECRET_FOR)
+        found: Any = await connection.create_request(b"GETEX", key, b"EX", _SECRET_SECONDS)
         self.secret = bytes(found or b"")
 
-    # Where rooms are
-
-    def _shard(self, tag: str) -> Shard:
-        """The shard for keys with this tag."""
-        return self._shard_at(self._places.where(tag))
-
-    def _make_shards(self) -> None:
-        """Begin to talk to every server that has rooms: whoever asks something there need not wait."""
-        for server in self._places.servers():
-            self._shard_at(server)
-
-    def _shard_at(self, server: Server) -> Shard:
-        shard = self._shards.get(str(server))
-        if shard is None:
-            shard = self._shards[str(server)] = Shard(
-                str(server),
-                lambda: self._places.connection(server),
-                sharded=self._places.sharded,
-                patience=self._patience,
-                replicas=self._replicas,
-                number=lambda: next(self._numbers),
-                push=self._pushed,
-                told=self._told,
-                moved=self._moved,
-                may_ask=self._may_ask,
-            )
-            if self._tasks is not None:
-                self._tasks.start_soon(shard.run)
-        return shard
-
-    async def _moved(self, broken: Shard) -> bool:
-        """A connection broke: see whether rooms are elsewhere now; False where the shard is none any more."""
-        if not self._places.sharded:
-            return True
-        try:
-            await self._places.look()
-        except (RedisError, OSError):
-            return True
-        self._make_shards()
-        for shard in list(self._shards.values()):
-            for room in list(shard.rooms):
-                if self._shard(room.keys.tag) is not shard:
-                    shard.remove(room)
-                    self._shard(room.keys.tag).add(room)
-                    room.lost()  # it asks there from here on
-        here = self._shard(f"node:{self._nodes.node}")
-        for shard in self._shards.values():
-            (shard.subscribe if shard is here else shard.unsubscribe)(self._nodes.channel)
-        if broken.name in map(str, self._places.servers()):
-            return True
-        del self._shards[broken.name]
-        broken.drop()
-        return False
+    # From shards, nodes and rooms
 
     def _may_ask(self) -> bool:
-        """Whether rooms may be asked for: not while this node may be taken for dead."""
-        if self._nodes.lives:
+        """Return whether rooms may ask the script: not without a lease, which is asked for then."""
+        if self._nodes.has_lease:
             return True
-        self._nodes.renew()
+        self._nodes.renew_lease()
         return False
 
-    def _suspect(self) -> None:
-        """This node may be taken for dead: nothing is delivered before its names are claimed again."""
-        self._suspected = True
+    def _suspect_dead(self) -> None:
+        """Deliver nothing before rooms are synchronised, because others may have taken this node for dead."""
+        self._suspected_dead = True
         for room in self._open.values():
-            room.suspect()
+            room.suspect_dead()
 
-    def _renewed(self) -> None:
-        self._suspected = False
+    def _lease_renewed(self) -> None:
+        self._suspected_dead = False
         self.collect()
 
-    def _mark(self, room: SharedRoom) -> None:
+    def _schedule(self, room: SharedRoom) -> None:
         if room.shard is not None:
-            room.shard.mark(room)
+            room.shard.schedule(room)
         if self._rooms is not None:
             self._rooms.wake()
 
-    def _pushed(self, channel: bytes, data: bytes) -> None:
-        if not (self._suspected or self._nodes.lives):
-            self._suspect()
+    def _received(self, channel: bytes, data: bytes) -> None:
+        if not (self._suspected_dead or self._nodes.has_lease):
+            self._suspect_dead()
         name = channel.decode()
         if (room := self._channels.get(name)) is not None:
             try:
-                room.published(data)
+                room.received(data)
             except Exception:
                 _logger.exception("an error inside the server, in room %s", room.name)
-                room.cut()
+                room.disconnect()
         elif name == self._nodes.channel:
             try:
-                self._nodes.heard(data)
+                self._nodes.received(data)
             except Exception:
-                _logger.exception("what another server has said was not understood")
+                _logger.exception("a message of another server was not understood")
 
-    def _told(self, shard: Shard, detail: str) -> None:
+    def _availability_changed(self, shard: Shard, detail: str) -> None:
         assert self._rooms is not None
         self._rooms.away([room.key for room in shard.rooms], detail)
 
-    # What rooms ask
+    # Rooms
 
     def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
-        """See what there is of a room, and be told of it from here on."""
         if self._tasks is None or self._node is None:
             return Pending.failed(unavailable("the chat does not run; use `async with chat`, or serve it"))
-        keys = Keys(self._prefix, quote(room, safe=""), self._places.db)
-        shard = self._shard(keys.tag)
-        if shard.away:
-            return Pending.failed(unavailable(AWAY))
+        keys = Keys(self._prefix, quote(room, safe=""), self._topology.db)
+        shard = self._shards.for_tag(keys.tag)
+        if shard.trouble:
+            return Pending.failed(unavailable(UNREACHABLE))
         shared = SharedRoom(room, name, epoch, (messages, max_bytes), self._node, keys)
         opened = shared.opened
         self._open[room] = self._channels[keys.channel] = shared
         shard.add(shared)
-        if room in self._closing:  # opening it gives back whatever names nobody has here
+        if room in self._closing:  # opening releases every name that no member here has
             self._forget(self._closing[room])
         return opened
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
-        """Take messages and deletions."""
         assert self._rooms is not None
         shared = self._open[room]
-        if self._is_away(shared):
+        if not self._is_available(shared):
             kept = [entry for entry in entries if isinstance(entry, Said | Deletion)]
-            why = AWAY if self._tasks is not None else _ENDED
-            self._rooms.refuse(room, kept, unavailable(why))
+            self._rooms.refuse(room, kept, unavailable(_ENDED if self._tasks is None else UNREACHABLE))
             return
         for entry in entries:
             if isinstance(entry, Said):
-                shared.put(Saying(entry))
+                shared.add(Saying(entry))
             elif isinstance(entry, Deletion):
-                shared.put(Deleting(entry))
+                shared.add(Deleting(entry))
 
-    def _is_away(self, shared: SharedRoom) -> bool:
-        """Whether nothing is kept now."""
-        return self._tasks is None or shared.shard is None or bool(shared.shard.away)
+    def _is_available(self, shared: SharedRoom) -> bool:
+        return self._tasks is not None and shared.shard is not None and not shared.shard.trouble
 
     def collect(self) -> None:
-        """What was submitted in this round begins its way together."""
-        for shard in self._shards.values():
-            shard.wake()
+        self._shards.wake()
 
     def read(self, room: str, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
-        """Read back."""
         read: Pending[Sequence[AnyKept]] = Pending()
-        self._page(self._open[room], before, messages, max_bytes, [], read)
+        self._read_more(self._open[room], before, messages, max_bytes, [], read)
         return read
 
-    def _page(
+    def _read_more(
         self,
         shared: SharedRoom,
         before: int,
@@ -341,30 +283,30 @@ class RedisBroker:
         newer: list[AnyKept],
         read: Pending[Sequence[AnyKept]],
     ) -> None:
-        def found(answer: Any) -> None:
-            page = batches.newest(answer[1], before, messages, max_bytes)
-            left = messages - sum(entry.count for entry in page if isinstance(entry, Said))
-            room = max_bytes - sum(entry.weight for entry in page)
-            if page and left > 0 and room > 0 and page[0].seq > 1:  # deletions were among what was counted
-                self._page(shared, page[0].seq, left, room, [*page, *newer], read)
+        """Read a page before `newer`, until there are enough messages: the script counts deletions as messages."""
+
+        def found(answer: Pending[Any]) -> None:
+            if answer.error is not None:
+                read.fail(answer.error)
+                return
+            page = batches.newest_entries(answer.result()[1], before, messages, max_bytes)
+            missing = messages - sum(entry.count for entry in page if isinstance(entry, Said))
+            space = max_bytes - sum(entry.weight for entry in page)
+            if page and missing > 0 and space > 0 and page[0].seq > 1:
+                self._read_more(shared, page[0].seq, missing, space, [*page, *newer], read)
             else:
                 read.resolve([*page, *newer])
 
-        self._ask(shared, "page", [before, messages, max_bytes], found, read.fail, back=max_bytes + MOST_BYTES)
+        self._ask(shared, "page", [before, messages, max_bytes], answer_bytes=max_bytes + MOST_BYTES).then(found)
 
     def sent(self, room: str, session: str) -> Pending[Mapping[str, Sent]]:
-        """What a session has said in this room under which ids."""
-        sent: Pending[Mapping[str, Sent]] = Pending()
-
-        def found(answer: Any) -> None:
+        def parse(answer: Any) -> Mapping[str, Sent]:
             pairs = zip(answer[1][::2], answer[1][1::2], strict=True)
-            sent.resolve({id_.decode(): Sent(room, *map(int, place.split())) for id_, place in pairs})
+            return {id_.decode(): Sent(room, *map(int, place.split())) for id_, place in pairs}
 
-        self._ask(self._open[room], "sent", [hash_key(session)], found, sent.fail)
-        return sent
+        return self._ask(self._open[room], "sent", [hash_key(session)]).map(parse)
 
     def close(self, room: str) -> None:
-        """Look at a room no longer, once what is on its way is told."""
         shared = self._open.pop(room)
         shared.close()
         if shared.busy and not shared.is_closed:
@@ -374,78 +316,69 @@ class RedisBroker:
 
     def _forget(self, shared: SharedRoom) -> None:
         shared.state = State.CLOSED
-        if self._open.get(shared.key) is shared:
-            del self._open[shared.key]
-        if self._closing.get(shared.key) is shared:
-            del self._closing[shared.key]
-        if self._channels.get(shared.keys.channel) is shared:
-            del self._channels[shared.keys.channel]
+        for rooms, key in (
+            (self._open, shared.key),
+            (self._closing, shared.key),
+            (self._channels, shared.keys.channel),
+        ):
+            if rooms.get(key) is shared:
+                del rooms[key]
         if shared.shard is not None:
             shared.shard.remove(shared)
 
     def _ask(
-        self,
-        shared: SharedRoom,
-        command: str,
-        arguments: Sequence[Value],
-        then: Callable[[Any], None],
-        failed: Callable[[Refused], None],
-        *,
-        back: int = 0,
-    ) -> None:
-        """Ask the script about a room; `back` is as in `Call`."""
+        self, shared: SharedRoom, command: str, arguments: Sequence[Value], *, answer_bytes: int = 0
+    ) -> Pending[Any]:
+        """Return the answer of the script about a room. It fails with `Refused`."""
         if self._tasks is None:
-            failed(unavailable(_ENDED))
-            return
+            return Pending.failed(unavailable(_ENDED))
+        answer: Pending[Any] = Pending()
 
-        def answered(answer: Any) -> None:
-            if isinstance(answer, Refused):
-                failed(answer)
-            elif answer[0][0] == b"error":
-                failed(unavailable(answer[0][1].decode(errors="replace")))
+        def answered(answers: Pending[Any]) -> None:
+            if answers.error is not None:
+                answer.fail(answers.error)
+                return
+            [result] = answers.result()
+            if result[0] == b"error":
+                answer.fail(unavailable(result[1].decode(errors="replace")))
             else:
-                then(answer[0])
+                answer.resolve(result)
 
-        keys = shared.keys.fixed()
+        keys = shared.keys.common()
         section = [command, len(keys), len(arguments), *arguments]
-        self._shard(shared.keys.tag).call(Call(answered, section, ROOM, keys, back))
+        shard = self._shards.for_tag(shared.keys.tag)
+        shard.request(section, script=scripts.ROOM, keys=keys, answer_bytes=answer_bytes).then(answered)
+        return answer
 
-    # Who is there
+    # Presence
 
     def claim(self, room: str, name: str, session: str, quiet: bool) -> Pending[None]:
-        """Ask for a name."""
-        shared = self._open[room]
-        if self._is_away(shared):
-            return Pending.failed(unavailable("what keeps the names does not answer"))
         claiming = Claiming(name, hash_key(session), self._nodes.node, quiet, naming_of(room))
-        shared.put(claiming)
-        return claiming.settled
-
-    def release(self, room: str, key: str, reason: str, quiet: bool) -> None:
-        """Give a name back."""
-        shared = self._open.get(room)
-        own = None if shared is None else shared.who.ours.pop(key, None)
-        if shared is not None and own is not None and not shared.is_closed:
-            shared.put(Releasing(key, own.name, own.session, reason, quiet))
+        return self._add_naming(room, claiming)
 
     def rename(self, room: str, key: str, entry: NameChanged, session: str) -> Pending[None]:
-        """Ask for another name."""
+        return self._add_naming(room, Renaming(key, entry, hash_key(session), self._nodes.node, naming_of(room)))
+
+    def _add_naming(self, room: str, step: Claiming | Renaming) -> Pending[None]:
         shared = self._open[room]
-        if self._is_away(shared):
-            return Pending.failed(unavailable("what keeps the names does not answer"))
-        renaming = Renaming(key, entry, hash_key(session), self._nodes.node, naming_of(room))
-        shared.put(renaming)
-        return renaming.settled
+        if not self._is_available(shared):
+            return Pending.failed(unavailable(_NAMES_UNREACHABLE))
+        shared.add(step)
+        return step.settled
+
+    def release(self, room: str, key: str, reason: str, quiet: bool) -> None:
+        shared = self._open.get(room)
+        member = None if shared is None else shared.roster.local.pop(key, None)
+        if shared is not None and member is not None and not shared.is_closed:
+            shared.add(Releasing(key, member.name, member.session, reason, quiet))
 
     def whisper(self, room: str, key: str, whisper: Whisper, about: str) -> Pending[None]:
-        """Hand a whisper to another node."""
-        other = self._open[room].who.others.get(key)
-        if other is None or self._tasks is None:
-            return Pending.failed(NotDelivered("nobody here is called so; nothing was sent"))
-        number, delivered = self._nodes.whisper(other[0], room, key, whisper, about)
-        self._tasks.start_soon(self._nodes.forget, number)
+        target = self._open[room].roster.remote.get(key)
+        if target is None or self._tasks is None:
+            return Pending.failed(NotDelivered("nobody here has this name; nothing was sent"))
+        number, delivered = self._nodes.whisper(target[0], room, key, whisper, about)
+        self._tasks.start_soon(self._nodes.time_out, number)
         return delivered
 
     def rooms(self) -> Pending[Sequence[RoomCount]]:
-        """Every room that somebody is in."""
         return self._nodes.rooms()

@@ -1,481 +1,401 @@
-"""A room that several nodes share, as one of them sees it: how far it has read, who is there, what is on its way.
+"""A shared room as one node sees it: its position in the log, its roster, and the steps that are under way.
 
-Redis gives the order. What this node submits waits for its turn, goes to the script, and comes back with everybody
-else's as batches, each of which must begin where the one before it ended. After every connection, and whenever one
-does not, the room is synchronised: what was missed is read from the log, the roster is compared, and the names of
-members here are claimed again before anything else is delivered.
+Redis makes the order. The steps of this node wait for its turn, go to the script, and come back like those of others:
+as batches, each of which must begin at the position where the last one ended. After each new connection, and if a batch
+does not fit, the room is synchronised: it reads the batches that it missed, compares the roster, and claims the names
+of its members again before anything else is delivered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from ...core.broker import Past, unavailable
 from ...core.entries import AnyEntry, Deletion, Said
-from ...errors import RefusalCode, Refused
 from ...pending import Pending
 from . import batches
-from .batches import Called, Came, Head, Went
-from .roster_view import Attendance, Own
-from .turns import (
-    MOST_BYTES,
-    MOST_STEPS,
-    Claiming,
-    Deleting,
-    Keys,
-    Node,
-    Releasing,
-    Renaming,
-    Saying,
-    Section,
-    Step,
-    Turn,
-    Value,
-    holder,
-    seconds_to_remember,
-    settle,
-)
+from .batches import Change, Header, MemberJoined, MemberLeft, MemberRenamed
+from .outgoing import Outgoing, name_refusal
+from .roster_view import LocalMember, RosterView
+from .scripts import Keys, Section, Value
+from .turns import MOST_BYTES, Claiming, Deleting, NodeSettings, Releasing, Renaming, Saying, Step, Turn, roster_value
 
-if TYPE_CHECKING:
-    from .shard import Shard
-
-_EARLY: Final = 1000
-"""Batches that are held back while a room is synchronised; if there are more, it is done once more."""
-_MISSED: Final = 256 * 1024
-"""Bytes of missed messages that are asked for at once, about."""
+_MOST_BUFFERED: Final = 1000
+"""Batches that are buffered while a room is synchronised. If there are more, it is synchronised again."""
+_MISSED_BYTES: Final = 256 * 1024
+"""Approximate bytes of missed batches in one answer."""
 
 
 class State(Enum):
-    """How a room stands."""
+    """Whether a room can take batches."""
 
     OPENING = 1
     BEHIND = 2
-    """Something may be missing: it is to be synchronised."""
+    """Batches may be missing, so the room must be synchronised."""
     LIVE = 3
     CLOSED = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Node(NodeSettings):
+    """What the rooms of a node share."""
+
+    schedule: Callable[[SharedRoom], None]
+    """Called when a room may have a section for the script."""
+    forget: Callable[[SharedRoom], None]
+    """Called when a closed room has nothing under way any more."""
+
+
+class RoomShard(Protocol):
+    """The part of a `Shard` that the owner of a room needs."""
+
+    trouble: str
+
+    def schedule(self, room: SharedRoom) -> None:
+        """Have the room asked for its next section."""
+        ...
+
+    def remove(self, room: SharedRoom) -> None:
+        """Forget the room."""
+        ...
+
+
 class SharedRoom:
-    """One room; `key` is its name's key, and `keys` are those in Redis."""
+    """One room. `key` is its name's key, and `keys` are its keys in Redis."""
 
     __slots__ = (
-        "_asked", "_closing", "_early", "_epoch", "_look_again", "_node", "_pv", "_seq", "_to_reap", "_ts", "_turns",
-        "_waiting", "_wanted", "key", "keys", "name", "opened", "shard", "state", "who",
+        "_buffered", "_closing", "_dead_nodes", "_epoch", "_first_page", "_in_flight", "_must_synchronise", "_node",
+        "_outgoing", "_roster_version", "_seq", "_ts", "key", "keys", "name", "opened", "roster", "shard", "state",
     )  # fmt: skip
 
-    def __init__(self, key: str, name: str, epoch: str, wanted: tuple[int, int], node: Node, keys: Keys) -> None:
+    def __init__(self, key: str, name: str, epoch: str, first_page: tuple[int, int], node: Node, keys: Keys) -> None:
         self.key: str = key
         self.keys: Keys = keys
         self.state: State = State.OPENING
         self.opened: Pending[Past] = Pending()
-        """Whom to tell once it is open."""
-        self.who: Attendance = Attendance(key, node.id, node.rooms)
+        """The state of the room when it was opened."""
+        self.roster: RosterView = RosterView(key, node.id, node.rooms)
         self.name: str = name
-        self.shard: Shard | None = None
-        """Where its keys are."""
+        self.shard: RoomShard | None = None
         self._node = node
-        self._epoch, self._wanted = epoch, wanted
-        self._seq = self._ts = self._pv = 0
-        self._waiting: list[Step] = []
-        self._turns: list[Turn] = []  # those that are not done: at most the last is not answered
-        self._early: list[bytes] = []  # lists, since an empty deque has 700 bytes, and a node many quiet rooms
-        self._asked: Turn | Deleting | str | None = None  # what the script is asked, until it answers
-        self._to_reap: set[str] = set()
-        self._closing = self._look_again = False
+        self._epoch, self._first_page = epoch, first_page
+        self._seq = self._ts = self._roster_version = 0
+        self._outgoing = Outgoing(key, keys, node)
+        self._buffered: list[bytes] = []  # batches that cannot be taken so far
+        self._in_flight: Turn | Deleting | str | None = None  # what the script was asked, until it answers
+        self._dead_nodes: set[str] = set()
+        self._closing = self._must_synchronise = False
 
-    def close(self) -> None:
-        """Nobody looks at it any more; names that are on their way back still are."""
-        self._closing = True
-        self._early.clear()
-        asked = [step for turn in self._turns for step in turn.steps]
-        for step in (*asked, *self._waiting):
-            if isinstance(step, Claiming | Renaming):
-                step.give_up(unavailable("the room was closed meanwhile; try again"))
-        if self._asked == "sync" or self.who.ours or any(isinstance(step, Claiming | Renaming) for step in asked):
-            self.who.ours.clear()
-            self._look_again = True  # which gives back whatever nobody has here
-        self._waiting = [step for step in self._waiting if isinstance(step, Releasing)]
-        self._turns = [turn for turn in self._turns if turn.results is None]  # nobody hears of the others any more
-        self._node.mark(self)
+    @property
+    def is_closed(self) -> bool:
+        """Whether the room is closed, and has nothing under way."""
+        return self.state is State.CLOSED
 
     @property
     def busy(self) -> bool:
-        """Whether anything is on its way."""
-        leaving = self._closing and (self._look_again or self.state is State.BEHIND)
-        return bool(self._waiting or self._turns or leaving)
+        """Whether anything is under way."""
+        return bool(self._outgoing) or (self._closing and (self._must_synchronise or self.state is State.BEHIND))
 
-    # What is on its way
+    def close(self) -> None:
+        """Deliver nothing more; release the remaining names before the room is dropped."""
+        self._closing = True
+        self._buffered.clear()
+        names_may_come = self._outgoing.keep_releases("the room was closed meanwhile; try again")
+        if self._in_flight == "sync" or self.roster.local or names_may_come:
+            self.roster.local.clear()
+            self._must_synchronise = True  # which releases every name that no member here has
+        self._node.schedule(self)
 
-    def put(self, step: Step) -> None:
-        """Something is to be said or done."""
-        if isinstance(step, Saying) and self._waiting and step.said[0].ids is None:
-            last = self._waiting[-1]
-            if isinstance(last, Saying) and last.take(step):
-                return
+    # To the script
+
+    def add(self, step: Step) -> None:
+        """Have a step done."""
         if isinstance(step, Releasing):
-            self.who.leaving[step.went.key] = step.went
-        self._waiting.append(step)
-        self._node.mark(self)
+            self.roster.leaving[step.left.key] = step.left
+        if self._outgoing.add(step):
+            self._node.schedule(self)
 
-    def reap(self, nodes: set[str]) -> None:
-        """These nodes are gone, and who came through them."""
-        self._to_reap |= nodes & self.who.nodes()
-        if self._to_reap:
-            self._node.mark(self)
+    def reap(self, dead_nodes: set[str]) -> None:
+        """Have the members of dead nodes removed."""
+        self._dead_nodes |= dead_nodes & self.roster.remote_nodes()
+        if self._dead_nodes:
+            self._node.schedule(self)
 
-    def next(self, new_number: int, until: int) -> Section | None:
-        """What to ask the script now, if anything; it is to be `answered`, or `lost`.
+    def next_section(self, turn_number: int, deadline: int) -> Section | None:
+        """Return what to ask the script now, if anything; `answered` or `connection_lost` follows.
 
-        `until` is when it is not to be done any more, in microseconds by the clock of Redis; 0 for never.
+        The script refuses a turn after `deadline`, in microseconds by Redis' clock; 0 is none.
         """
         node = self._node
-        if self._asked is not None or self.state is State.CLOSED:
+        if self._in_flight is not None or self.state is State.CLOSED:
             return None
-        if self._look_again:
-            self._look_again, self.state = False, State.BEHIND
+        if self._must_synchronise:
+            self._must_synchronise, self.state = False, State.BEHIND
         if self.state is not State.LIVE:
-            self._asked = "sync"
-            return self._synchronise()
-        if self._to_reap:
-            self._asked = "reap"
-            gone, self._to_reap = self._to_reap, set()
-            seconds = seconds_to_remember(node.rooms.limits)
-            return Section("reap", self.keys.fixed(), [node.publish, node.id, seconds, *sorted(gone)])
-        first = self._waiting[0] if self._waiting else None
-        if self._turns and self._turns[-1].results is None:
-            turn = self._turns[-1]
-        elif isinstance(first, Deleting) and not first.is_found:
-            self._asked = first
-            return Section("page", self.keys.fixed(), [first.entry.target + 1, 1, 1], MOST_BYTES)
-        elif self._waiting:
-            turn = Turn(new_number, self._cut(), self.keys)
-            self._turns.append(turn)
-        else:
+            self._in_flight = "sync"
+            return self._synchronisation()
+        if self._dead_nodes:
+            self._in_flight = "reap"
+            dead, self._dead_nodes = self._dead_nodes, set()
+            return Section("reap", self.keys.common(), [node.publish, node.id, node.remember_seconds, *sorted(dead)])
+        deletion = self._outgoing.deletion_to_look_up
+        if deletion is not None and self._outgoing.unanswered is None:
+            self._in_flight = deletion
+            return Section("page", self.keys.common(), [deletion.entry.target + 1, 1, 1], MOST_BYTES)
+        turn = self._outgoing.next_turn(turn_number)
+        if turn is None:
             return None
-        self._asked = turn
-        return turn.section(node, self._epoch, until, members_here=bool(self.who.ours))
+        self._in_flight = turn
+        return turn.section(node, self._epoch, deadline, has_members=bool(self.roster.local))
 
-    def _cut(self) -> list[Step]:
-        count = size = 0
-        for step in self._waiting:
-            if size >= MOST_BYTES or count >= MOST_STEPS or (count and isinstance(step, Deleting)):
-                break  # what a deletion is about may be among these
-            size += step.size
-            count += 1
-        steps = self._waiting[:count]
-        del self._waiting[:count]
-        return steps
-
-    def _synchronise(self) -> Section:
+    def _synchronisation(self) -> Section:
         node = self._node
         opening = self.state is State.OPENING
-        messages, size = self._wanted if opening else (0, _MISSED)
-        known: list[Value] = [self._epoch, self._seq, self._ts, self._pv]
+        messages, size = self._first_page if opening else (0, _MISSED_BYTES)
+        position: list[Value] = [self._epoch, self._seq, self._ts, self._roster_version]
         if opening or self._closing:
-            known = ["", 0, 0, 0]
+            position = ["", 0, 0, 0]
         members: list[Value] = []
-        quiet = self.who.quiet
-        for key, own in self.who.ours.items():
-            piece = batches.came(Came(quiet, key, node.id, own.name))
-            members += key, holder(node.id, own.session, own.name), piece
-        arguments = [
-            node.publish,
-            node.id,
-            "" if self._closing else self._epoch,
-            self.name,
-            *known,
-            messages,
-            size,
-            *members,
-        ]
-        return Section("sync", self.keys.fixed(), arguments, size)
+        quiet = self.roster.quiet
+        for key, member in self.roster.local.items():
+            piece = batches.encode_joined(MemberJoined(quiet, key, node.id, member.name))
+            members += key, roster_value(node.id, member.session, member.name), piece
+        new_epoch = "" if self._closing else self._epoch
+        arguments = [node.publish, node.id, new_epoch, self.name, *position, messages, size, *members]
+        return Section("sync", self.keys.common(), arguments, size)
 
-    # What comes back
+    # From the script
 
-    def lost(self) -> None:
-        """The connection broke: whatever was asked may or may not have been done."""
-        self._asked = None
-        self._early.clear()
+    def connection_lost(self) -> None:
+        """Handle a broken connection: the last section may or may not have been done."""
+        self._in_flight = None
+        self._buffered.clear()
         if self.state is State.LIVE:
             self.state = State.BEHIND
-        self._node.mark(self)
+        self._node.schedule(self)
 
-    suspect = lost  # the same where it may be that this node was taken for dead
+    suspect_dead = connection_lost  # the same if other nodes may have taken this node for dead
 
     def answered(self, answer: Any) -> str:
-        """What the script says; returns a reason where it could not do it."""
-        asked, self._asked = self._asked, None
+        """Handle the script's answer; return a reason if the script could not do what it was asked."""
+        in_flight, self._in_flight = self._in_flight, None
         status = answer[0].decode()
-        if self.state is State.CLOSED or asked is None:
+        if self.state is State.CLOSED or in_flight is None:
             return ""
-        self._node.mark(self)
+        self._node.schedule(self)
         if self._closing and status != "error":
-            self._turns.clear()
-            if asked == "sync" and not self._look_again:  # which has given back all names
-                self._waiting.clear()
+            self._outgoing.turns.clear()
+            if in_flight == "sync" and not self._must_synchronise:  # this has released all names
+                self._outgoing.waiting.clear()
                 self.state = State.LIVE
             if not self.busy:
                 self._node.forget(self)
             return ""
         if status == "error":
             return str(answer[1].decode(errors="replace"))
-        if asked == "sync":
+        if in_flight == "sync":
             self._synchronised(status, answer)
-        elif isinstance(asked, Deleting):
-            asked.found(answer[1][-1] if answer[1] else None)
-        elif isinstance(asked, Turn):
+        elif isinstance(in_flight, Deleting):
+            in_flight.found(answer[1][-1] if answer[1] else None)
+        elif isinstance(in_flight, Turn):
             if status in ("ok", "again"):
-                asked.answered(int(answer[1]), int(answer[2]), answer[3].decode())
-                self._take_early()
-            elif status == "late":
-                self.lost()
-                return "it took the last turn for one that came too late"
-            else:  # the log is another one, or this node was taken for dead
-                self.lost()
+                in_flight.answered(int(answer[1]), int(answer[2]), answer[3].decode())
+                self._take_buffered()
+            else:  # the log is another one, this node was taken for dead, or the turn came too late
+                self.connection_lost()
+                return "the last turn came too late" if status == "late" else ""
         return ""
 
-    def published(self, batch: bytes) -> None:
-        """A batch of anybody's."""
+    def received(self, batch: bytes) -> None:
+        """Handle a batch that was published."""
         if self._closing or self.is_closed:
             return
-        self._early.append(batch)
-        if len(self._early) > _EARLY:
-            del self._early[0]
-        self._take_early()
+        self._buffered.append(batch)
+        if len(self._buffered) > _MOST_BUFFERED:
+            del self._buffered[0]
+        self._take_buffered()
 
-    def _take_early(self) -> None:
-        while self.state is State.LIVE and self._early and not self._is_held(self._early[0]):
-            self._take(self._early.pop(0))
+    def _take_buffered(self) -> None:
+        while self.state is State.LIVE and self._buffered and not self._awaits_replicas(self._buffered[0]):
+            self._take(self._buffered.pop(0))
         self._settle()
 
-    def _take(self, batch: bytes) -> None:
-        where, at = batches.head(batch)
-        if where.epoch == self._epoch and where.seq <= self._seq and where.pv <= self._pv:
-            return  # from before this node has looked
-        last = where.epoch, where.last_seq, where.last_ts, where.last_pv
-        if last != (self._epoch, self._seq, self._ts, self._pv):
-            self.state = State.BEHIND
-            self._early.insert(0, batch)
-            self._node.mark(self)
-            return
-        self._apply(where, batch, at)
-        self._pv = where.pv
+    def _awaits_replicas(self, batch: bytes) -> bool:
+        """Whether a batch of this node must wait for the answer, which comes when enough replicas have it."""
+        if not self._node.replicas:
+            return False
+        turn = self._outgoing.turn_of(batches.parse_header(batch)[0])
+        return turn is not None and turn.refusals is None
 
-    def _apply(self, where: Head, batch: bytes, at: int) -> None:
-        """Deliver what a batch has."""
-        rooms, turn = self._node.rooms, self._turn_of(where)
-        seq, entries = where.last_seq, list[AnyEntry]()
-        for step in self._steps(where, batch, at):
-            if isinstance(step, Said | Deletion):
-                entries.append(step)
-                seq = step.seq + step.count - 1
+    def _take(self, batch: bytes) -> None:
+        header, at = batches.parse_header(batch)
+        if header.epoch == self._epoch and header.seq <= self._seq and header.roster_version <= self._roster_version:
+            return  # the synchronisation had it already
+        begin = header.epoch, header.seq_before, header.ts_before, header.roster_version_before
+        if begin != (self._epoch, self._seq, self._ts, self._roster_version):
+            self.state = State.BEHIND
+            self._buffered.insert(0, batch)
+            self._node.schedule(self)
+            return
+        self._apply(header, batch, at)
+        self._roster_version = header.roster_version
+
+    def _apply(self, header: Header, batch: bytes, at: int) -> None:
+        """Deliver what a batch says."""
+        rooms, ours = self._node.rooms, self._outgoing.turn_of(header) is not None
+        seq, entries = header.seq_before, list[AnyEntry]()
+        for change in self._changes(header, batch, at):
+            if isinstance(change, Said | Deletion):
+                entries.append(change)
+                seq = change.seq + change.count - 1
                 continue
             if entries:
-                rooms.deliver(self.key, entries, ours=turn is not None)
+                rooms.deliver(self.key, entries, ours=ours)
                 entries = []
-            self._change(step, seq)
+            self._change_roster(change, seq)
         if entries:
-            rooms.deliver(self.key, entries, ours=turn is not None)
-        self._stand_behind(where)
-        rooms.trimmed(self.key, where.first)
+            rooms.deliver(self.key, entries, ours=ours)
+        self._advance(header)
+        rooms.trimmed(self.key, header.first)
 
-    def _steps(self, where: Head, batch: bytes, at: int) -> Iterator[Step | batches.Step]:
-        """What was done, by this node or another, messages and deletions with their places."""
-        turn = self._turn_of(where)
+    def _changes(self, header: Header, batch: bytes, at: int) -> Iterator[Step | Change]:
+        """Return what was done, by this node or another; messages and deletions have their `seq` and `ts`."""
+        turn = self._outgoing.turn_of(header)
         if turn is None:
-            return batches.steps(batch, where, at)
-        turn.told, turn.dropped = True, where.dropped
-        return turn.placed(where)
+            return batches.changes(batch, header, at)
+        turn.came_back, turn.dropped = True, header.dropped
+        return turn.done_steps(header)
 
-    def _stand_behind(self, where: Head) -> None:
-        if where.seq > where.last_seq:
-            self._seq, self._ts = where.seq, where.first_ts + where.seq - where.last_seq - 1
+    def _advance(self, header: Header) -> None:
+        if header.seq > header.seq_before:
+            self._seq, self._ts = header.seq, header.first_ts + header.seq - header.seq_before - 1
 
-    def _change(self, step: Step | batches.Step, seq: int) -> None:
-        """Somebody came, left, or is called something else, here or elsewhere."""
-        if isinstance(step, Claiming):
-            came = Came(step.quiet, step.key, self._node.id, step.name)
-            self.who.came(came, seq, None if step.given_up else Own(step.name, step.session))
-            self._give_back(came, step.session)
-            settle(step, None)
-        elif isinstance(step, Renaming):
-            self._renamed(step, seq)
-        elif isinstance(step, Came):
-            self.who.came(step, seq)
-            self._give_back(step, "")
-        elif isinstance(step, Called):
-            self.who.called(step, seq)
-        elif isinstance(step, Releasing | Went):
-            self._left(step.went if isinstance(step, Releasing) else step, seq)
+    def _change_roster(self, change: Step | Change, seq: int) -> None:
+        """Handle a join, a leave or a new name, of this node or another."""
+        if isinstance(change, Claiming):
+            joined = MemberJoined(change.quiet, change.key, self._node.id, change.name)
+            self.roster.joined(joined, seq, None if change.given_up else LocalMember(change.name, change.session))
+            self._release_unwanted(joined, change.session)
+            change.settle(None)
+        elif isinstance(change, Renaming):
+            if not self.roster.renamed_here(change, seq):
+                self.add(Releasing(change.to_key, change.name, change.session, "bye", change.entry.quiet))
+            change.settle(None)
+        elif isinstance(change, MemberJoined):
+            self.roster.joined(change, seq)
+            self._release_unwanted(change, "")
+        elif isinstance(change, MemberRenamed):
+            self.roster.renamed(change, seq)
+        elif isinstance(change, Releasing | MemberLeft):
+            self._left(change.left if isinstance(change, Releasing) else change, seq)
 
-    def _give_back(self, came: Came, session: str) -> None:
-        """Give a name back that was given to this node too late, when whoever asked for it had been refused."""
-        if came.node == self._node.id and came.key not in self.who.ours:
-            self.put(Releasing(came.key, came.name, session, "bye", came.quiet))
+    def _release_unwanted(self, joined: MemberJoined, session: str) -> None:
+        """Release a name that this node got too late, after its claim was refused."""
+        if joined.node == self._node.id and joined.key not in self.roster.local:
+            self.add(Releasing(joined.key, joined.name, session, "bye", joined.quiet))
 
-    def _left(self, went: Went, seq: int) -> None:
-        if not self.who.left(went, seq):  # the name is claimed again
+    def _left(self, change: MemberLeft, seq: int) -> None:
+        if not self.roster.left(change, seq):  # the synchronisation claims the name again
             self.state = State.BEHIND
-            self._node.mark(self)
+            self._node.schedule(self)
 
-    def _renamed(self, step: Renaming, seq: int) -> None:
-        if not self.who.renamed(step, seq):
-            self.put(Releasing(step.to_key, step.entry.to, step.session, "bye", step.entry.quiet))
-        settle(step, None)
-
-    # Standing where the log stands
+    # Synchronising
 
     def _synchronised(self, status: str, answer: Any) -> None:
         if status != "ok":
-            self.cut(names_are_known=status != "unknown_epoch")
+            self.disconnect(names_are_known=status != "unknown_epoch")
             return
-        epoch, name, seq, ts, first, pv, more, who, lost, found = answer[1:]
-        self.who.lose(lost)  # before anything is delivered
+        epoch, name, seq, ts, first, roster_version, more, roster, lost, missed = answer[1:]
+        self.roster.lost(lost)  # before anything is delivered
         self._epoch = epoch.decode()
         opening = self.state is State.OPENING
         if opening:
-            self._open(name.decode(), int(seq), int(ts), int(first), found)
+            self._open(name.decode(), int(seq), int(ts), int(first), missed)
         else:
-            for batch in found:
-                where, at = batches.head(batch)
-                if where.last_seq == self._seq:
-                    self._catch_up(where, batch, at)
+            for batch in missed:
+                header, at = batches.parse_header(batch)
+                if header.seq_before == self._seq:
+                    self._catch_up(header, batch, at)
             if more == b"1":
-                return  # and the rest
-        if self.is_closed:  # by whom that was told
+                return  # the next section asks for the rest
+        if self.is_closed:  # by the callbacks of what was delivered
             return
-        self._seq, self._ts, self._pv = int(seq), int(ts), int(pv)
-        if who != b"same":
-            self.who.compare(who, self._seq, opening=opening)
-        if any(turn.is_missing for turn in self._turns):  # Redis had it, and has lost it
-            self.cut()
+        self._seq, self._ts, self._roster_version = int(seq), int(ts), int(roster_version)
+        if roster != b"same":
+            self.roster.compare(roster, self._seq, opening=opening)
+        if any(turn.is_missing for turn in self._outgoing.turns):  # Redis had them, and has lost them
+            self.disconnect()
             return
-        for turn in self._turns:
-            turn.seq = turn.pv = 0  # whatever came of those that are answered is known here by now
+        for turn in self._outgoing.turns:
+            turn.seq = turn.roster_version = 0  # everything up to the end of answered turns was received
         self.state = State.LIVE
-        mine = epoch + b" "  # others are from before this answer
-        self._early = [batch for batch in self._early if batch.startswith(mine)]
-        self._take_early()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nobody looks at it any more."""
-        return self.state is State.CLOSED
+        current = epoch + b" "
+        self._buffered = [batch for batch in self._buffered if batch.startswith(current)]
+        self._take_buffered()
 
     def _open(self, name: str, seq: int, ts: int, first: int, found: Sequence[bytes]) -> None:
         if not self.opened.done:
-            tail = batches.newest(found, seq + 1, *self._wanted)
             self.name = name
+            tail = batches.newest_entries(found, seq + 1, *self._first_page)
             self.opened.resolve(Past(self._epoch, name, seq, ts, first, tail))
 
-    def _catch_up(self, where: Head, batch: bytes, at: int) -> None:
-        """Deliver the messages of a batch that was missed; what it says of who came and left is in the roster."""
-        ours = self._turn_of(where) is not None
-        entries = [step for step in self._steps(where, batch, at) if isinstance(step, Said | Deletion)]
-        self._stand_behind(where)
+    def _catch_up(self, header: Header, batch: bytes, at: int) -> None:
+        """Deliver the messages of a missed batch. Its joins and leaves are in the roster."""
+        ours = self._outgoing.turn_of(header) is not None
+        entries = [change for change in self._changes(header, batch, at) if isinstance(change, Said | Deletion)]
+        self._advance(header)
         if entries:
             self._node.rooms.deliver(self.key, entries, ours)
 
-    def _turn_of(self, where: Head) -> Turn | None:
-        """The turn of this node that came back as a batch; None for anybody else's, and what was given up."""
-        if where.node != self._node.id:
-            return None
-        return next((turn for turn in self._turns if turn.number == where.turn), None)
-
-    # What came of it
-
-    def _is_held(self, batch: bytes) -> bool:
-        """Whether a batch of this node's own waits until it is on enough replicas."""
-        if not self._node.replicas:
-            return False
-        turn = self._turn_of(batches.head(batch)[0])
-        return turn is not None and turn.results is None
+    # Results of steps
 
     def _settle(self) -> None:
-        """Tell what came of the turns that are done, in order."""
-        while self.state is State.LIVE and self._turns:
-            turn = self._turns[0]
-            if turn.results is None or turn.seq > self._seq or turn.pv > self._pv:
+        """Give the steps of settled turns their results, in order."""
+        while self.state is State.LIVE:
+            turn = self._outgoing.take_settled(self._seq, self._roster_version)
+            if turn is None or turn.refusals is None:
                 return
-            del self._turns[0]
             for index, step in enumerate(turn.steps):
-                self._settle_step(step, turn.results.get(index))
+                self._settle_step(step, turn.refusals.get(index))
 
     def _settle_step(self, step: Step, why: Sequence[str] | None) -> None:
         rooms = self._node.rooms
-        if isinstance(step, Saying):
-            if why is not None:
-                rooms.known(self.key, step.said[0], int(why[1]), int(why[2]))
-        elif isinstance(step, Deleting):
-            if why is not None:
-                self._waiting.insert(0, Deleting(step.entry))
-                self._node.mark(self)
-        elif isinstance(step, Releasing):
-            if why is not None and step.went.key in self.who.leaving:  # gone already: then it was not told here
-                self._left(step.went, self._seq)
-        elif isinstance(step, Claiming | Renaming):
-            settle(step, self._why_not(step.name if isinstance(step, Claiming) else step.entry.to, why))
+        if isinstance(step, Claiming | Renaming):
+            step.settle(name_refusal(step, why, self.name, rooms.limits.room_members))
+        elif why is None:
+            return
+        elif isinstance(step, Saying):
+            rooms.known(self.key, step.said[0], int(why[1]), int(why[2]))
+        elif isinstance(step, Deleting):  # the batch with the target has changed: look it up again
+            self._outgoing.waiting.insert(0, Deleting(step.entry))
+            self._node.schedule(self)
+        elif step.left.key in self.roster.leaving:  # released already, which was not shown here
+            self._left(step.left, self._seq)
 
-    def _why_not(self, name: str, why: Sequence[str] | None) -> Refused:
-        """Why somebody does not get a name; not known where it was theirs for a moment, while nobody looked."""
-        if why is not None and why[0] == "taken":
-            return Refused(RefusalCode.NAME_TAKEN, f"{name!r} is already in {self.name!r}")
-        if why is not None and why[0] == "full":
-            most = self._node.rooms.limits.room_members
-            return Refused(RefusalCode.ROOM_FULL, f"{self.name!r} is full; members allowed: {most:,}")
-        return unavailable("the name could not be claimed; try again")
-
-    def give_up(self, why: str, *, asked: bool = True) -> None:
-        """Refuse what waits and, where that is so for what was `asked`, whatever is not known to be kept."""
+    def give_up(self, why: str, *, sent: bool = True) -> None:
+        """Refuse what waits and, unless `sent` is false, what was sent and not answered."""
         if self._closing:
             return
-        reason = unavailable(why)
-        if asked and self._turns and self._turns[-1].results is None:
-            turn = self._turns.pop()
-            if self._asked is turn:
-                self._asked = None
-            for step in turn.untold():
-                self._refuse(step, unavailable(why, sure=False))
-            self._waiting[:0] = [step for step in turn.steps if isinstance(step, Releasing)]
-        elif self._turns:
-            for step in self._turns[-1].steps:
-                if isinstance(step, Claiming | Renaming) and self._turns[-1].results is None:
-                    step.give_up(reason)
-        steps = self._waiting
-        self._waiting = [step for step in steps if isinstance(step, Releasing)]  # a name must not stay behind
+        turn = self._outgoing.give_up(why, sent=sent)
+        if turn is not None and self._in_flight is turn:
+            self._in_flight = None
         if not self.opened.done:
             self._node.forget(self)
-            self.opened.fail(reason)
-        for step in steps:
-            self._refuse(step, reason)
+            self.opened.fail(unavailable(why))
 
-    def _refuse(self, step: Step, reason: Refused) -> None:
-        rooms = self._node.rooms
-        if isinstance(step, Saying):
-            rooms.refuse(self.key, step.said, reason)
-        elif isinstance(step, Deleting):
-            rooms.refuse(self.key, [step.entry], reason)
-        elif not isinstance(step, Releasing):
-            settle(step, reason)
-
-    def cut(self, *, names_are_known: bool = True) -> None:
-        """Something is missing that cannot be had, or nothing is known of the room any more."""
+    def disconnect(self, *, names_are_known: bool = True) -> None:
+        """Close the room for its members here, because messages are missing or Redis does not know the room."""
         why = "messages of this room are missing; come in again"
         if self.state is State.OPENING:
             self.give_up(why)
             return
-        turns, self._turns = self._turns, []
-        for turn in turns:
-            for step in turn.untold():
-                self._refuse(step, unavailable(why, sure=False))
-        steps, self._waiting = self._waiting, []
-        for step in steps:
-            self._refuse(step, unavailable(why))
-        self.who.ours.clear()
+        self._outgoing.drop(why)
+        self.roster.local.clear()
         self.state = State.CLOSED
-        if names_are_known:  # they are to be given back
+        if names_are_known:  # they must be released
             self._closing, self.state = True, State.BEHIND
-            self._node.mark(self)
+            self._node.schedule(self)
         self._node.rooms.cut(self.key)

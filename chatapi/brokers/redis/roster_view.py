@@ -1,4 +1,4 @@
-"""Who is in a shared room, through which node: told by its batches, in their order, and compared after a gap."""
+"""The roster of a shared room as one node sees it: changed by batches, in their order, and compared after a gap."""
 
 from __future__ import annotations
 
@@ -6,134 +6,137 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...core.entries import AnyEntry, Arrived, Departed, NameChanged
-from .batches import Called, Came, Went
+from .batches import MemberJoined, MemberLeft, MemberRenamed
+from .turns import Renaming
 
 if TYPE_CHECKING:
     from ...core.broker import SharedRooms
-    from .turns import Renaming
 
 
-class Own(NamedTuple):
-    """A name that somebody has here."""
+class LocalMember(NamedTuple):
+    """A member on this node."""
 
     name: str
     session: str
 
 
-class Attendance:
-    """The roster of one room as a node sees it; every change is told to the `rooms` of the chat, once."""
+class RosterView:
+    """The members of one room. Every change is passed on to the `rooms` of the chat once."""
 
-    __slots__ = ("_node", "_room", "_rooms", "leaving", "others", "ours")
+    __slots__ = ("_node", "_room", "_rooms", "leaving", "local", "remote")
 
     def __init__(self, room: str, node: str, rooms: SharedRooms) -> None:
-        self.ours: dict[str, Own] = {}
-        """Who is here through this node."""
-        self.others: dict[str, tuple[str, str]] = {}
-        """Who is here through other nodes: the node, and the name."""
-        self.leaving: dict[str, Went] = {}
-        """Who has left here, while that is not told yet."""
+        self.local: dict[str, LocalMember] = {}
+        """Members on this node, by the keys of their names."""
+        self.remote: dict[str, tuple[str, str]] = {}
+        """Members on other nodes: node and name, by the key of the name."""
+        self.leaving: dict[str, MemberLeft] = {}
+        """Members that have left here, until their batch comes back."""
         self._room, self._node, self._rooms = room, node, rooms
 
     def __len__(self) -> int:
-        return len(self.ours) + len(self.others)
+        return len(self.local) + len(self.remote)
 
     @property
     def quiet(self) -> bool:
-        """Whether so many are here that others are not told of who comes and goes."""
+        """Whether the room has so many members that joins and leaves are not shown."""
         return len(self) > self._rooms.limits.announce
 
-    def nodes(self) -> set[str]:
-        """The other nodes through which somebody is here."""
-        return {node for node, _ in self.others.values()}
+    def remote_nodes(self) -> set[str]:
+        """Return the other nodes that have members in the room."""
+        return {node for node, _ in self.remote.values()}
 
-    def came(self, came: Came, seq: int, own: Own | None = None) -> None:
-        """Somebody came in, or came back through another node, which nobody is told but for another spelling."""
-        before = self._called(came.key)
-        self.leaving.pop(came.key, None)
-        if came.node == self._node:
-            if own is not None:
-                self.ours[came.key] = own
-            self.others.pop(came.key, None)  # the chat takes it for elsewhere until it comes in here
+    def joined(self, change: MemberJoined, seq: int, member: LocalMember | None = None) -> None:
+        """Handle a join, or a take-over by another node, which is only shown if the spelling of the name changes.
+
+        `member` is the member of this node that claimed the name, unless its claim was given up.
+        """
+        before = self._shown_name(change.key)
+        self.leaving.pop(change.key, None)
+        if change.node == self._node:
+            if member is not None:
+                self.local[change.key] = member
+            self.remote.pop(change.key, None)  # for the chat the member stays remote until it has joined here
         else:
-            self.others[came.key] = came.node, came.name
-            if self.ours.pop(came.key, None):
-                self._rooms.lost(self._room, came.key, "replaced")
-            self._rooms.elsewhere(self._room, came.key, came.name)
-        if came.quiet:
+            self.remote[change.key] = change.node, change.name
+            if self.local.pop(change.key, None):
+                self._rooms.lost(self._room, change.key, "replaced")
+            self._rooms.elsewhere(self._room, change.key, change.name)
+        if change.quiet:
             return
         if before is None:
-            self._tell(Arrived(0, came.name), seq)
-        elif before != came.name:
-            self._tell(NameChanged(0, before, came.name, quiet=False), seq)
+            self._deliver(Arrived(0, change.name), seq)
+        elif before != change.name:
+            self._deliver(NameChanged(0, before, change.name, quiet=False), seq)
 
-    def _called(self, key: str) -> str | None:
-        """Who is taken to be here under a key, as the members here were told; None for nobody."""
-        if (own := self.ours.get(key)) is not None:
-            return own.name
-        return self.others[key][1] if key in self.others else self.leaving[key].name if key in self.leaving else None
+    def _shown_name(self, key: str) -> str | None:
+        """Return the name under a key, as the members here have seen it; None if there is none."""
+        if (member := self.local.get(key)) is not None:
+            return member.name
+        return self.remote[key][1] if key in self.remote else self.leaving[key].name if key in self.leaving else None
 
-    def left(self, went: Went, seq: int) -> bool:
-        """Somebody left; False where that is said of one who is here: then this node was taken for dead."""
-        if went.key in self.ours:
+    def left(self, change: MemberLeft, seq: int) -> bool:
+        """Handle a leave. Return False if the member is on this node: then others took this node for dead."""
+        if change.key in self.local:
             return False
-        called = self._called(went.key)
-        name = went.name if called is None else called  # whoever left may have said so in another spelling
-        self.leaving.pop(went.key, None)
-        self.others.pop(went.key, None)
-        self._rooms.elsewhere(self._room, went.key, None)
-        if not went.quiet:
-            self._tell(Departed(0, name, went.reason), seq)
+        shown = self._shown_name(change.key)
+        name = change.name if shown is None else shown  # the spelling may differ
+        self.leaving.pop(change.key, None)
+        self.remote.pop(change.key, None)
+        self._rooms.elsewhere(self._room, change.key, None)
+        if not change.quiet:
+            self._deliver(Departed(0, name, change.reason), seq)
         return True
 
-    def renamed(self, step: Renaming, seq: int) -> bool:
-        """A member here has another name; False where it has left meanwhile."""
-        own = self.ours.pop(step.key, None)
-        self.leaving.pop(step.key, None)  # under the other name, then
-        if own is not None:
-            self.ours[step.to_key] = Own(step.entry.to, own.session)
-            self._rooms.renamed(self._room, step.key, step.entry.to)
-        self._tell(step.entry, seq)
-        return own is not None
+    def renamed_here(self, step: Renaming, seq: int) -> bool:
+        """Handle a new name that a member here asked for. Return False if the member has left meanwhile."""
+        member = self.local.pop(step.key, None)
+        self.leaving.pop(step.key, None)  # it will leave under the new name
+        if member is not None:
+            self.local[step.to_key] = LocalMember(step.name, member.session)
+            self._rooms.renamed(self._room, step.key, step.name)
+        self._deliver(step.entry, seq)
+        return member is not None
 
-    def called(self, called: Called, seq: int) -> None:
-        """Somebody has another name, of whom that was not expected."""
-        other, own = self.others.pop(called.key, None), self.ours.pop(called.key, None)
-        self.leaving.pop(called.key, None)
-        if other is not None:
-            self.others[called.to_key] = other[0], called.to
-        if own is not None:  # a member here, who was told that it could not be
-            self.ours[called.to_key] = Own(called.to, own.session)
-        if other or own:
-            self._rooms.renamed(self._room, called.key, called.to)
-        self._tell(NameChanged(0, called.name, called.to, called.quiet), seq)
+    def renamed(self, change: MemberRenamed, seq: int) -> None:
+        """Handle any other new name."""
+        remote, member = self.remote.pop(change.key, None), self.local.pop(change.key, None)
+        self.leaving.pop(change.key, None)
+        if remote is not None:
+            self.remote[change.to_key] = remote[0], change.to
+        if member is not None:  # it was told that it could not have the name
+            self.local[change.to_key] = LocalMember(change.to, member.session)
+        if remote or member:
+            self._rooms.renamed(self._room, change.key, change.to)
+        self._deliver(NameChanged(0, change.name, change.to, change.quiet), seq)
 
-    def lose(self, lost: Sequence[bytes]) -> None:
-        """Names of members here are others' now, each with the code that says how."""
-        for key, code in _pairs(lost):
-            if own := self.ours.pop(key, None):
+    def lost(self, names: Sequence[bytes]) -> None:
+        """Handle names of members here that other members have now: keys and disconnect codes by turns."""
+        for key, code in _pairs(names):
+            if member := self.local.pop(key, None):
                 self._rooms.lost(self._room, key, code)
-                self.others[key] = "", own.name  # whose it is now follows, and nobody is told of that
+                self.remote[key] = "", member.name  # `compare` sets the node, and nobody sees a join
 
-    def compare(self, who: Sequence[bytes], seq: int, *, opening: bool) -> None:
-        """See who came and left while this node did not look."""
-        here: set[str] = set()
-        now: dict[str, tuple[str, str]] = {}
-        for key, held in _pairs(who):
-            node, _, name = held.split(" ", 2)
+    def compare(self, roster: Sequence[bytes], seq: int, *, opening: bool) -> None:
+        """Handle the joins and leaves that were missed; `roster` is that of Redis."""
+        local_keys: set[str] = set()
+        remote: dict[str, tuple[str, str]] = {}
+        for key, value in _pairs(roster):
+            node, _, name = value.split(" ", 2)
             if node == self._node:
-                here.add(key)
+                local_keys.add(key)
             else:
-                now[key] = node, name
-        for went in [went for key, went in self.leaving.items() if key not in here]:  # that was done meanwhile
-            self.left(went, seq)
-        quiet = self.quiet or len(now) + len(self.ours) > self._rooms.limits.announce
-        for key, (_, name) in [item for item in self.others.items() if item[0] not in now]:
-            self.left(Went(quiet, key, "connection_lost", name), seq)
-        for key, (node, name) in now.items():
-            if self.others.get(key) != (node, name):
-                self.came(Came(quiet or opening, key, node, name), seq)
+                remote[key] = node, name
+        for change in [change for key, change in self.leaving.items() if key not in local_keys]:
+            self.left(change, seq)
+        quiet = self.quiet or len(remote) + len(self.local) > self._rooms.limits.announce
+        for key, (_, name) in [item for item in self.remote.items() if item[0] not in remote]:
+            self.left(MemberLeft(quiet, key, "connection_lost", name), seq)
+        for key, (node, name) in remote.items():
+            if self.remote.get(key) != (node, name):
+                self.joined(MemberJoined(quiet or opening, key, node, name), seq)
 
-    def _tell(self, entry: AnyEntry, seq: int) -> None:
+    def _deliver(self, entry: AnyEntry, seq: int) -> None:
         entry.seq = seq
         self._rooms.deliver(self._room, [entry], ours=False)
 

@@ -1,19 +1,17 @@
-"""A shard: one connection to one Redis server, over which its rooms ask and are told, for as long as it takes.
+"""A shard: the connection to one Redis server, which carries the requests of its rooms and what is published.
 
-What rooms want is gathered while the last round trip runs, and is one call of the script where one server has all
-rooms. A connection that breaks, or that does not answer in time, is made again, and every room synchronised. Where that
-does not work for a while, whatever waits is refused, and members are told.
+One round trip runs at a time. The next one has everything that was asked meanwhile; without a cluster, the sections of
+all rooms are one script call. A connection that breaks or does not answer in time is replaced, and then every room is
+synchronised. If that fails for `patience` seconds, waiting messages are refused and members are told.
 """
 
 from __future__ import annotations
 
-import importlib.resources
 import logging
 import random
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import anyio
 from coredis import BaseConnection
@@ -21,42 +19,38 @@ from coredis.exceptions import ConnectionError as NotConnected
 from coredis.exceptions import MovedError, RedisError
 
 from ...core.broker import unavailable
+from ...pending import Pending
+from . import scripts
+from .requests import MOST_ANSWER_BYTES, Request, Requests, fail
 from .room import SharedRoom
+from .scripts import Section, Value
+from .subscriptions import Subscriptions
 from .topology import reason_of
-from .turns import Section, Value
 
 _logger = logging.getLogger("chatapi")
 
-ROOM: Final = "room"
-NODES: Final = "nodes"
-AWAY: Final = "what keeps the messages does not answer"
-"""What members are told."""
+UNREACHABLE: Final = "the message store does not answer"
+"""The reason that members are given."""
 _PING_AFTER: Final = 1.0
-"""Seconds without anything to ask after which the server is asked for a sign of life."""
+"""Seconds without a request after which the server is pinged."""
 _BACKOFF, _BACKOFF_CAP = 0.05, 1.0
 _WAIT_MS: Final = 100
-"""Milliseconds that replicas have, until something else is asked in between."""
+"""Milliseconds that one WAIT for replicas may take; other requests go between two of them."""
 _TIMED_OUT: Final = " timed out after "
 _MOST_BYTES: Final = 1024 * 1024
-"""Bytes of arguments in one call, about."""
-_MOST_BACK: Final = 8 * 1024 * 1024
-"""Bytes in its answer, about: Redis ends a connection that hears of messages and has 32 MB before it, by default."""
-
-
-class Call(NamedTuple):
-    """Something else to ask: a command, or a script where `script` names one."""
-
-    then: Callable[[Any], None]
-    """Gets the answer, or an exception."""
-    arguments: Sequence[Value]
-    script: str = ""
-    keys: Sequence[str] = ()
-    back: int = 0
-    """Bytes in its answer, about, where they may be many: such calls come last, and only so many at once."""
+"""Approximate bytes of arguments in one round trip."""
 
 
 class Shard:
-    """Asks one server. `connect` makes a connection, `push` gets every message with its channel."""
+    """The connection to one server. `connect` makes a connection that is not open yet.
+
+    Args:
+        next_turn_number: returns a new number, greater than all before.
+        received: is called with each published message and its channel.
+        availability_changed: is called when requests begin to fail, with the reason, or succeed again.
+        connection_broke: refreshes the topology; returns False if this shard is not used any more.
+        may_ask: returns whether rooms may ask the script, which they may not while the node has no lease.
+    """
 
     def __init__(
         self,
@@ -66,320 +60,277 @@ class Shard:
         sharded: bool,
         patience: float,
         replicas: int,
-        number: Callable[[], int],
-        push: Callable[[bytes, bytes], None],
-        told: Callable[[Shard, str], None],
-        moved: Callable[[Shard], Awaitable[bool]],
+        next_turn_number: Callable[[], int],
+        received: Callable[[bytes, bytes], None],
+        availability_changed: Callable[[Shard, str], None],
+        connection_broke: Callable[[Shard], Awaitable[bool]],
         may_ask: Callable[[], bool],
     ) -> None:
         self.name: str = name
         self.rooms: dict[SharedRoom, None] = {}
-        self.channels: dict[str, None] = {}
-        """What is subscribed to."""
-        self.away: str = ""
-        """Why it does not answer, once that has taken too long."""
-        self.began: anyio.Event = anyio.Event()
-        """Set once it was connected for the first time."""
-        self._connect, self._moved, self._may_ask = connect, moved, may_ask
+        self.subscriptions: Subscriptions = Subscriptions(sharded=sharded)
+        self.trouble: str = ""
+        """The reason why requests fail, once they have failed for too long."""
+        self.first_connected: anyio.Event = anyio.Event()
+        """Set when the first connection is made."""
+        self._connect, self._connection_broke, self._may_ask = connect, connection_broke, may_ask
         self._sharded, self._patience, self._replicas = sharded, patience, replicas
-        self._number, self._push, self._told = number, push, told
-        self._dirty: dict[SharedRoom, None] = {}
-        self._users: Counter[str] = Counter()  # how many rooms listen to a channel
-        self._leaving: Counter[str] = Counter()  # ends of subscriptions that were asked for
-        self._calls: deque[Call] = deque()
-        self._called: deque[Call] = deque()  # those that are asked and not answered
+        self._next_turn_number, self._received = next_turn_number, received
+        self._availability_changed = availability_changed
+        self._scheduled: dict[SharedRoom, None] = {}
+        self._requests = Requests()
         self._work = anyio.Event()
         self._connection: BaseConnection | None = None
+        self._hashes: dict[str, bytes] = {}  # of the scripts, by their names
+        self._in_round_trip = False
+        self._awaiting_replicas: list[
+            tuple[SharedRoom, Any]
+        ] = []  # answers to give when enough replicas have the writes
+        self._awaiting_since = 0.0
+        self._clock_offset = 0.0  # seconds by which Redis' wall clock is ahead of our monotonic one, when connected
         self._failing_since: float | None = None
-        scripts = importlib.resources.files("chatapi.brokers.redis").joinpath("lua")
-        self._sources = {name: scripts.joinpath(f"{name}.lua").read_text() for name in (ROOM, NODES)}
-        self._scripts: dict[str, bytes] = {}
-        self._asking = False
-        self._said = False  # whether the log has it that something is wrong
-        self._unsure: list[tuple[SharedRoom, Any]] = []  # answers that wait for replicas
-        self._unsure_since = 0.0
-        self._ahead = 0.0  # of our clock, that of Redis
-        self._refuses = False  # it answers, but does not do what it is asked
+        self._trouble_logged = False
+        self._refuses = False  # Redis answers, but with errors
 
     @property
     def connected(self) -> bool:
-        """Whether it can be asked."""
+        """Whether there is a connection."""
         return self._connection is not None
 
     @property
     def busy(self) -> bool:
-        """Whether it has something to ask, or waits for an answer."""
-        return self.connected and bool(self._dirty or self._calls or self._asking)
+        """Whether there is something to ask, or an answer to come."""
+        return self.connected and bool(self._scheduled or self._requests or self._in_round_trip)
 
-    # What is wanted
+    # What to ask
 
-    def mark(self, room: SharedRoom) -> None:
-        """This room may have something to ask; `wake` follows."""
-        self._dirty[room] = None
+    def schedule(self, room: SharedRoom) -> None:
+        """Have the room asked for its next section; call `wake` afterwards."""
+        self._scheduled[room] = None
 
     def wake(self) -> None:
-        """There is something to do."""
-        if self._dirty or self._calls:
+        """Begin a round trip if there is something to ask."""
+        if self._scheduled or self._requests:
             self._work.set()
 
-    def call(self, call: Call) -> None:
-        """Ask something; where there is no connection it waits for one, but not for long."""
-        if self.away and not self.connected:
-            _fail([call])
-            return
-        self._calls.append(call)
-        self._work.set()
+    def request(
+        self, arguments: Sequence[Value], *, script: str = "", keys: Sequence[str] = (), answer_bytes: int = 0
+    ) -> Pending[Any]:
+        """Return the answer to a command, or to a call of a script. It fails with `Refused`.
+
+        Args:
+            answer_bytes: the approximate size of the answer, if it may be large. Large answers are asked for last,
+                and only a bounded amount in each round trip.
+        """
+        request = Request(arguments, script, keys, answer_bytes)
+        if self.trouble and not self.connected:
+            fail(request)
+        else:
+            self._requests.add(request)
+            self._work.set()
+        return request.answer
 
     def add(self, room: SharedRoom) -> None:
-        """A room whose keys are here."""
+        """Take over a room whose keys are on this server."""
         self.rooms[room] = None
         room.shard = self
-        self._users[room.keys.channel] += 1
-        self.subscribe(room.keys.channel)
-        self.mark(room)
+        self.subscriptions.add(room.keys.channel)
+        self.schedule(room)
         self._work.set()
 
     def remove(self, room: SharedRoom) -> None:
-        """A room that nobody looks at, or that is elsewhere now."""
-        channel = room.keys.channel
-        self._dirty.pop(room, None)
+        """Forget a room that is closed, or whose keys are on another server."""
+        self._scheduled.pop(room, None)
         if room in self.rooms:
             del self.rooms[room]
-            self._users[channel] -= 1
-        if self._users[channel] <= 0:  # it may have been opened again
-            del self._users[channel]
-            self.unsubscribe(channel)
+            self.subscriptions.remove(room.keys.channel)
 
-    def subscribe(self, channel: str) -> None:
-        """Be told what is published there."""
-        if channel not in self.channels:
-            self.channels[channel] = None
-            self._send("SSUBSCRIBE" if self._sharded else "SUBSCRIBE", channel)
-
-    def unsubscribe(self, channel: str) -> None:
-        """Be told no longer."""
-        if channel in self.channels:
-            del self.channels[channel]
-            if self.connected:
-                self._leaving[channel] += 1
-            self._send("SUNSUBSCRIBE" if self._sharded else "UNSUBSCRIBE", channel)
-
-    def _send(self, command: str, channel: str) -> None:
-        if self._connection is not None and self._connection.usable:
-            self._connection.send_command(command.encode(), channel)
-
-    # Talking
+    # Connections
 
     async def run(self) -> None:
-        """Keep talking until cancelled."""
+        """Connect and make round trips, again and again, until cancelled or not used any more."""
         attempt = 0
         while True:
             since = anyio.current_time()
-            self._broke(await self._once())
+            self._disconnected(await self._connect_once())
             attempt = 0 if anyio.current_time() - since > _BACKOFF_CAP else attempt + 1
-            if not await self._moved(self):
+            if not await self._connection_broke(self):
                 return
             delay = min(_BACKOFF_CAP, _BACKOFF * 2**attempt) * random.uniform(0.5, 1)
             await anyio.sleep(delay if attempt > 1 else 0)
 
-    async def _once(self) -> str:
-        """One connection, until it ends; returns why it did."""
+    async def _connect_once(self) -> str:
+        """Use one connection until it breaks; return the reason."""
         reason = "it ended"
         try:
             with anyio.fail_after(self._patience) as deadline:
                 connection: BaseConnection = await self._connect()
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(connection.run)
-                    for name, source in self._sources.items():
-                        self._scripts[name] = await connection.create_request(b"SCRIPT LOAD", source)  # type: ignore[assignment]
-                    seconds, micros = await self._time(connection)
-                    self._ahead = seconds + micros / 1_000_000 - anyio.current_time()
+                    await self._prepare(connection)
                     deadline.deadline = float("inf")
                     self._connection = connection
-                    self._leaving.clear()
-                    for channel in self.channels:
-                        self._send("SSUBSCRIBE" if self._sharded else "SUBSCRIBE", channel)
+                    self.subscriptions.connected(connection)
                     for room in self.rooms:
-                        room.lost()
-                    self.began.set()
+                        room.connection_lost()
+                    self.first_connected.set()
                     tasks.start_soon(self._listen, connection)
-                    await self._talk(connection)
+                    await self._make_round_trips(connection)
         except* (RedisError, OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as group:
             reason = reason_of(group)
         finally:
-            self._connection, self._asking = None, False
+            self._connection, self._in_round_trip = None, False
+            self.subscriptions.disconnected()
         return reason
 
-    async def _time(self, connection: BaseConnection) -> tuple[int, int]:
-        """What the clock of Redis says."""
-        answer: Any = await connection.create_request(b"TIME")
-        return int(answer[0]), int(answer[1])
+    async def _prepare(self, connection: BaseConnection) -> None:
+        for name in (scripts.ROOM, scripts.NODES):
+            digest: Any = await connection.create_request(b"SCRIPT LOAD", scripts.source(name))
+            self._hashes[name] = digest
+        time: Any = await connection.create_request(b"TIME")
+        self._clock_offset = int(time[0]) + int(time[1]) / 1_000_000 - anyio.current_time()
 
     async def _listen(self, connection: BaseConnection) -> None:
-        # Its generator takes a turn of the event loop for each push: what has come with one is taken without.
+        # The generator takes a turn of the event loop for each message. Messages that came with it are taken at once.
         buffer = getattr(connection, "_push_message_buffer_out", None)
         async with aclosing(connection.push_messages) as pushes:
             async for kind, *message in pushes:
-                self._hear(kind, message)
+                self._handle_push(kind, message)
                 with suppress(anyio.WouldBlock):
                     while buffer is not None:
                         kind, *message = buffer.receive_nowait()
-                        self._hear(kind, message)
+                        self._handle_push(kind, message)
                 self.wake()
 
-    def _hear(self, kind: Any, message: Any) -> None:
+    def _handle_push(self, kind: Any, message: Any) -> None:
         if kind in (b"message", b"smessage"):
-            self._push(message[0], message[1])
+            self._received(message[0], message[1])
         elif kind == b"sunsubscribe":
-            self._left(message[0].decode())
+            self.subscriptions.ended(message[0].decode())
 
-    def _left(self, channel: str) -> None:
-        """A subscription has ended: as was asked for, or because the slot has moved to another shard."""
-        if self._leaving[channel]:
-            self._leaving[channel] -= 1
-        elif channel in self.channels:
-            raise MovedError("0 elsewhere:0")
+    # Round trips
 
-    async def _talk(self, connection: BaseConnection) -> None:
+    async def _make_round_trips(self, connection: BaseConnection) -> None:
         while True:
             self._work = anyio.Event()
-            sections = self._sections() if self._may_ask() and not self._unsure else []
-            calls = self._take_calls()
-            if self._unsure:
-                await self._ask(connection, [], calls)
-                await self._see_replicas(connection)
-                continue
-            if self._dirty and not (sections or calls):
-                await self._troubled("this server cannot renew its lease")
-                continue
-            if not (sections or calls):
-                with anyio.move_on_after(_PING_AFTER) as quiet:
-                    await self._work.wait()
-                if quiet.cancelled_caught:
-                    await connection.create_request(b"PING")
-                    if not self._refuses:
-                        self._works()
-                continue
-            await self._ask(connection, sections, calls)
+            sections = self._take_sections() if self._may_ask() and not self._awaiting_replicas else []
+            requests = self._requests.take()
+            if self._awaiting_replicas:
+                await self._round_trip(connection, [], requests)
+                await self._check_replicas(connection)
+            elif sections or requests:
+                await self._round_trip(connection, sections, requests)
+            elif self._scheduled:
+                await self._refused("this server cannot renew its lease")
+            else:
+                await self._wait_for_work(connection)
 
-    def _take_calls(self) -> deque[Call]:
-        """Take the calls for the next round trip, which go beside the rooms' sections."""
-        small, large, later = deque[Call](), deque[Call](), deque[Call]()
-        back = 0
-        for call in self._calls:
-            back += call.back
-            (small if not call.back else large if back <= _MOST_BACK or not large else later).append(call)
-        self._calls = later
-        return small + large
+    async def _wait_for_work(self, connection: BaseConnection) -> None:
+        with anyio.move_on_after(_PING_AFTER) as waiting:
+            await self._work.wait()
+        if waiting.cancelled_caught:
+            await connection.create_request(b"PING")
+            if not self._refuses:
+                self._succeeded()
 
-    def _sections(self) -> list[tuple[SharedRoom, Section]]:
-        found: list[tuple[SharedRoom, Section]] = []
-        size = back = 0
-        until = int((anyio.current_time() + self._ahead + self._patience) * 1_000_000)
-        while self._dirty and size < _MOST_BYTES and back < _MOST_BACK:
-            room = next(iter(self._dirty))
-            del self._dirty[room]
-            section = room.next(self._number(), until)
+    def _take_sections(self) -> list[tuple[SharedRoom, Section]]:
+        sections: list[tuple[SharedRoom, Section]] = []
+        size = answer_bytes = 0
+        deadline = int((anyio.current_time() + self._clock_offset + self._patience) * 1_000_000)
+        while self._scheduled and size < _MOST_BYTES and answer_bytes < MOST_ANSWER_BYTES:
+            room = next(iter(self._scheduled))
+            del self._scheduled[room]
+            section = room.next_section(self._next_turn_number(), deadline)
             if section is not None:
-                found.append((room, section))
-                back += section.back
+                sections.append((room, section))
+                answer_bytes += section.answer_bytes
                 size += sum(len(value) for value in section.arguments if isinstance(value, bytes))
-        return found
+        return sections
 
-    async def _ask(
-        self, connection: BaseConnection, sections: list[tuple[SharedRoom, Section]], calls: deque[Call]
+    async def _round_trip(
+        self, connection: BaseConnection, sections: list[tuple[SharedRoom, Section]], requests: list[Request]
     ) -> None:
-        """One round trip."""
-        self._asking, self._called = True, calls.copy()
-        together: dict[str, list[tuple[SharedRoom, Section]]] = {}
+        self._in_round_trip = True
+        groups: dict[str, list[tuple[SharedRoom, Section]]] = {}
         for room, section in sections:
-            together.setdefault(f"{section.command} {room.key}" if self._sharded else section.command, []).append(
-                (room, section)
-            )
-        asked = [(group, connection.create_request(b"EVALSHA", *self._script(group))) for group in together.values()]
-        others = [(call, connection.create_request(*self._command(call))) for call in calls]
+            group_key = f"{section.command} {room.key}" if self._sharded else section.command
+            groups.setdefault(group_key, []).append((room, section))
+        calls = [(group, connection.create_request(b"EVALSHA", *self._script_call(group))) for group in groups.values()]
+        others = [(request, connection.create_request(*request.command(self._hashes))) for request in requests]
         answers: list[tuple[SharedRoom, Any]] = []
-        for group, request in asked:
-            found: Any = await request
+        for group, call in calls:
+            found: Any = await call
             answers += zip((room for room, _ in group), found, strict=True)
         if self._replicas and answers:
-            self._unsure, self._unsure_since, answers = answers, anyio.current_time(), []
-        trouble = self._answer(answers)
-        for call, request in others:
+            self._awaiting_replicas, self._awaiting_since, answers = answers, anyio.current_time(), []
+        trouble = self._give_answers(answers)
+        for request, reply in others:
             result: Any
             try:
-                result = await request
+                result = await reply
             except MovedError:
                 raise
             except RedisError as error:
                 result = unavailable(str(error))
-                trouble = trouble or (str(error) if call.script else "")
-            self._called.popleft()
-            _tell(call, result)
-        self._asking = False
+                trouble = trouble or (str(error) if request.script else "")
+            self._requests.answered(result)
+        self._in_round_trip = False
         if trouble:
-            await self._troubled(trouble)
-        elif not self._unsure and (asked or any(call.script for call in calls)):
+            await self._refused(trouble)
+        elif not self._awaiting_replicas and (calls or any(request.script for request in requests)):
             self._refuses = False
-            self._works()
+            self._succeeded()
 
-    def _answer(self, answers: list[tuple[SharedRoom, Any]]) -> str:
-        """Give rooms their answers; an error of ours costs a room its members, who come back to it."""
+    def _give_answers(self, answers: list[tuple[SharedRoom, Any]]) -> str:
+        """Give rooms their answers; return a reason if the script refused one. An error of ours closes its room."""
         trouble = ""
         for room, answer in answers:
-            if room.shard is not self:  # it has moved meanwhile, and asks there
+            if room.shard is not self:  # it moved to another shard meanwhile, and asks there
                 continue
             try:
                 trouble = room.answered(answer) or trouble
             except Exception:
                 _logger.exception("an error inside the server, in room %s", room.name)
-                room.cut()
+                room.disconnect()
         return trouble
 
-    def _script(self, group: list[tuple[SharedRoom, Section]]) -> list[Value]:
+    def _script_call(self, group: list[tuple[SharedRoom, Section]]) -> list[Value]:
         keys = [key for _, section in group for key in section.keys]
         arguments: list[Value] = [group[0][1].command]
         for _, section in group:
             arguments += len(section.keys), len(section.arguments), *section.arguments
-        return [self._scripts[ROOM], len(keys), *keys, *arguments]
+        return [self._hashes[scripts.ROOM], len(keys), *keys, *arguments]
 
-    def _command(self, call: Call) -> list[Any]:
-        if call.script:
-            return [b"EVALSHA", self._scripts[call.script], len(call.keys), *call.keys, *call.arguments]
-        command, *arguments = call.arguments
-        return [str(command).encode(), *arguments]
-
-    async def _see_replicas(self, connection: BaseConnection) -> None:
-        """See whether what this connection has written is on enough replicas: then rooms get their answers."""
+    async def _check_replicas(self, connection: BaseConnection) -> None:
+        """Give rooms their answers if enough replicas have what this connection has written."""
         found: Any = await connection.create_request(b"WAIT", self._replicas, _WAIT_MS)
         if found >= self._replicas:
-            answers, self._unsure = self._unsure, []
-            if trouble := self._answer(answers):
-                await self._troubled(trouble)
+            answers, self._awaiting_replicas = self._awaiting_replicas, []
+            if trouble := self._give_answers(answers):
+                await self._refused(trouble)
             else:
-                self._works()
-        elif anyio.current_time() - self._unsure_since > self._patience:
-            self._give_up(f"it has {found} replicas that follow, of {self._replicas}", asked=False)
+                self._succeeded()
+        elif anyio.current_time() - self._awaiting_since > self._patience:
+            self._give_up(f"only {found} of {self._replicas} replicas follow", sent=False)
 
-    # How it is
+    # Trouble
 
-    def _broke(self, reason: str) -> None:
-        """The connection is gone, and with it the answers to what was asked."""
-        called, self._called = self._called, deque()
-        self._unsure = []
-        _fail(called)
+    def _disconnected(self, reason: str) -> None:
+        """Handle a broken connection: what was asked will not be answered."""
+        self._awaiting_replicas = []
+        self._requests.fail_sent()
         now = anyio.current_time()
         if self._failing_since is None:
             self._failing_since = now
-            self._said = True
+            self._trouble_logged = True
             _logger.warning("the connection to Redis at %s broke: %s", self.name, reason)
         for room in list(self.rooms):
-            room.lost()
+            room.connection_lost()
         if now - self._failing_since >= self._patience or _TIMED_OUT in reason:
             self._give_up(reason)
 
-    async def _troubled(self, reason: str) -> None:
-        """The server answers, but does not do what it is asked."""
+    async def _refused(self, reason: str) -> None:
+        """Handle a refusal: Redis answers, but does not do what it is asked."""
         self._refuses = True
         now = anyio.current_time()
         if self._failing_since is None:
@@ -389,41 +340,27 @@ class Shard:
             raise NotConnected(reason)  # another connection may lead to a server that does
         await anyio.sleep(_BACKOFF)
 
-    def _give_up(self, reason: str, *, asked: bool = True) -> None:
-        if not self.away:
+    def _give_up(self, reason: str, *, sent: bool = True) -> None:
+        if not self.trouble:
             _logger.error("Redis at %s cannot be used: %s; senders are told, and it is tried again", self.name, reason)
         if self._failing_since is None:
             self._failing_since = anyio.current_time()
-        first, self.away, self._said = not self.away, reason, True
-        calls, self._calls = self._calls, deque()
-        _fail(calls)
+        first, self.trouble, self._trouble_logged = not self.trouble, reason, True
+        self._requests.fail_waiting()
         for room in list(self.rooms):
-            room.give_up(AWAY, asked=asked)
+            room.give_up(UNREACHABLE, sent=sent)
         if first:
-            self._told(self, f"{AWAY}; nothing that is said is kept")
+            self._availability_changed(self, f"{UNREACHABLE}; messages are not kept")
 
-    def _works(self) -> None:
-        if self._said:
+    def _succeeded(self) -> None:
+        if self._trouble_logged:
             _logger.warning("Redis at %s answers again", self.name)
-        self._failing_since, self._said = None, False
-        if self.away:
-            self.away = ""
-            self._told(self, "")
+        self._failing_since, self._trouble_logged = None, False
+        if self.trouble:
+            self.trouble = ""
+            self._availability_changed(self, "")
 
     def drop(self) -> None:
-        """Fail every call, because this shard is no longer used."""
-        calls = (*self._called, *self._calls)
-        self._called, self._calls = deque(), deque()
-        _fail(calls)
-
-
-def _fail(calls: Iterable[Call]) -> None:
-    for call in calls:
-        _tell(call, unavailable("Redis does not answer"))
-
-
-def _tell(call: Call, answer: Any) -> None:
-    try:
-        call.then(answer)
-    except Exception:
-        _logger.exception("an error inside the server, with an answer of Redis")
+        """Fail every request, because this shard is not used any more."""
+        self._requests.fail_sent()
+        self._requests.fail_waiting()

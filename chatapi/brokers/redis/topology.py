@@ -1,4 +1,4 @@
-"""Where Redis is: one server, the primary that Sentinels name, or the shards of a cluster."""
+"""The Redis servers of a chat: one server, the primary that Sentinels name, or the shards of a cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OPTIONS: Final = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cer
 
 
 class Server(NamedTuple):
-    """A Redis server; a path of a socket where the port is 0."""
+    """The address of a Redis server; if the port is 0, the host is the path of a Unix socket."""
 
     host: str
     port: int
@@ -31,12 +31,12 @@ class Server(NamedTuple):
 
 
 def slot(tag: str) -> int:
-    """Where a cluster keeps what has this between the braces of its key (CRC16 modulo 16,384, as its specification)."""
+    """Return the cluster slot of keys with this hash tag: CRC16 modulo 16,384, as the cluster specification says."""
     return binascii.crc_hqx(tag.encode(), 0) % _SLOTS
 
 
-class Places:
-    """Where Redis is, by URL; raises `ValueError` for one that is none.
+class Topology:
+    """The servers behind a URL. Raises `ValueError` for an invalid one.
 
     ``redis://[user:password@]host[:port][/db]``, ``unix:///path?db=0``; ``redis+sentinel://host[:port],…/service[/db]``
     and ``redis+cluster://host[:port],…``; with ``rediss`` for TLS, whose options are ``ssl_ca_certs``,
@@ -46,18 +46,18 @@ class Places:
     def __init__(self, url: str, timeout: float) -> None:
         parts = urlsplit(url)
         if parts.scheme not in _SCHEMES:
-            raise ValueError(f"{hidden(url)!r}: it begins with one of {', '.join(f'{name}://' for name in _SCHEMES)}")
+            raise _invalid(url, f"a URL of Redis begins with one of {', '.join(f'{name}://' for name in _SCHEMES)}")
         tls, _, self._kind = parts.scheme.partition("+")
         credentials, _, hosts = parts.netloc.rpartition("@")
         user, _, password = credentials.partition(":")
         options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         for name in options:
             if name not in _OPTIONS:
-                raise ValueError(f"{hidden(url)!r}: there is no option {name!r}; there are {', '.join(_OPTIONS)}")
+                raise _invalid(url, f"unknown option {name!r}; the options are {', '.join(_OPTIONS)}")
         path = [unquote(piece) for piece in parts.path.split("/") if piece]
         self._service = path.pop(0) if self._kind == "sentinel" and path else ""
         if self._kind == "sentinel" and not self._service:
-            raise ValueError(f"{hidden(url)!r}: the name of the service follows the Sentinels, as in …:26379/mymaster")
+            raise _invalid(url, "the name of the service is missing, as in …:26379/mymaster")
         if tls == "unix":
             self._servers = [Server(unquote(parts.path), 0)]
         else:
@@ -65,22 +65,22 @@ class Places:
             self._servers = [_server(host, port, url) for host in hosts.split(",")]
         db = options.get("db") or (path[0] if path and tls != "unix" else "0")
         if not db.isdigit() or (self._kind == "cluster" and db != "0"):
-            raise ValueError(f"{hidden(url)!r}: a database is a number, and a cluster has none but 0")
+            raise _invalid(url, "the database must be a number, and 0 for a cluster")
         self.sharded: bool = self._kind == "cluster"
         """Whether it is a cluster."""
         self._timeout = timeout
-        self._more: dict[str, Any] = {"stream_timeout": timeout, "connect_timeout": timeout}
+        self._options: dict[str, Any] = {"stream_timeout": timeout, "connect_timeout": timeout}
         if credentials:
-            self._more |= {"username": unquote(user) or None, "password": unquote(password) or None}
+            self._options |= {"username": unquote(user) or None, "password": unquote(password) or None}
         if tls == "rediss":
-            self._more["ssl_context"] = _tls(options)
+            self._options["ssl_context"] = _tls(options)
         self.db: int = int(db)
         """The number of the database."""
         self._primaries: list[tuple[int, int, Server]] = []
         self._all = list(self._servers)
 
-    def where(self, tag: str) -> Server:
-        """The server for keys with this tag, as of the last `look`; without a cluster always the same one."""
+    def server_for(self, tag: str) -> Server:
+        """Return the server for keys with this hash tag, as of the last `refresh`. Only a cluster has several."""
         if not self.sharded:
             return self._servers[0]
         number = slot(tag)
@@ -90,11 +90,11 @@ class Places:
         return self._all[0]
 
     def servers(self) -> list[Server]:
-        """Every server that has rooms, as of the last `look`."""
+        """Return every server that has rooms, as of the last `refresh`."""
         return list(dict.fromkeys(server for _, _, server in self._primaries)) or self._servers[:1]
 
-    async def look(self) -> None:
-        """See which server has what. Raises what coredis raises, and `OSError`; nothing to see without a cluster."""
+    async def refresh(self) -> None:
+        """Ask a cluster which server has which slots. Raises `OSError` and the errors of coredis."""
         if not self.sharded:
             return
         slots = await self._ask_any(self._all, b"CLUSTER SLOTS")
@@ -103,47 +103,51 @@ class Places:
         self._all = [*dict.fromkeys([*found, *self._servers])]
 
     async def connection(self, server: Server) -> BaseConnection:
-        """A connection that is not begun; with Sentinels, to whichever server they call the primary now."""
+        """Return a connection that is not open yet; with Sentinels, to the server that they call the primary now."""
         if self._kind == "sentinel":
             found = await self._ask_any(self._servers, b"SENTINEL GET-MASTER-ADDR-BY-NAME", self._service)
             if not found:
-                raise NotConnected(f"no Sentinel knows a service {self._service!r}")
+                raise NotConnected(f"no Sentinel knows the service {self._service!r}")
             server = Server(found[0].decode(), int(found[1]))
-        return self._to(server, db=self.db, **self._more)
+        return self._connection(server, db=self.db, **self._options)
 
-    def _to(self, server: Server, **options: Any) -> BaseConnection:
-        options["processing_budget"] = nullcontext()  # shares out the event loop among connections: here is but one
+    def _connection(self, server: Server, **options: Any) -> BaseConnection:
+        options["processing_budget"] = nullcontext()  # no budget: it would share the event loop among connections
         if server.port:
             return TCPConnection(TCPLocation(server.host, server.port), socket_keepalive=True, **options)
         return UnixDomainSocketConnection(UnixDomainSocketLocation(server.host), **options)
 
     async def _ask_any(self, servers: Sequence[Server], command: bytes, *arguments: str) -> Any:
-        """What the first of them says that says anything."""
-        failed: Exception = NotConnected("no server to ask")
+        """Return the first answer that is not empty. Raises an error if there is none."""
+        failure: Exception = NotConnected("no server to ask")
         answer: Any = None
         for server in servers:
             try:
                 with anyio.fail_after(self._timeout):
                     async with anyio.create_task_group() as tasks:
-                        connection = self._to(server, **self._more)
+                        connection = self._connection(server, **self._options)
                         await tasks.start(connection.run)
                         answer = await connection.create_request(command, *arguments)
                         tasks.cancel_scope.cancel()
                 if answer:
                     return answer
             except* Exception as group:
-                failed = NotConnected(reason_of(group))
-        raise failed
+                failure = NotConnected(reason_of(group))
+        raise failure
 
     def __str__(self) -> str:
         return ", ".join(map(str, self._servers)) + (f" ({self._service})" if self._service else "")
 
 
-def hidden(url: str) -> str:
-    """A URL as it may be shown: without a password."""
+def without_password(url: str) -> str:
+    """Return a URL that may be shown."""
     parts = urlsplit(url)
     credentials, at, hosts = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{credentials.partition(':')[0]}:…@{hosts}").geturl() if at else url
+
+
+def _invalid(url: str, reason: str) -> ValueError:
+    return ValueError(f"{without_password(url)!r}: {reason}")
 
 
 def _server(host: str, port: int, url: str) -> Server:
@@ -151,14 +155,14 @@ def _server(host: str, port: int, url: str) -> Server:
     if not colon:
         name, number = host, str(port)
     if not number.isdigit() or not 0 < int(number) < 65536:
-        raise ValueError(f"{hidden(url)!r}: {number!r} is no port")
+        raise _invalid(url, f"{number!r} is not a port")
     return Server(name.strip("[]") or "localhost", int(number))
 
 
 def _tls(options: dict[str, str]) -> ssl.SSLContext:
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         if name in options and not os.access(options[name], os.R_OK):
-            raise ValueError(f"{name}={options[name]}: there is no such file, or it cannot be read")
+            raise ValueError(f"{name}={options[name]}: this file does not exist or cannot be read")
     context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
     if options.get("ssl_certfile"):
         context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
@@ -168,7 +172,7 @@ def _tls(options: dict[str, str]) -> ssl.SSLContext:
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong in the first place, of errors that were put together and wrapped."""
+    """Return the text of the first cause of an error that other errors wrap or group."""
     reason = type(error).__name__
     found: BaseException | None = error
     while found is not None:

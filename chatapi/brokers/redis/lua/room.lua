@@ -1,196 +1,60 @@
--- One room in Redis: its log, its numbers, its roster. Everything that changes a room is done here, atomically.
+-- One room in Redis: its log, its numbers and its roster. Only this script changes a room, and each call is atomic.
+-- The script is room_log.lua, room_roster.lua and this file, one behind the other.
 --
--- meta    format (of all this: 1), epoch, name, seq, ts (of the newest), first, first_ts, first_at (of the oldest kept),
---         at (bytes so far), kept_at (when the keys of the room were last kept from expiring),
---         pv (grows, as ts does, where the roster changes), n:NODE (members of a node), b:NODE (its last turn, and the answer)
--- log     a stream: an entry is a batch under the number of its last message; m: the batch, at: bytes before it
--- mended  batches some text of which was deleted, by that number: a stream's entries cannot be changed
--- who     the roster: key of the name -> "NODE SESSION NAME"
--- sent:S  what a session has said: id -> "SEQ TS"; an empty id stands for the session itself
--- A SESSION is the hash of a key that lets its holder come back.
+-- meta    a hash. format: of all these keys, 1. epoch, name. seq, ts: of the newest message. first, first_ts, first_at:
+--         seq, ts and byte position of the oldest message that is kept. at: bytes written to the log so far.
+--         kept_at: when the expiry of the keys was last set. pv: the roster version; it grows, as ts does, with each
+--         change of the roster. n:NODE: number of members on a node. b:NODE: last turn of a node, and its answer
+-- log     a stream. One entry for each batch; its ID is the seq of the last message. m: the batch. at: bytes before it
+-- mended  a hash: the redacted batches (a text in them was deleted), by the same ID; stream entries cannot be changed
+-- who     a hash, the roster: key of the name -> "NODE SESSION NAME"
+-- sent:S  a hash: the ids that session S has used: id -> "SEQ TS". The empty id says that the session is known
+-- A SESSION is the hash of a session key, or "-" for a member without a session.
 --
--- A batch, as it is published and kept, begins with one line:
--- epoch seq ts pv (all before it) first_ts (of its first message) seq pv (after it) first node turn dropped
+-- A batch, as it is published and kept, is one header line and then pieces, one for each step. The header:
+-- epoch seq ts pv (these three before the batch) first_ts (of its first message) seq pv (after the batch) first node
+-- turn dropped (indexes of the steps that were refused, with commas, or "-")
 
--- A number without an exponent; '%d' is the quicker one, where it has 64 bits.
-local FORMAT = string.format('%d', 2^40) == '1099511627776' and '%d' or '%.0f'
-
-local function integer(number) return string.format(FORMAT, number) end
-
-local function now()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000000 + tonumber(time[2])
-end
-
-local function read(meta, node)
-  local v = redis.call('HMGET', meta, 'epoch', 'name', 'seq', 'ts', 'first', 'first_ts', 'first_at', 'at', 'pv',
-    'format', 'kept_at', 'b:' .. (node or ''))
-  if not v[1] then return nil end
-  if v[10] ~= '1' then error('this room is of another version of the server') end
-  return {
-    epoch = v[1], name = v[2], seq = tonumber(v[3]), ts = tonumber(v[4]), first = tonumber(v[5]),
-    first_ts = tonumber(v[6]), first_at = tonumber(v[7]), at = tonumber(v[8]), pv = tonumber(v[9]),
-    kept_at = tonumber(v[11]) or 0, last_turn = v[12],
-  }
-end
-
-local function head(room, first_ts, seq, pv, node, turn, dropped)
-  return table.concat({room.epoch, integer(room.seq), integer(room.ts), integer(room.pv), integer(first_ts),
-    integer(seq), integer(pv), integer(room.first), node, turn, dropped}, ' ') .. '\n'
-end
-
--- Batches with numbers from `low` to `high`, those that were mended among them, as {number, batch}.
-local function batches(K, low, high, count, newest_first)
-  local found = {}
-  local range = newest_first and redis.call('XREVRANGE', K.log, high, low, 'COUNT', count)
-    or redis.call('XRANGE', K.log, low, high, 'COUNT', count)
-  for _, entry in ipairs(range) do
-    found[#found + 1] = {tonumber(string.match(entry[1], '^%d+')), entry[2][2]}
-  end
-  if redis.call('HLEN', K.mended) == 0 then return found end
-  local from, to = tonumber(low) or 0, tonumber(high) or math.huge
-  if #found == count then
-    if newest_first then from = found[count][1] else to = found[count][1] end
-  end
-  local mended = redis.call('HGETALL', K.mended)
-  for i = 1, #mended, 2 do
-    local number = tonumber(mended[i])
-    if number >= from and number <= to then found[#found + 1] = {number, mended[i + 1]} end
-  end
-  table.sort(found, function(a, b) if newest_first then return a[1] > b[1] end return a[1] < b[1] end)
-  return found
-end
-
-local function member(value)
-  local node, session, name = string.match(value, '^(%S+) (%S+) (.*)$')
-  return {node = node, session = session, name = name}
-end
-
-local function value(node, session, name) return node .. ' ' .. session .. ' ' .. name end
-
-local function remember(key, seconds, ...)
-  redis.call('HSET', key, ...)
-  redis.call('EXPIRE', key, seconds)
-end
-
--- Forget the oldest ids of a session, where they are many more than are to be remembered.
-local function few(session, most)
-  if redis.call('HLEN', session) <= 2 * most + 1 then return end
-  local ids, all = {}, redis.call('HGETALL', session)
-  for i = 1, #all, 2 do
-    if all[i] ~= '' then ids[#ids + 1] = {tonumber(string.match(all[i + 1], '^%d+')), all[i]} end
-  end
-  table.sort(ids, function(a, b) return a[1] < b[1] end)
-  for i = 1, #ids - most do redis.call('HDEL', session, ids[i][2]) end
-end
-
--- A room that nobody has said anything in is forgotten an hour after the last one has left it.
-local UNUSED = 3600
-
-local function keep_unused(K, room)
-  if room.seq == 0 and redis.call('EXISTS', K.who) == 0 then redis.call('EXPIRE', K.meta, UNUSED) end
-end
-
--- Forget the oldest batches, where they are too many, too much or too old.
-local function trim(K, room, keep)
-  for _ = 1, 16 do
-    local old = keep.age > 0 and room.first_ts > 0 and room.first_ts < room.ts - keep.age
-    local many = keep.messages > 0 and room.seq - room.first + 1 > keep.messages
-    local much = keep.bytes > 0 and room.at - room.first_at > keep.bytes
-    if not (old or many or much) then return end
-    local oldest = redis.call('XRANGE', K.log, '-', '+', 'COUNT', 2)
-    if #oldest < 2 then return end
-    redis.call('XDEL', K.log, oldest[1][1])
-    room.first = tonumber(string.match(oldest[1][1], '^%d+')) + 1
-    room.first_at = tonumber(oldest[2][2][4])
-    room.first_ts = tonumber(string.match(oldest[2][2][2], '^%S+ %S+ %S+ %S+ (%S+)'))
-    for _, number in ipairs(redis.call('HKEYS', K.mended)) do
-      if tonumber(number) < room.first then redis.call('HDEL', K.mended, number) end
-    end
-  end
-end
-
-local function save(K, room, ...)
-  redis.call('HSET', K.meta, 'seq', integer(room.seq), 'ts', integer(room.ts), 'pv', integer(room.pv),
-    'first', integer(room.first), 'first_ts', integer(room.first_ts), 'first_at', integer(room.first_at),
-    'at', integer(room.at), 'kept_at', integer(room.kept_at), ...)
-end
-
-local function count(K, node, by)
-  if redis.call('HINCRBY', K.meta, 'n:' .. node, by) <= 0 then redis.call('HDEL', K.meta, 'n:' .. node) end
-end
-
--- Who comes, goes or is called something else. Returns why not, or nothing.
-
-local function claim(K, key, session_key, value_, limit, seconds)
-  local new, held = member(value_), redis.call('HGET', K.who, key)
-  if held then
-    local old = member(held)
-    if old.session == '-' or old.session ~= new.session then return 'taken' end
-    count(K, old.node, -1)
-  elseif redis.call('HLEN', K.who) >= limit then
-    return 'full'
-  end
-  redis.call('HSET', K.who, key, value_)
-  count(K, new.node, 1)
-  if session_key then remember(session_key, seconds, '', '0 0') end
-end
-
-local function release(K, key, session_key, node, seconds)
-  local held = redis.call('HGET', K.who, key)
-  if not held or member(held).node ~= node then return 'gone' end
-  redis.call('HDEL', K.who, key)
-  count(K, node, -1)
-  if session_key then remember(session_key, seconds, '', '0 0') end
-end
-
-local function rename(K, key, new_key, value_)
-  local held = redis.call('HGET', K.who, key)
-  local new = member(value_)
-  if not held or member(held).node ~= new.node then return 'gone' end
-  if key ~= new_key and redis.call('HEXISTS', K.who, new_key) == 1 then return 'taken' end
-  redis.call('HDEL', K.who, key)
-  redis.call('HSET', K.who, new_key, value_)
-end
-
--- A node's turn: what was said and done there, in order. What cannot be is dropped, and the answer says why.
--- A: publish, epoch, node, turn, members here, members at most, messages, bytes, seconds, age to keep, seconds and ids
--- to remember, until when it is to be done (0 for ever), then the steps: m COUNT SESSION IDS id… PIECE,
--- d NUMBER OLD NEW PIECE, j KEY SESSION VALUE PIECE, l KEY SESSION PIECE, r KEY NEW_KEY VALUE PIECE; SESSION is the
--- place of a key, or 0
+-- Do a node's turn: its steps, in order. A step that cannot be done is dropped, and the answer says why.
+-- The steps follow the 13 fixed arguments: m COUNT SESSION IDS id… PIECE, d ID OLD NEW PIECE,
+-- j KEY SESSION VALUE PIECE, l KEY SESSION PIECE, r KEY NEW_KEY VALUE PIECE. SESSION is the index of a session's key in
+-- K, or 0.
 local function turn(K, A)
-  local publish, epoch, node, number = A[1], A[2], A[3], A[4]
-  local room = read(K.meta, node)
+  local publish, epoch, node, number, has_members, member_limit, keep_messages, keep_bytes, keep_seconds, keep_age,
+    remember_seconds, remember_ids, deadline = unpack(A, 1, 13)
+  local room = read_room(K, node)
   if not room or room.epoch ~= epoch then return {'epoch'} end
   if room.last_turn then
-    local last, seq, pv, results = string.match(room.last_turn, '^(%d+) (%d+) (%d+) %d+ (.*)$')
-    if last == number then return {'again', seq, pv, results} end
-    if tonumber(number) < tonumber(last) then return {'late'} end  -- of a connection that was given up
+    local last, seq, roster_version, results = string.match(room.last_turn, '^(%d+) (%d+) (%d+) %d+ (.*)$')
+    if last == number then return {'again', seq, roster_version, results} end
+    if tonumber(number) < tonumber(last) then return {'late'} end  -- from a connection that was given up
   end
-  local time, until_ = now(), tonumber(A[13])
-  if until_ > 0 and time > until_ then return {'late'} end  -- likewise: whoever asked was told that it is not done
-  if A[5] == '1' and redis.call('HEXISTS', K.meta, 'n:' .. node) == 0 then return {'fenced'} end
-  local limit, seconds = tonumber(A[6]), tonumber(A[11])
-  local keep = {messages = tonumber(A[7]), bytes = tonumber(A[8]), seconds = tonumber(A[9]), age = tonumber(A[10])}
+  local time = now()
+  deadline = tonumber(deadline)  -- 0: none
+  if deadline > 0 and time > deadline then return {'late'} end  -- the senders were told that it was not done
+  if has_members == '1' and redis.call('HEXISTS', K.meta, 'n:' .. node) == 0 then return {'fenced'} end
+  local keep = {messages = tonumber(keep_messages), bytes = tonumber(keep_bytes), seconds = tonumber(keep_seconds),
+    age = tonumber(keep_age)}
+  member_limit = tonumber(member_limit)
   local first_ts = math.max(time, room.ts + 1)
-  local seq, pv, at = room.seq, room.pv, 14
-  local all, kept, dropped, results, said, mended = {}, {}, {}, {}, {}, {}
+  local seq, roster_version, at = room.seq, room.roster_version, 14
+  local done, kept, dropped, results, said, redacted = {}, {}, {}, {}, {}, {}
   local index, line = 0, nil
   while A[at] do
-    local kind, why, piece = A[at], nil, nil
+    local kind, refusal, piece = A[at], nil, nil
     if kind == 'm' then
-      local messages, session, ids = tonumber(A[at + 1]), K[tonumber(A[at + 2])], tonumber(A[at + 3])
+      local messages, session_key, ids = tonumber(A[at + 1]), K[tonumber(A[at + 2])], tonumber(A[at + 3])
       piece = A[at + 4 + ids]
-      local known = messages == 1 and ids == 1 and
-        ((said[session] and said[session][A[at + 4]]) or redis.call('HGET', session, A[at + 4]))
-      if known then
-        why = 'known ' .. known
+      local place = messages == 1 and ids == 1 and
+        ((said[session_key] and said[session_key][A[at + 4]]) or redis.call('HGET', session_key, A[at + 4]))
+      if place then
+        refusal = 'already_sent ' .. place
       else
         for i = 1, ids do
-          said[session] = said[session] or {}
+          said[session_key] = said[session_key] or {}
           local id = A[at + 3 + i]
           if id ~= '' then
-            said[session][id] = integer(seq + i) .. ' ' .. integer(first_ts + seq + i - room.seq - 1)
+            said[session_key][id] = integer(seq + i) .. ' ' .. integer(first_ts + seq + i - room.seq - 1)
           end
         end
         seq = seq + messages
@@ -201,244 +65,217 @@ local function turn(K, A)
       local found = batches(K, A[at + 1], A[at + 1], 1)[1]
       piece = A[at + 4]
       if found and found[2] ~= A[at + 2] then
-        why = 'changed'
+        refusal = 'changed'
       else
-        if found then mended[#mended + 1] = {A[at + 1], A[at + 3]} end
+        if found then redacted[#redacted + 1] = {A[at + 1], A[at + 3]} end
         seq = seq + 1
         kept[#kept + 1] = piece
       end
       at = at + 5
     elseif kind == 'j' then
-      why, piece = claim(K, A[at + 1], K[tonumber(A[at + 2])], A[at + 3], limit, seconds), A[at + 4]
-      at = at + 5
+      refusal = claim(K, A[at + 1], K[tonumber(A[at + 2])], A[at + 3], member_limit, remember_seconds)
+      piece, at = A[at + 4], at + 5
     elseif kind == 'l' then
-      why, piece = release(K, A[at + 1], K[tonumber(A[at + 2])], node, seconds), A[at + 3]
-      at = at + 4
+      refusal = release(K, A[at + 1], K[tonumber(A[at + 2])], node, remember_seconds)
+      piece, at = A[at + 3], at + 4
     else
-      why, piece = rename(K, A[at + 1], A[at + 2], A[at + 3]), A[at + 4]
-      at = at + 5
+      refusal = rename(K, A[at + 1], A[at + 2], A[at + 3])
+      piece, at = A[at + 4], at + 5
     end
-    if why then
+    if refusal then
       dropped[#dropped + 1] = index
-      results[#results + 1] = index .. ' ' .. why
+      results[#results + 1] = index .. ' ' .. refusal
     else
-      all[#all + 1] = piece
-      if kind == 'j' or kind == 'l' or kind == 'r' then pv = pv + 1 end
+      done[#done + 1] = piece
+      if kind == 'j' or kind == 'l' or kind == 'r' then roster_version = roster_version + 1 end
     end
     index = index + 1
   end
-  if pv ~= room.pv then pv = math.max(pv, time) end  -- like ts: never the same twice, though Redis may lose some
+  -- Like ts, a roster version is never given twice, even if Redis loses its newest data.
+  if roster_version ~= room.roster_version then roster_version = math.max(roster_version, time) end
   results = table.concat(results, ',')
-  if #all > 0 then
-    line = head(room, first_ts, seq, pv, node, number, #dropped > 0 and table.concat(dropped, ',') or '-')
-    local body = table.concat(all)
+  if #done > 0 then
+    line = header(room, first_ts, seq, roster_version, node, number, #dropped > 0 and table.concat(dropped, ',') or '-')
+    local body = table.concat(done)
     local messages = seq - room.seq
     if messages > 0 then
-      local batch = line .. (#kept == #all and body or table.concat(kept))
-      redis.call('XADD', K.log, integer(seq) .. '-0', 'm', batch, 'at', integer(room.at))
-      for _, one in ipairs(mended) do
-        redis.call('HSET', K.mended, one[1], one[2])
+      local batch = line .. (#kept == #done and body or table.concat(kept))
+      redis.call('XADD', K.log, integer(seq) .. '-0', 'm', batch, 'at', integer(room.bytes_written))
+      for _, one in ipairs(redacted) do
+        redis.call('HSET', K.redacted, one[1], one[2])
         redis.call('XDEL', K.log, one[1] .. '-0')
       end
-      for session, ids in pairs(said) do
-        for id, place in pairs(ids) do redis.call('HSET', session, id, place) end
-        redis.call('EXPIRE', session, seconds)
-        few(session, tonumber(A[12]))
+      for session_key, ids in pairs(said) do
+        for id, place in pairs(ids) do redis.call('HSET', session_key, id, place) end
+        redis.call('EXPIRE', session_key, remember_seconds)
+        prune_ids(session_key, tonumber(remember_ids))
       end
-      room.at = room.at + #batch
+      room.bytes_written = room.bytes_written + #batch
       if room.first_ts == 0 then room.first_ts = first_ts end
       room.ts = first_ts + messages - 1
     end
-    local is_new = room.seq == 0 or pv ~= room.pv or #mended > 0  -- a key may be
-    room.seq, room.pv = seq, pv
+    local may_have_new_key = room.seq == 0 or roster_version ~= room.roster_version or #redacted > 0
+    room.seq, room.roster_version = seq, roster_version
     if messages > 0 then trim(K, room, keep) end
-    if is_new or (keep.seconds > 0 and time - room.kept_at > keep.seconds * 100000) then  -- a tenth of it
-      room.kept_at = time
+    -- Set the expiry again after a tenth of its time.
+    if may_have_new_key or (keep.seconds > 0 and time - room.expiry_set_at > keep.seconds * 100000) then
+      room.expiry_set_at = time
       if keep.seconds > 0 then
-        for _, key in ipairs({K.meta, K.log, K.mended, K.who}) do redis.call('EXPIRE', key, keep.seconds) end
+        for _, key in ipairs({K.meta, K.log, K.redacted, K.roster}) do redis.call('EXPIRE', key, keep.seconds) end
       else
         redis.call('PERSIST', K.meta)
       end
-      keep_unused(K, room)
+      expire_if_empty(K, room)
     end
   end
-  save(K, room, 'b:' .. node,
-    table.concat({number, integer(room.seq), integer(room.pv), integer(time), results}, ' '))
-  if #all > 0 then redis.call(publish, K.channel, line .. table.concat(all)) end
-  return {'ok', integer(room.seq), integer(room.pv), results}
+  local answer = {number, integer(room.seq), integer(room.roster_version), integer(time), results}
+  save_room(K, room, 'b:' .. node, table.concat(answer, ' '))
+  if #done > 0 then redis.call(publish, K.channel, line .. table.concat(done)) end
+  return {'ok', integer(room.seq), integer(room.roster_version), results}
 end
 
--- Forget the last turns of nodes that have not had one for an hour, and have nobody here.
-local function forget(K, node)
-  local old, fields = now() - 3600 * 1000000, redis.call('HGETALL', K.meta)
+-- Remove the last turns of nodes that have had none for an hour and have no members here.
+local function prune_last_turns(K, node)
+  local limit, fields = now() - 3600 * 1000000, redis.call('HGETALL', K.meta)
   for i = 1, #fields, 2 do
     local other = string.match(fields[i], '^b:(.*)$')
     local time = other and other ~= node and tonumber(string.match(fields[i + 1], '^%d+ %d+ %d+ (%d+) '))
-    if time and time < old and redis.call('HEXISTS', K.meta, 'n:' .. other) == 0 then
+    if time and time < limit and redis.call('HEXISTS', K.meta, 'n:' .. other) == 0 then
       redis.call('HDEL', K.meta, fields[i])
     end
   end
 end
 
--- The newest batches that have messages before a number, the oldest of them first: about so many messages and bytes.
-local function newest(K, before, most, most_bytes)
-  local found, messages, size = {}, 0, 0
-  local first = batches(K, integer(before - 1), '+', 1, false)[1]
-  local high = first and integer(first[1]) or '+'
-  repeat
-    local some = batches(K, '-', high, 16, true)
-    for _, batch in ipairs(some) do
-      local seq = tonumber(string.match(batch[2], '^%S+ (%d+)'))
-      messages, size = messages + math.min(batch[1], before - 1) - seq, size + #batch[2]
-      found[#found + 1] = batch[2]
-      high = integer(seq)
-      if messages >= most or size >= most_bytes then break end
-    end
-  until #some == 0 or high == '0' or messages >= most or size >= most_bytes
-  local oldest_first = {}
-  for i = #found, 1, -1 do oldest_first[#oldest_first + 1] = found[i] end
-  return oldest_first
-end
-
--- Tell of changes of the roster that no member's node tells of.
-local function tell(K, publish, room, pieces, node)
-  if #pieces == 0 then return end
-  local pv = math.max(room.pv + #pieces, now())
-  local line = head(room, 0, room.seq, pv, node, '0', '-')
-  room.pv = pv
-  redis.call('HSET', K.meta, 'pv', integer(pv))
-  redis.call(publish, K.channel, line .. table.concat(pieces))
-end
-
-local function left(key, name) return 'l\t0\t' .. key .. '\tconnection_lost\t' .. name .. '\n' end
-
--- A node opens a room, or looks where it stands: A: publish, node, epoch for a new room, name, epoch, seq and ts that
--- and pv that are known (none where it is opened, or left for good: then there is no epoch either), messages and bytes
--- wanted, then its members: KEY VALUE PIECE.
--- Claims the names of members again, and gives back those that nobody has there. Where the roster is what is known
--- already, it is not told.
+-- Open a room for a node, or bring the node up to date: return the batches that it missed and the roster. Claim the
+-- names of the node's members again, and release names that the roster has for the node but that no member there has.
+-- The arguments 5 to 8 are the node's position, all empty or 0 if it opens the room or has closed it. `new_epoch` is
+-- for a room that does not exist yet; it is empty if the node has closed the room. The node's members follow:
+-- KEY VALUE PIECE.
+-- The answer has 'same' in place of the roster if the node's roster version is current.
 local function sync(K, A)
-  local publish, node, known = A[1], A[2], A[5]
-  local room = read(K.meta)
+  local publish, node, new_epoch, name, epoch, seq, ts, roster_version, max_messages, max_bytes = unpack(A, 1, 10)
+  local room = read_room(K)
   if not room then
-    if known ~= '' or A[3] == '' then return {'unknown_epoch'} end
-    redis.call('DEL', K.log, K.mended)
-    redis.call('HSET', K.meta, 'format', '1', 'epoch', A[3], 'name', A[4])
-    room = {epoch = A[3], name = A[4], seq = 0, ts = 0, first = 1, first_ts = 0, first_at = 0, at = 0, pv = 0,
-      kept_at = 0}
-    save(K, room)
+    if epoch ~= '' or new_epoch == '' then return {'unknown_epoch'} end
+    redis.call('DEL', K.log, K.redacted)
+    redis.call('HSET', K.meta, 'format', '1', 'epoch', new_epoch, 'name', name)
+    room = {epoch = new_epoch, name = name, seq = 0, ts = 0, first = 1, first_ts = 0, bytes_trimmed = 0,
+      bytes_written = 0, roster_version = 0, expiry_set_at = 0}
+    save_room(K, room)
   end
   local found, more = {}, '0'
-  if known == '' then
-    found = newest(K, room.seq + 1, tonumber(A[9]), tonumber(A[10]))
+  if epoch == '' then
+    found = newest_batches(K, room.seq + 1, tonumber(max_messages), tonumber(max_bytes))
   else
-    local seq, ts = tonumber(A[6]), tonumber(A[7])
-    if known ~= room.epoch then return {'unknown_epoch'} end
+    seq, ts = tonumber(seq), tonumber(ts)
+    if epoch ~= room.epoch then return {'unknown_epoch'} end
     if seq > room.seq or (seq == room.seq and ts ~= room.ts) then return {'diverged'} end
     if seq < room.first - 1 then return {'trimmed'} end
     if seq < room.seq then
       local size = 0
       local missed = batches(K, integer(seq + 1), '+', 64, false)
       for i, batch in ipairs(missed) do
-        if size >= tonumber(A[10]) then more = '1' break end
+        if size >= tonumber(max_bytes) then more = '1' break end
         found[i] = batch[2]
         size = size + #batch[2]
       end
       if #missed > 0 and #found == #missed and missed[#missed][1] < room.seq then more = '1' end
-      local last_seq, last_ts = string.match(found[1] or '', '^%S+ (%d+) (%d+)')
-      if tonumber(last_seq) ~= seq or tonumber(last_ts) ~= ts then return {'diverged'} end
+      local seq_before, ts_before = string.match(found[1] or '', '^%S+ (%d+) (%d+)')
+      if tonumber(seq_before) ~= seq or tonumber(ts_before) ~= ts then return {'diverged'} end
     end
   end
   local pieces, ours, lost = {}, {}, {}
   for i = 11, #A, 3 do
-    local key, value_, held = A[i], A[i + 1], redis.call('HGET', K.who, A[i])
+    local key, value, held = A[i], A[i + 1], redis.call('HGET', K.roster, A[i])
     ours[key] = true
     if not held then
-      redis.call('HSET', K.who, key, value_)
-      count(K, node, 1)
+      redis.call('HSET', K.roster, key, value)
+      change_member_count(K, node, 1)
       pieces[#pieces + 1] = A[i + 2]
-    elseif member(held).node ~= node then
-      local new, old = member(value_), member(held)
-      lost[#lost + 1] = key
-      lost[#lost + 1] = old.session ~= '-' and old.session == new.session and 'replaced' or 'name_lost'
-    elseif held ~= value_ then
-      redis.call('HSET', K.who, key, value_)
-      local new, old = member(value_).name, member(held).name
-      if new ~= old then  -- it had another spelling for a moment, which its node has never heard of
-        pieces[#pieces + 1] = table.concat({'r', '0', key, key, old, new}, '\t') .. '\n'
+    elseif held ~= value then
+      local new, old = parse_member(value), parse_member(held)
+      if old.node ~= node then
+        lost[#lost + 1] = key
+        lost[#lost + 1] = old.session ~= '-' and old.session == new.session and 'replaced' or 'name_lost'
+      else
+        redis.call('HSET', K.roster, key, value)
+        if new.name ~= old.name then  -- the member had another spelling of its name, which its node never heard of
+          pieces[#pieces + 1] = table.concat({'r', '0', key, key, old.name, new.name}, '\t') .. '\n'
+        end
       end
     end
   end
-  local number = (#A - 10) / 3
-  if known ~= '' and tonumber(A[8]) == room.pv and #pieces == 0 and #lost == 0
-    and tonumber(redis.call('HGET', K.meta, 'n:' .. node) or 0) == number then
-    return {'ok', room.epoch, room.name, integer(room.seq), integer(room.ts), integer(room.first), integer(room.pv),
-      more, 'same', lost, found}
+  local function answer(roster)
+    return {'ok', room.epoch, room.name, integer(room.seq), integer(room.ts), integer(room.first),
+      integer(room.roster_version), more, roster, lost, found}
   end
-  local who = redis.call('HGETALL', K.who)
-  local here = 0
-  for i = 1, #who, 2 do
-    local old = member(who[i + 1])
+  if epoch ~= '' and tonumber(roster_version) == room.roster_version and #pieces == 0 and #lost == 0
+    and tonumber(redis.call('HGET', K.meta, 'n:' .. node) or 0) == (#A - 10) / 3 then
+    return answer('same')
+  end
+  local roster, here = redis.call('HGETALL', K.roster), 0
+  for i = 1, #roster, 2 do
+    local old = parse_member(roster[i + 1])
     if old.node == node then
-      if ours[who[i]] then
+      if ours[roster[i]] then
         here = here + 1
       else
-        redis.call('HDEL', K.who, who[i])
-        pieces[#pieces + 1] = left(who[i], old.name)
+        redis.call('HDEL', K.roster, roster[i])
+        pieces[#pieces + 1] = connection_lost_piece(roster[i], old.name)
       end
     end
   end
   if here > 0 then redis.call('HSET', K.meta, 'n:' .. node, here) else redis.call('HDEL', K.meta, 'n:' .. node) end
-  tell(K, publish, room, pieces, node)
-  forget(K, node)
-  keep_unused(K, room)
-  return {'ok', room.epoch, room.name, integer(room.seq), integer(room.ts), integer(room.first), integer(room.pv), more,
-    redis.call('HGETALL', K.who), lost, found}
+  publish_roster_changes(K, publish, room, pieces, node)
+  prune_last_turns(K, node)
+  expire_if_empty(K, room)
+  return answer(redis.call('HGETALL', K.roster))
 end
 
--- Nodes are gone, and their members with them: A: publish, node that says so, seconds to remember, nodes.
+-- Remove the members of dead nodes. Arguments: publish, the node that asks, seconds to remember sessions, dead nodes.
 local function reap(K, A)
-  local room = read(K.meta)
+  local publish, node, remember_seconds = unpack(A, 1, 3)
+  local room = read_room(K)
   if not room then return {'ok'} end
-  local gone, pieces = {}, {}
+  local dead, pieces = {}, {}
   for i = 4, #A do
-    gone[A[i]] = true
-    redis.call('HDEL', K.meta, 'n:' .. A[i])  -- not b: it may be back, and say again what it does not know to be done
+    dead[A[i]] = true
+    redis.call('HDEL', K.meta, 'n:' .. A[i])  -- not b:NODE, because it may resend a turn whose answer it never received
   end
-  local who = redis.call('HGETALL', K.who)
-  for i = 1, #who, 2 do
-    local old = member(who[i + 1])
-    if gone[old.node] then
-      redis.call('HDEL', K.who, who[i])
-      pieces[#pieces + 1] = left(who[i], old.name)
-      if old.session ~= '-' then remember(K.sent .. old.session, A[3], '', '0 0') end
+  local roster = redis.call('HGETALL', K.roster)
+  for i = 1, #roster, 2 do
+    local old = parse_member(roster[i + 1])
+    if dead[old.node] then
+      redis.call('HDEL', K.roster, roster[i])
+      pieces[#pieces + 1] = connection_lost_piece(roster[i], old.name)
+      if old.session ~= '-' then remember_session(K.sent_prefix .. old.session, remember_seconds) end
     end
   end
-  tell(K, A[1], room, pieces, A[2])
-  keep_unused(K, room)
+  publish_roster_changes(K, publish, room, pieces, node)
+  expire_if_empty(K, room)
   return {'ok'}
 end
 
--- The newest batches that have messages before a number: A: before, messages, bytes.
+-- Return the newest batches that have messages before a number. Arguments: that number, messages, bytes.
 local function page(K, A)
-  if not read(K.meta) then return {'ok', {}} end
-  return {'ok', newest(K, tonumber(A[1]), tonumber(A[2]), tonumber(A[3]))}
+  if not read_room(K) then return {'ok', {}} end
+  return {'ok', newest_batches(K, tonumber(A[1]), tonumber(A[2]), tonumber(A[3]))}
 end
 
--- What a session has said here.
+-- Return the ids that a session has used here.
 local function sent(K, A)
-  return {'ok', redis.call('HGETALL', K.sent .. A[1])}
+  return {'ok', redis.call('HGETALL', K.sent_prefix .. A[1])}
 end
 
 local commands = {turn = turn, sync = sync, reap = reap, page = page, sent = sent}
 
--- ARGV: a command, then for each room: how many keys and arguments it has, and those arguments.
--- KEYS of a room: meta, log, mended, who, channel, the beginning of its sessions' keys, and such keys.
+-- ARGV: a command, then for each room: the number of its keys, the number of its arguments, and these arguments.
+-- KEYS of a room: meta, log, mended, who, the channel, the prefix of its sessions' keys, and some sessions' keys.
 local answers, key, at = {}, 0, 2
 while at <= #ARGV do
   local keys, arguments = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  local K = {meta = KEYS[key + 1], log = KEYS[key + 2], mended = KEYS[key + 3], who = KEYS[key + 4],
-    channel = KEYS[key + 5], sent = KEYS[key + 6]}
+  local K = {meta = KEYS[key + 1], log = KEYS[key + 2], redacted = KEYS[key + 3], roster = KEYS[key + 4],
+    channel = KEYS[key + 5], sent_prefix = KEYS[key + 6]}
   for i = 7, keys do K[i] = KEYS[key + i] end
   local A = {}
   for i = 1, arguments do A[i] = ARGV[at + 1 + i] end
