@@ -14,8 +14,7 @@ import pytest
 from scripted import Peer, dev, kinds, line, message, scripted, served, take
 
 from chatapi import ChatAPI
-from chatapi.client import event_queue as inbox
-from chatapi.client import reconnect as lifeline
+from chatapi.client import event_queue, reconnect
 from chatapi.client.blocking import ConnectArguments
 from chatapi.client.connection import Connection, connect
 from chatapi.client.events import (
@@ -594,9 +593,9 @@ async def test_leaving_while_away_does_not_wait() -> None:
 
 
 def test_the_delay_grows_up_to_its_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifeline.random, "uniform", lambda low, high: (low, high))
+    monkeypatch.setattr(reconnect.random, "uniform", lambda low, high: (low, high))
     times = {"connect_timeout": 1, "close_timeout": 1, "ping_after": 1, "ping_timeout": 1}
-    pace = lifeline.Pace(**times, backoff=0.1, backoff_cap=15)
+    pace = reconnect.Timing(**times, backoff=0.1, backoff_cap=15)
     assert [pace.delay(n) for n in (0, 1, 2, 7, 8, 10**6)] == [
         (0, 0.1),
         (0, 0.2),
@@ -618,10 +617,10 @@ async def test_a_program_that_does_not_read_stops_the_reading() -> None:
 
     async with scripted(server) as address, dev(address, max_events=10) as room:
         await anext(room)
-        while len(room._inbox) < 10:
+        while len(room._queue) < 10:
             await anyio.lowlevel.checkpoint()
         await anyio.wait_all_tasks_blocked()
-        assert len(room._inbox) == 10
+        assert len(room._queue) == 10
         assert [n.seq for n in await take(room, 100) if isinstance(n, Message)] == list(range(1, 101))
 
 
@@ -640,7 +639,7 @@ async def test_an_answer_behind_unread_events_still_comes() -> None:
 
 
 async def test_too_many_unread_events_are_an_error_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox, "BEHIND", 20)
+    monkeypatch.setattr(event_queue, "EXTRA_EVENTS", 20)
 
     async def server(peer: Peer) -> None:
         await peer.welcome()
@@ -665,7 +664,7 @@ async def test_a_program_that_only_sends_says_so() -> None:
 
     async with scripted(server) as address, dev(address, max_events=1, events=False) as room:
         assert (await room.send("x")).seq == 101
-        assert len(room._inbox) == 0
+        assert len(room._queue) == 0
         with pytest.raises(RuntimeError, match="events=False"):
             await anext(room)
 

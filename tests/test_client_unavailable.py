@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import scripted
-from dialogues import again, dialogue, hear, line, live, message, outcome, said, texts, welcome
+from client_protocols import again, client_protocol, hear, line, live, message, outcome, said, texts, welcome
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Peer, dev, kinds, served, take
@@ -20,12 +20,12 @@ from chatapi import ChatAPI
 from chatapi.brokers.sqlite.broker import SQLiteBroker
 from chatapi.client.connection import Connection
 from chatapi.client.events import Lost, Notice, Recovered, Welcome
-from chatapi.client.protocol import Dialogue
+from chatapi.client.protocol import ClientProtocol
 from chatapi.client.requests import RESEND_WITHIN, Request
 from chatapi.errors import ChatError, Disconnected, Refused
 from chatapi.events import Message
 
-# Without I/O. The pauses of these dialogues last 1, 2, 4 … seconds.
+# Without I/O. The pauses of these protocols last 1, 2, 4 … seconds.
 
 
 def refusal(number: int) -> bytes:
@@ -40,14 +40,14 @@ UNAVAILABLE = line("notice", code="unavailable", detail="Redis is away")
 AVAILABLE = line("notice", code="available", detail="Redis is back")
 
 
-def held(*given: str, now: float = 0, **arguments: Any) -> tuple[Dialogue, list[Request]]:
-    """A dialogue whose messages were all written and refused, and which has been told to wait a second from `now`."""
+def held(*given: str, now: float = 0, **arguments: Any) -> tuple[ClientProtocol, list[Request]]:
+    """A client protocol whose messages were all written and refused, and which waits for a second from `now`."""
     it = live(**arguments)
     requests = [it.ask("message", text=text) for text in given]
     assert texts(it, now) == [*given]
     hear(it, *[refusal(request.number) for request in requests])
     assert texts(it, now) == []
-    assert it.outbox.due(now) == now + 1
+    assert it.requests.next_attempt(now) == now + 1
     return it, requests
 
 
@@ -56,17 +56,17 @@ def test_a_message_that_could_not_be_kept_goes_out_again_under_its_id_after_a_pa
     assert not request.done
     assert texts(it, 0.9) == []
     assert said(it, 1) == [{"type": "message", "text": "a", "id": "p-1"}]
-    assert it.outbox.due(1) == inf  # it is the server's turn
+    assert it.requests.next_attempt(1) == inf  # it is the server's turn
     hear(it, ack(1, 1))
     assert outcome(request) == Message(1, 10, "Mina", "a")
-    assert it.outbox.due(1) == inf
+    assert it.requests.next_attempt(1) == inf
 
 
 def test_the_pauses_grow_and_begin_anew_once_something_is_kept() -> None:
     it, [request] = held("a")
     now = 0.0
     for pause in (1, 2, 4, 8):
-        assert it.outbox.due(now) == now + pause
+        assert it.requests.next_attempt(now) == now + pause
         now += pause
         assert texts(it, now) == ["a"]
         hear(it, refusal(1))
@@ -79,7 +79,7 @@ def test_the_pauses_grow_and_begin_anew_once_something_is_kept() -> None:
     assert texts(it, now) == ["b"]
     hear(it, refusal(2))
     assert texts(it, now) == []
-    assert it.outbox.due(now) == now + 1
+    assert it.requests.next_attempt(now) == now + 1
 
 
 def test_available_ends_the_pause_and_unavailable_does_not() -> None:
@@ -220,7 +220,7 @@ def test_whichever_answer_comes_last_a_message_is_kept_once() -> None:
     hear(it, ack(1, 1), ack(1, 1, duplicate=True))
     assert outcome(request) == Message(1, 10, "Mina", "a")
     assert texts(it, 100) == []
-    assert not it.outbox.pending
+    assert not it.requests.awaited
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_after_290_seconds_it_is_refused_whether_or_not_it_was_ever_written() ->
 
 
 def test_what_was_never_written_is_sent_however_late_once_the_server_is_back() -> None:
-    it, _ = held("a", most_in_flight=1)
+    it, _ = held("a", max_in_flight=1)
     late = [it.ask("message", text=text) for text in "bc"]
     assert texts(it, 1) == ["a"]
     hear(it, ack(1, 1))
@@ -331,7 +331,7 @@ def test_on_another_connection_it_is_tried_at_once_and_in_order() -> None:
         it.ask("message", text=text)
     texts(it)
     hear(it, refusal(2))
-    assert it.outbox.due(0) == inf
+    assert it.requests.next_attempt(0) == inf
     again(it, recovered=True)
     it.ask("message", text="d")
     assert texts(it, 0) == ["a"]
@@ -350,18 +350,18 @@ def test_what_happened_last_tells_why_it_was_given_up() -> None:
 
 def test_where_there_is_no_connection_nothing_is_due() -> None:
     it, _ = held("a")
-    it.lost()
-    assert it.outbox.due(0) == inf
+    it.connection_lost()
+    assert it.requests.next_attempt(0) == inf
 
 
 def test_what_is_withdrawn_is_not_sent_again() -> None:
     it, requests = held("a", "b")
-    it.outbox.withdraw(requests[0])
+    it.requests.withdraw(requests[0])
     assert texts(it, 1) == ["b"]
-    it.outbox.withdraw(requests[1])
-    assert not it.outbox.pending
+    it.requests.withdraw(requests[1])
+    assert not it.requests.awaited
     hear(it, refusal(2))
-    assert not it.outbox.pending
+    assert not it.requests.awaited
     assert texts(it, 100) == []
     it.ask("message", text="c")
     assert texts(it, 100) == ["c"]
@@ -370,10 +370,10 @@ def test_what_is_withdrawn_is_not_sent_again() -> None:
 def test_a_refusal_that_nobody_waits_for_holds_the_others_back_too() -> None:
     it, [first, _] = held("a", "b")
     assert texts(it, 1) == ["a"]
-    it.outbox.withdraw(first)
+    it.requests.withdraw(first)
     hear(it, refusal(1))
     assert texts(it, 1) == []
-    assert it.outbox.due(1) == 3
+    assert it.requests.next_attempt(1) == 3
     assert texts(it, 3) == ["b"]
 
 
@@ -385,7 +385,7 @@ def test_the_end_tells_who_was_refused_and_who_cannot_know() -> None:
     texts(it)
     waiting, question = it.ask("message", text="c"), it.ask("ping")
     texts(it)
-    it.outbox.fail(lambda: ChatError("over"))
+    it.requests.fail_all(lambda: ChatError("over"))
     assert [type(outcome(request)) for request in (refused, unsure, waiting, question)] == [
         Refused,
         ChatError,
@@ -440,8 +440,8 @@ class Sender:
     """A client that checks what it is about to write."""
 
     def __init__(self) -> None:
-        self.dialogue = dialogue(most_in_flight=4)
-        self.dialogue.handshake()
+        self.protocol = client_protocol(max_in_flight=4)
+        self.protocol.handshake()
         self.sent: list[Request] = []
         self.overtaken: set[tuple[int, int]] = set()
         """A message that was refused, and one behind it that had been written when that was heard, or lost."""
@@ -450,7 +450,7 @@ class Sender:
 
     def write(self, now: float) -> list[int]:
         first = [request.number for request in self.sent if not request.done][:1]
-        numbers = [int(frame["id"][2:]) for frame in said(self.dialogue, now)]
+        numbers = [int(frame["id"][2:]) for frame in said(self.protocol, now)]
         assert not self._refused or numbers in ([], first)
         self._written.update(numbers)
         return numbers
@@ -459,7 +459,7 @@ class Sender:
         self.note(frame)
         kind = json.loads(frame)["type"]
         self._refused = kind == "error" or (self._refused and kind != "ack")
-        hear(self.dialogue, frame)
+        hear(self.protocol, frame)
 
     def note(self, frame: bytes) -> None:
         fields = json.loads(frame)
@@ -488,7 +488,7 @@ def test_every_message_is_kept_once_and_only_what_was_in_flight_overtakes(steps:
     down: list[bytes] = []
     for step, n in [*steps, *END * (2 + len(steps))]:
         if step == "say":
-            sender.sent += [sender.dialogue.ask("message", text="x") for _ in range(n)]
+            sender.sent += [sender.protocol.ask("message", text="x") for _ in range(n)]
         elif step in ("keep", "refuse", "late"):
             down += [model.take(number, step) for number in up[:n]]
             del up[:n]
@@ -501,16 +501,16 @@ def test_every_message_is_kept_once_and_only_what_was_in_flight_overtakes(steps:
         elif step == "break":
             for frame in down:
                 sender.note(frame)
-            sender.dialogue.lost()
-            resume = json.loads(sender.dialogue.handshake())["resume"]
+            sender.protocol.connection_lost()
+            resume = json.loads(sender.protocol.handshake())["resume"]
             up, down = [], model.greet(resume["seq"])
         if step in ("arrive", "break"):
             for frame in down[:n]:
                 sender.hear(frame)
             del down[:n]
         up += sender.write(now)
-    assert sender.dialogue.seq == len(model.kept)
-    assert not sender.dialogue.outbox.pending
+    assert sender.protocol.seq == len(model.kept)
+    assert not sender.protocol.requests.awaited
     for request in sender.sent:  # each was kept once
         assert isinstance(outcome(request), Message)
         assert model.kept.count(request.number) == 1
@@ -647,7 +647,7 @@ async def test_a_store_that_is_away_for_a_while_keeps_everything_in_the_end(tmp_
         async with anyio.create_task_group() as saying:
             for part in range(4):
                 saying.start_soon(say, part)
-            while not mina._dialogue.outbox.holds_back:
+            while not mina._protocol.requests.holds_back:
                 await anyio.lowlevel.checkpoint()
             assert await zoe.members() == ["Mina", "Zoe"]
             (tmp_path / "elsewhere").rename(path)

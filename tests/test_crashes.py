@@ -25,7 +25,7 @@ from witnesses import Witness, check, history, kept, until
 import chatapi
 from chatapi import Address, Message
 from chatapi.addresses import parse_address
-from chatapi.client import protocol as dialogue
+from chatapi.client import protocol as client_protocol
 from chatapi.testing import Proxy
 
 pytestmark = pytest.mark.anyio
@@ -103,9 +103,9 @@ def duplicates(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def ack(self: Any, frame: dict[str, Any]) -> None:
         if frame.get("duplicate"):
             found.append(frame["id"])
-        dialogue.Dialogue._ack(self, frame)
+        client_protocol.ClientProtocol._on_ack(self, frame)
 
-    monkeypatch.setitem(dialogue._HANDLERS, "ack", ack)
+    monkeypatch.setitem(client_protocol._HANDLERS, "ack", ack)
     return found
 
 

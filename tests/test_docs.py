@@ -617,7 +617,7 @@ def test_every_argument_of_the_client_library_is_in_the_table_with_its_default()
 
 
 def test_how_far_an_answer_is_waited_for_is_as_it_says() -> None:
-    assert f"up to {event_queue.BEHIND:,} events more are taken in" in EMBEDDING.prose
+    assert f"up to {event_queue.EXTRA_EVENTS:,} events more are taken in" in EMBEDDING.prose
     assert requests.RESEND_WITHIN < Limits().remember == requests.REMEMBER == 5 * 60
     assert Limits().remember_ids == requests.REMEMBER_IDS
     assert requests.resend_within(Limits().remember) == requests.RESEND_WITHIN

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dialogues import again, dialogue, hear, line, live, message, outcome, said, texts, welcome
+from client_protocols import again, client_protocol, hear, line, live, message, outcome, said, texts, welcome
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,17 +20,17 @@ from speakers import Speaker, chat, release
 from chatapi import DISCONNECTS, Disconnected, Limits, Message, RefusalCode, Refused
 from chatapi.brokers.sqlite.broker import SQLiteBroker
 from chatapi.client.events import ProtocolError
-from chatapi.client.protocol import Dialogue
-from chatapi.client.requests import AGAIN_AT_ONCE, RESEND_WITHIN, Request, resend_within
+from chatapi.client.protocol import ClientProtocol
+from chatapi.client.requests import MAX_REWRITTEN_IN_FLIGHT, RESEND_WITHIN, Request, resend_within
 from chatapi.core.entries import AnyEntry
 from chatapi.testing import ChatKit, LateBroker, Peer, VirtualClock
 
 UNKNOWN = "it is unknown whether this message was kept"
 
 
-def limited(**limits: Any) -> Dialogue:
-    """A dialogue with a server that has named these limits."""
-    it = dialogue()
+def limited(**limits: Any) -> ClientProtocol:
+    """A client protocol with a server that has named these limits."""
+    it = client_protocol()
     it.handshake()
     hear(it, welcome(limits={"frame_bytes": 1000, **limits}))
     return it
@@ -102,7 +102,7 @@ def test_the_shortest_memory_of_all_the_servers_on_the_way_counts() -> None:
 
 def test_a_text_that_was_never_written_is_sent_however_late() -> None:
     it = limited(remember=1)
-    it.lost()
+    it.connection_lost()
     it.ask("message", text="a")
     again(it, recovered=True, limits={"remember": 1})
     assert texts(it, 10_000) == ["a"]
@@ -136,7 +136,7 @@ def test_no_more_is_unanswered_than_the_server_remembers_and_whispers_count_too(
 
 def test_an_older_server_remembers_1024() -> None:
     it = limited()
-    it.outbox._most_in_flight = 5000
+    it.requests._max_in_flight = 5000
     for _ in range(2000):
         it.ask("message", text="x")
     written = 0
@@ -163,7 +163,7 @@ def test_newer_ones_do_not_push_out_what_may_have_to_be_said_again() -> None:
         hear(it, line("ack", id=f"p-{number}", seq=None, ts=5))
         if number % 5 == 0:
             again(it, recovered=True, limits={"remember_ids": 4})
-    assert it.outbox._ids == 4
+    assert it.requests._ids_written == 4
     hear(it, line("ack", id="p-1", seq=1, ts=10))
     assert first.done
     assert texts(it) == ["w5", "w6", "w7", "w8"]
@@ -184,9 +184,9 @@ def test_only_a_few_that_were_written_before_are_on_their_way_at_once() -> None:
         it.ask("message", text=str(number))
     assert len(texts(it)) == 20
     again(it, recovered=True)
-    assert texts(it) == [str(number) for number in range(AGAIN_AT_ONCE)]
+    assert texts(it) == [str(number) for number in range(MAX_REWRITTEN_IN_FLIGHT)]
     hear(it, line("ack", id="p-1", seq=1, ts=10, duplicate=True))
-    assert texts(it) == [str(AGAIN_AT_ONCE)]
+    assert texts(it) == [str(MAX_REWRITTEN_IN_FLIGHT)]
 
 
 def test_nothing_is_written_behind_a_join_before_its_answer() -> None:
@@ -231,10 +231,10 @@ def test_a_server_that_does_not_know_the_session_is_sent_nothing_twice(fields: d
 
 
 def test_what_was_written_is_unknown_when_the_connection_has_ended_for_good() -> None:
-    it = live(most_in_flight=1)
+    it = live(max_in_flight=1)
     written, waiting = it.ask("message", text="a"), it.ask("message", text="b")
     texts(it)
-    it.outbox.fail(lambda: Disconnected(DISCONNECTS["kicked"], "out"))
+    it.requests.fail_all(lambda: Disconnected(DISCONNECTS["kicked"], "out"))
     assert is_unknown(written, "out; ")
     assert str(outcome(waiting)) == "kicked: out"
     assert outcome(waiting).sure
@@ -335,11 +335,11 @@ class Script(RuleBasedStateMachine):
         remember_ids=st.sampled_from([1, 2, 3, 5, 1024]),
         reserve=st.sampled_from([0, 0.3, 5]),
         keep=st.sampled_from([0, 1_000_000]),
-        most_in_flight=st.sampled_from([1, 4, 64]),
+        max_in_flight=st.sampled_from([1, 4, 64]),
         echo=st.booleans(),
     )
     def begin(
-        self, remember: float, remember_ids: int, reserve: float, keep: float, most_in_flight: int, echo: bool
+        self, remember: float, remember_ids: int, reserve: float, keep: float, max_in_flight: int, echo: bool
     ) -> None:
         self.limits = Limits(
             remember=remember, remember_ids=remember_ids, reserve=reserve, rate=0, keep=keep, flood=100_000
@@ -350,12 +350,12 @@ class Script(RuleBasedStateMachine):
         self.lives = 0
         self.sent: list[Request] = []
         self.texts = count()
-        self.dialogue = Dialogue(
+        self.protocol = ClientProtocol(
             "Mina",
             "dev",
             prefix=f"p{next(NUMBERS)}",
             pause=lambda tries: 0.1,
-            most_in_flight=most_in_flight,
+            max_in_flight=max_in_flight,
             echo=echo,
         )
         self.on_its_way: list[tuple[float, bytes]] = []  # written by the client, not yet read by the server
@@ -378,10 +378,10 @@ class Script(RuleBasedStateMachine):
         self.zoe = self.kit.member("Zoe", "dev")
 
     def connect(self) -> None:
-        self.dialogue.lost()
+        self.protocol.connection_lost()
         self.on_its_way.clear()
         self.peer: Peer = self.kit.connect()
-        self.peer.send(self.dialogue.handshake())
+        self.peer.send(self.protocol.handshake())
         self.open = True
         self.kit.settle()
 
@@ -389,18 +389,18 @@ class Script(RuleBasedStateMachine):
 
     @rule(texts=st.sampled_from([1, 2, 7, 30]))
     def send(self, texts: int) -> None:
-        self.sent += [self.dialogue.ask("message", text=f"m{next(self.texts)}") for _ in range(texts)]
+        self.sent += [self.protocol.ask("message", text=f"m{next(self.texts)}") for _ in range(texts)]
         self.write()
 
     @rule(whispers=st.sampled_from([1, 3, 10]))
     def whisper(self, whispers: int) -> None:
         for _ in range(whispers):
-            self.dialogue.ask("whisper", to="Zoe", text=f"w{next(self.texts)}")
+            self.protocol.ask("whisper", to="Zoe", text=f"w{next(self.texts)}")
         self.write()
 
     @rule(room=st.sampled_from(["dev", "ops"]))
     def join(self, room: str) -> None:
-        self.dialogue.ask("join", room=room)
+        self.protocol.ask("join", room=room)
         self.write()
 
     @precondition(lambda self: self.sent)
@@ -409,7 +409,7 @@ class Script(RuleBasedStateMachine):
         waiting = [request for request in self.sent if not request.done]
         if waiting:
             request = data.draw(st.sampled_from(waiting))
-            self.dialogue.outbox.withdraw(request)
+            self.protocol.requests.withdraw(request)
             self.sent.remove(request)
 
     @rule(most=st.sampled_from([1, 60, 400, 1 << 30]))
@@ -431,7 +431,7 @@ class Script(RuleBasedStateMachine):
         elif how == "end":
             self.peer.end()
         self.open = False
-        self.dialogue.lost()
+        self.protocol.connection_lost()
         self.on_its_way.clear()
         self.kit.settle()
 
@@ -471,7 +471,7 @@ class Script(RuleBasedStateMachine):
     @rule()
     def the_server_is_started_anew(self) -> None:
         self.open = False
-        self.dialogue.lost()
+        self.protocol.connection_lost()
         self.on_its_way.clear()
         self.start()
 
@@ -504,7 +504,7 @@ class Script(RuleBasedStateMachine):
 
     def write(self) -> None:
         now = self.clock.monotonic()
-        if self.open and (data := self.dialogue.outgoing(now)):
+        if self.open and (data := self.protocol.data_to_send(now)):
             self.on_its_way.append((now, data))
 
     def deliver(self, most: int) -> None:
@@ -520,13 +520,13 @@ class Script(RuleBasedStateMachine):
         if not self.open:
             return
         try:
-            for _ in self.dialogue.receive(data):
+            for _ in self.protocol.receive_data(data):
                 pass
         except Refused:  # the name is not free yet
             self.open = False
         except ProtocolError as error:
             raise AssertionError from error
-        if self.dialogue.bye is not None:
+        if self.protocol.bye is not None:
             self.open = False
         self.write()
 
@@ -551,8 +551,8 @@ class Script(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "kit") or sys.exc_info()[0]:
             return
-        for _ in range(200 + 2 * len(self.dialogue.outbox._waiting)):
-            if not self.dialogue.outbox.pending:
+        for _ in range(200 + 2 * len(self.protocol.requests._waiting)):
+            if not self.protocol.requests.awaited:
                 break
             if not self.open:
                 for peer in self.kit.peers:
@@ -566,7 +566,7 @@ class Script(RuleBasedStateMachine):
             self.write()
             self.deliver(1 << 30)
             self.kit.wait(0.2)
-        assert not self.dialogue.outbox.pending, "something is never answered"
+        assert not self.protocol.requests.awaited, "something is never answered"
         self.nothing_is_kept_twice()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
-from dialogues import again, line, live, outcome, said
+from client_protocols import again, line, live, outcome, said
 from redis_servers import RedisServer, needs_redis
 from scripted import dev, served
 from speakers import Speaker, chat, release

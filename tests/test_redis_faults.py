@@ -19,9 +19,9 @@ from redis_nodes import program, two_nodes
 from redis_servers import RedisServer, needs_redis
 
 from chatapi import Refused
-from chatapi.client import protocol as dialogue
-from chatapi.client.protocol import Dialogue
-from chatapi.client.requests import Outbox
+from chatapi.client import protocol as client_protocol
+from chatapi.client.protocol import ClientProtocol
+from chatapi.client.requests import PendingRequests
 
 pytestmark = [pytest.mark.anyio, needs_redis]
 
@@ -110,17 +110,17 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often servers have refused a message, and how often they said that they have it already."""
     found: Counter[str] = Counter()
 
-    def not_kept(self: Outbox, key: object, refusal: Refused) -> None:
+    def not_kept(self: PendingRequests, key: object, refusal: Refused) -> None:
         found["refused, and sent again"] += 1
         refuse(self, key, refusal)
 
-    def ack(self: Dialogue, frame: dict[str, Any]) -> None:
+    def ack(self: ClientProtocol, frame: dict[str, Any]) -> None:
         found["acknowledged as known"] += bool(frame.get("duplicate"))
         acknowledge(self, frame)
 
-    refuse, acknowledge = Outbox.not_kept, Dialogue._ack
-    monkeypatch.setattr(Outbox, "not_kept", not_kept)
-    monkeypatch.setitem(dialogue._HANDLERS, "ack", ack)
+    refuse, acknowledge = PendingRequests.on_unavailable, ClientProtocol._on_ack
+    monkeypatch.setattr(PendingRequests, "on_unavailable", not_kept)
+    monkeypatch.setitem(client_protocol._HANDLERS, "ack", ack)
     return found
 
 

@@ -12,7 +12,7 @@ from speakers import Speaker
 
 import chatapi
 from chatapi import ChatAPI, Joined, Left, Limits, RefusalCode, Refused
-from chatapi.client.requests import Outbox
+from chatapi.client.requests import PendingRequests
 from chatapi.core.hooks import Hooks
 from chatapi.testing import ChatKit, Proxy
 
@@ -175,14 +175,14 @@ async def test_the_presence_hook_hears_of_bots_after_the_server_has_ended_too() 
 
 
 def test_of_two_joins_that_were_interrupted_the_last_one_decides() -> None:
-    outbox = Outbox("key", 10, lambda tries: 0)
-    there, back = outbox.ask("join", {"room": "B"}), outbox.ask("join", {"room": "A"})
-    outbox.take(0)
-    outbox.lost()
-    outbox.moved("Mina", "A", None)  # it came back to where it was
-    assert outbox.take(1) == [there.frame]
-    outbox.answered(there.key)
-    assert outbox.take(1) == [back.frame]
+    requests = PendingRequests("key", 10, lambda tries: 0)
+    there, back = requests.add("join", {"room": "B"}), requests.add("join", {"room": "A"})
+    requests.next_frames(0)
+    requests.connection_lost()
+    requests.settle_moves("Mina", "A", None)  # it came back to where it was
+    assert requests.next_frames(1) == [there.frame]
+    requests.settle(there.key)
+    assert requests.next_frames(1) == [back.frame]
 
 
 @pytest.mark.anyio

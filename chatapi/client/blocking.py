@@ -7,9 +7,9 @@
         for event in room:
             print(event)
 
-It also works without a ``with``: then `BlockingConnection.close` says goodbye. A program that forgets that ends all the
-same, since the thread of a connection is a daemon. The library waits a second at most at the program's end, so that
-every connection can say goodbye.
+It also works without a ``with`` block: then `BlockingConnection.close` says goodbye. A program that does not call it
+ends anyway, because the thread of a connection is a daemon. At the program's end the library waits for at most a
+second, so that each connection can say goodbye.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from .events import News, State, Welcome
 
 _T = TypeVar("_T")
 
-GOODBYE: Final = 1.0
-"""Seconds that all connections together have at the program's end to say goodbye."""
+GOODBYE_SECONDS: Final = 1.0
+"""Seconds for all connections together to say goodbye at the program's end."""
 
 _Backend: TypeAlias = Literal["asyncio", "trio"]
 
 
 class ConnectArguments(TypedDict, total=False):
-    """What `connect_sync` takes by name: the arguments of `chatapi.connect`, which says what they mean."""
+    """The keyword arguments of `connect_sync`: those of `chatapi.connect`, which explains them."""
 
     name: Required[str]
     room: Required[str]
@@ -65,107 +65,107 @@ class ConnectArguments(TypedDict, total=False):
 def connect_sync(
     address: str | Address, *, backend: _Backend = "asyncio", **arguments: Unpack[ConnectArguments]
 ) -> BlockingConnection:
-    """Connect to a room, and return once one is in it.
+    """Connect to a room, and return when this member is in it.
 
-    Takes what `chatapi.connect` takes, and raises what that raises. The connection lives in an event loop of its own
-    (`backend`), in a thread of its own. Both end with `BlockingConnection.close`, with the ``with`` block where it is
-    used in one (an interrupt by Ctrl-C says goodbye too), and where the connection is not referred to any more.
+    Takes the arguments of `chatapi.connect`, and raises the same errors. The connection has its own event loop
+    (`backend`), in its own thread. Both end with `BlockingConnection.close`, with the ``with`` block if there is one
+    (Ctrl-C says goodbye too), and when no reference to the connection is left.
     """
-    return BlockingConnection(_Loop(connect(address, **arguments), backend))
+    return BlockingConnection(_LoopThread(connect(address, **arguments), backend))
 
 
-class _Loop:
-    """An event loop in a daemon thread, with one connection in it, until `leave`."""
+class _LoopThread:
+    """An event loop in a daemon thread, with one connection, until `request_end`."""
 
     def __init__(self, connecting: AbstractAsyncContextManager[Connection], backend: _Backend) -> None:
         self.opened: Future[tuple[Connection, BlockingPortal]] = Future()
-        """The connection, and the way into its event loop; or why there is none."""
+        """The connection and the portal into its event loop, or the error in their place."""
         self._connecting = connecting
         self._backend = backend
-        self._button, self._bell = socket.socketpair()
-        for end in (self._button, self._bell):
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        for end in (self._wake_receiver, self._wake_sender):
             end.setblocking(False)
         self._thread = threading.Thread(target=Context().run, args=(self._run,), name="chatapi", daemon=True)
-        _OPEN.add(self)
+        _OPEN_LOOPS.add(self)
         self._thread.start()
 
-    def leave(self) -> None:
-        """Have it say goodbye and end, without waiting for that; no error where it has ended. Takes no lock."""
-        if self._thread.is_alive():  # it is not in a process that was forked, whose sockets are the parent's
+    def request_end(self) -> None:
+        """Have the connection say goodbye and end, without waiting. Does nothing if it has ended. Takes no lock."""
+        if self._thread.is_alive():  # false in a forked process, which shares the parent's sockets
             with suppress(OSError):
-                self._button.send(b"\0")
+                self._wake_sender.send(b"\0")
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until it has ended; returns whether it has."""
+        """Wait until the thread has ended; return whether it has."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
-            anyio.run(self._live, backend=self._backend)
-        except BaseException as error:  # at the program's end the loop may not be able to end in good order
+            anyio.run(self._use_connection, backend=self._backend)
+        except BaseException as error:  # at the program's end even the event loop may fail
             if not self.opened.done():
                 self.opened.set_exception(error)
         finally:
-            _OPEN.discard(self)
-            self._bell.close()
-            self._button.close()
+            _OPEN_LOOPS.discard(self)
+            self._wake_receiver.close()
+            self._wake_sender.close()
 
-    async def _live(self) -> None:
-        leave = anyio.Event()
+    async def _use_connection(self) -> None:
+        end = anyio.Event()
         async with anyio.create_task_group() as tasks:
 
-            async def wait_for_the_bell() -> None:
-                await anyio.wait_readable(self._bell)
+            async def wait_for_wake_up() -> None:
+                await anyio.wait_readable(self._wake_receiver)
                 if self.opened.done():
-                    leave.set()
+                    end.set()
                 else:
                     tasks.cancel_scope.cancel()
 
-            tasks.start_soon(wait_for_the_bell)
-            async with BlockingPortal() as portal:  # its end waits for the calls that are under way
+            tasks.start_soon(wait_for_wake_up)
+            async with BlockingPortal() as portal:  # at its end it waits for running calls
                 try:
                     async with self._connecting as room:
                         self.opened.set_result((room, portal))
-                        await leave.wait()
-                except Exception as error:  # a task group would wrap it
+                        await end.wait()
+                except Exception as error:  # handled here, because the task group would wrap it
                     if not self.opened.done():
                         self.opened.set_exception(error)
             tasks.cancel_scope.cancel()
 
 
-_OPEN: Final[set[_Loop]] = set()
-"""The event loops that have not ended."""
+_OPEN_LOOPS: Final[set[_LoopThread]] = set()
+"""The threads whose event loops have not ended."""
 
 
 @atexit.register
-def _say_goodbye() -> None:
-    loops = list(_OPEN)
+def _close_at_exit() -> None:
+    loops = list(_OPEN_LOOPS)
     for loop in loops:
-        loop.leave()
-    end = monotonic() + GOODBYE
+        loop.request_end()
+    end = monotonic() + GOODBYE_SECONDS
     for loop in loops:
         loop.join(max(0.0, end - monotonic()))
 
 
 class BlockingConnection:
-    """A member of a room, elsewhere, whose calls block; `connect_sync` makes it.
+    """A member of a room on a server, with calls that block; `connect_sync` makes it.
 
-    Its calls do, and raise, what those of `Connection` do. It is thread-safe: any thread may make any call at any time,
-    also while another iterates. A call that is interrupted (Ctrl-C) is cancelled. After `close`, which the end of a
-    ``with`` block calls, every call raises `Disconnected`, but events that have come before can still be read.
+    The calls do and raise the same as those of `Connection`. The class is thread-safe: any thread may make any call at
+    any time, also while another one iterates. An interrupted call (Ctrl-C) is cancelled. After `close`, which the end
+    of a ``with`` block calls, each call raises `Disconnected`; events that came before can still be read.
     """
 
-    def __init__(self, loop: _Loop) -> None:
+    def __init__(self, loop: _LoopThread) -> None:
         self._loop = loop
-        self._lock = threading.Lock()  # the loop must not end while a call is on its way into it
+        self._lock = threading.Lock()  # the loop must not end while a call is being started in it
         self._closed = False
         try:
             self._room, self._portal = loop.opened.result()
-        except BaseException:  # also where it was this thread that was interrupted
-            loop.leave()
+        except BaseException:  # also if this thread is interrupted
+            loop.request_end()
             raise
-        weakref.finalize(self, loop.leave).atexit = False  # `_say_goodbye` waits for it too
+        weakref.finalize(self, loop.request_end).atexit = False  # `_close_at_exit` calls it and waits
 
     def __enter__(self) -> BlockingConnection:
         return self
@@ -180,25 +180,25 @@ class BlockingConnection:
 
     @property
     def name(self) -> str:
-        """Its name, as the server last said."""
+        """The member's name, as the server last sent it."""
         return self._room.name
 
     @property
     def room(self) -> str:
-        """The name of the room it is in."""
+        """The name of its room."""
         return self._room.room
 
     @property
     def state(self) -> State:
-        """Whether it is connected."""
+        """Where in its life the connection is."""
         return self._room.state
 
     def send(self, text: str) -> Message:
-        """Say something to the room; returns the message once it is kept."""
+        """Send a message to the room; return it once it is kept."""
         return self._call(lambda: self._room.send(text))
 
     def whisper(self, to: str, text: str) -> None:
-        """Say something to one member alone."""
+        """Send a text to one member only."""
         self._call(lambda: self._room.whisper(to, text))
 
     def rename(self, to: str) -> None:
@@ -210,33 +210,33 @@ class BlockingConnection:
         return self._call(lambda: self._room.join(room))
 
     def members(self) -> list[str]:
-        """The names of all who are in the room, sorted."""
+        """Return the names of all members of the room, sorted."""
         return self._call(self._room.members)
 
     def rooms(self) -> dict[str, int]:
-        """The rooms that are open, sorted, and how many are in each."""
+        """Return the rooms with members, sorted, and the number of members of each."""
         return self._call(self._room.rooms)
 
     def history(self, *, before: int | None = None, limit: int = 100) -> History:
-        """At most `limit` messages (1 to 100) before the one with the number `before`, or the room's last ones.
+        """Return at most `limit` messages (1 to 100) before the one with the number `before`, or the room's last ones.
 
-        A server bounds the bytes of an answer too: there may be fewer messages, and `more` before them.
+        A server also bounds the bytes of an answer: there may be fewer messages, and `more` before them.
         """
         return self._call(lambda: self._room.history(before=before, limit=limit))
 
     def ping(self) -> float:
-        """Seconds until the server has answered."""
+        """Return the seconds until the server has answered."""
         return self._call(self._room.ping)
 
     def close(self) -> None:
-        """Leave; the iteration ends once all that had come is read. No error where it is closed already."""
+        """Leave; the iteration ends when all earlier events are read. Does nothing if it is closed already."""
         with self._lock:
             self._closed = True
-        self._loop.leave()
+        self._loop.request_end()
         self._loop.join()
 
     def receive(self, timeout: float | None = None) -> News:
-        """The next event. Raises `TimeoutError` where none comes in so many seconds, and `EOFError` at the end."""
+        """Return the next event; raise `TimeoutError` if none comes in `timeout` seconds, `EOFError` at the end."""
 
         async def receive() -> News:
             with anyio.fail_after(timeout):
@@ -249,12 +249,12 @@ class BlockingConnection:
             raise EOFError("the connection was closed") from None
 
     def _receive_rest(self, timeout: float | None) -> News:
-        """The next event of those that had come before the connection was closed."""
-        inbox = self._room._readable()
+        """Return the next event of those that came before the connection was closed."""
+        queue = self._room._readable_queue()
         if self._loop.join(timeout):
             with self._lock:
-                if (news := inbox.take_now()) is not None:
-                    return news
+                if (event := queue.take_now()) is not None:
+                    return event
         raise TimeoutError("the connection is being closed")
 
     def __iter__(self) -> BlockingConnection:
@@ -268,11 +268,11 @@ class BlockingConnection:
 
     def _call(self, function: Callable[[], Awaitable[_T]]) -> _T:
         if (future := self._start(function)) is None:
-            raise self._room._over()
+            raise self._room._closed_error()
         return _result(future)
 
     def _start(self, function: Callable[[], Awaitable[_T]]) -> Future[_T] | None:
-        """Call this in the event loop; None after `close`, and once the program's end has stopped the loop."""
+        """Call a function in the event loop; return None after `close`, or if the program's end stopped the loop."""
         with self._lock:
             if self._closed:
                 return None
@@ -285,5 +285,5 @@ def _result(future: Future[_T]) -> _T:
     try:
         return future.result()
     except BaseException:
-        future.cancel()  # where it was this thread that was interrupted; otherwise it is done
+        future.cancel()  # has an effect only if this thread was interrupted
         raise

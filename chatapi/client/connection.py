@@ -1,4 +1,4 @@
-"""The client library: `connect` to a room, ``async for`` what happens in it, ``await`` what you say.
+"""The client library: connect to a room, read its events with ``async for``, and speak with ``await``.
 
 ::
 
@@ -7,8 +7,9 @@
         async for event in room:
             print(event)
 
-A connection that breaks is made again without a word from the program: what was missed follows, what was sent and not
-acknowledged is sent again, once; so is what the server could not keep for a while. It runs on asyncio and on trio.
+The library makes a broken connection again without the help of the program. The program then gets what it missed; what
+it sent and the server did not acknowledge is sent again, and is kept once, also if the server could not keep it for a
+while. It runs on asyncio and on trio.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ import anyio.lowlevel
 from ..addresses import Address, parse_address
 from ..errors import DISCONNECTS, Disconnected
 from ..events import History, Message
-from .event_queue import Inbox
+from .event_queue import EventQueue
 from .events import News, ProtocolError, State, Welcome
-from .protocol import Dialogue
-from .reconnect import Lifeline, Pace
-from .requests import MOST_IN_FLIGHT
+from .protocol import ClientProtocol
+from .reconnect import Reconnector, Timing
+from .requests import MAX_IN_FLIGHT_LIMIT
 
 
 @asynccontextmanager
@@ -51,39 +52,44 @@ async def connect(
     max_events: int = 1000,
     max_in_flight: int = 256,
 ) -> AsyncIterator[Connection]:
-    """Be a member of a room for the length of an ``async with``; it yields a `Connection`.
+    """Be a member of a room for the time of an ``async with``; it yields a `Connection`.
 
-    - `address`: ``"localhost:8989"``, or an `Address`; without a host it is this machine.
-    - `name`, `room`: who is speaking and where. `token`: credentials, where the server asks for them.
-    - `echo`: whether one's own messages are among the events.
-    - `history`: how many of the room's last messages to begin with.
-    - `events`: False for a program that only sends: what comes is dropped, and nothing can be iterated.
-    - `reconnect`: whether a lost connection is made again; if not, it ends everything with `Disconnected`.
-    - `connect_timeout`: seconds that connecting and the handshake may take.
-    - `close_timeout`: seconds that leaving waits for what is unanswered, and for the server's end.
-    - `ping_after`, `ping_timeout`: after so many seconds of silence the server is asked for a sign of life; where none
-      comes for so many more, the connection counts as lost.
-    - `backoff`, `backoff_cap`: seconds before another attempt to connect, or to send what the server could not keep, go
-      from 0 to `backoff` by chance, doubled with every attempt up to `backoff_cap`; where a server names a time, that
-      comes first.
-    - `max_events`: so many events may wait for the program; then the socket is not read until it takes some (and the
-      server lets a member that lags too far go, as `slow_consumer`). While somebody waits for an answer, which may
-      stand behind them, up to 65,536 more are taken in; beyond that, waiting raises `EventsUnread`.
-    - `max_in_flight`: so many requests (1 to 1,024) are written and unanswered at most; further ones wait. There are
-      fewer where the server remembers fewer ids.
+    Args:
+        address: ``"localhost:8989"``, or an `Address`; without a host it means this machine.
+        name: The name of the member.
+        room: The name of the room.
+        echo: Whether the events include the member's own messages.
+        history: The number of the room's last messages with which the events begin.
+        token: Credentials, if the server asks for them.
+        events: False for a program that only sends: events are dropped, and nothing can be iterated.
+        reconnect: Whether to make a lost connection again; if not, a loss ends everything with `Disconnected`.
+        connect_timeout: Seconds for connecting and for the handshake.
+        close_timeout: Seconds for which leaving waits for unanswered requests and for the server's end.
+        ping_after: Seconds of silence after which the client asks the server for an answer.
+        ping_timeout: Further seconds of silence after which the connection counts as lost.
+        backoff: Upper bound of the seconds before the first attempt to connect again, or to send again what the server
+            could not keep. The seconds are random from 0 to the bound, and the bound doubles with each attempt. If the
+            server names a time, that time comes first.
+        backoff_cap: The largest value of that bound.
+        max_events: The number of events that may wait for the program. Then the client stops reading from the socket
+            until the program takes some (and the server disconnects a member that lags too far, as `slow_consumer`).
+            While a call waits for an answer, which may come behind these events, the client accepts up to 65,536 more;
+            beyond that the call raises `EventsUnread`.
+        max_in_flight: The number of requests (1 to 1,024) that may be written and unanswered; further ones wait. The
+            client uses a smaller number if the server remembers fewer ids.
 
-    Raises `Refused` (with a `code`, and `after` where trying again in so many seconds may help), `Unreachable`,
-    `ProtocolError`, `Disconnected` where the server says goodbye at once, and `AddressError`. Only later losses are
-    repaired, not a first attempt that fails.
+    Raises `Refused` (with a `code`, and with `after` if another attempt after so many seconds may succeed),
+    `Unreachable`, `ProtocolError`, `Disconnected` if the server says goodbye at once, and `AddressError`. The client
+    repairs losses later on; it does not repeat a first attempt that fails.
 
-    Leaving the context waits until all that was sent is acknowledged, says goodbye, and closes, for `close_timeout`
-    seconds at most. Where it is cancelled it closes at once; what was on its way is then unknown, and the server keeps
-    the name for some seconds.
+    Leaving the context waits until everything that was sent is acknowledged, says goodbye, and closes, within
+    `close_timeout` seconds. If it is cancelled, it closes at once: then the outcome of unanswered requests is unknown,
+    and the server reserves the name for some seconds.
     """
-    if max_events < 1 or not 1 <= max_in_flight <= MOST_IN_FLIGHT or history < 0:
-        raise ValueError(f"max_events is at least 1, max_in_flight 1 to {MOST_IN_FLIGHT:,}, history at least 0")
+    if max_events < 1 or not 1 <= max_in_flight <= MAX_IN_FLIGHT_LIMIT or history < 0:
+        raise ValueError(f"max_events is at least 1, max_in_flight 1 to {MAX_IN_FLIGHT_LIMIT:,}, history at least 0")
     where = parse_address(address) if isinstance(address, str) else address
-    pace = Pace(
+    timing = Timing(
         connect_timeout=connect_timeout,
         close_timeout=close_timeout,
         ping_after=ping_after,
@@ -91,56 +97,57 @@ async def connect(
         backoff=backoff,
         backoff_cap=backoff_cap,
     )
-    dialogue = Dialogue(
+    protocol = ClientProtocol(
         name,
         room,
         prefix=secrets.token_urlsafe(12),
-        pause=pace.delay,
+        pause=timing.delay,
         echo=echo,
         history=history,
         token=token,
-        most_in_flight=max_in_flight,
+        max_in_flight=max_in_flight,
     )
-    inbox = Inbox(max_events, keep=events)
-    lifeline = Lifeline(dialogue, inbox, where, reconnect=reconnect, pace=pace)
+    queue = EventQueue(max_events, accepting=events)
+    reconnector = Reconnector(protocol, queue, where, reconnect=reconnect, timing=timing)
     failed: BaseException | None = None
     try:
-        await lifeline.open()
+        await reconnector.open()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lifeline.run)
+            tasks.start_soon(reconnector.run)
             try:
-                yield Connection(dialogue, inbox, lifeline, events=events)
+                yield Connection(protocol, queue, reconnector, events=events)
             except (Exception, KeyboardInterrupt, SystemExit) as error:
-                failed = error  # raised below, where no task group wraps it in a group
-            await lifeline.close()
+                failed = error  # raised below, because the task group would wrap it in an exception group
+            await reconnector.close()
     finally:
-        await lifeline.drop()
+        await reconnector.abort()
     if failed is not None:
         try:
             raise failed
         finally:
-            del failed  # or its traceback would hold it for ever
+            del failed  # break the reference cycle with its traceback
 
 
 class Connection:
-    """A member of a room, elsewhere; `connect` makes it.
+    """A member of a room on a server; `connect` makes it.
 
     ``async for event in room`` yields a `Welcome` first, then `Message`, `Joined`, `Left`, `Renamed` and `Whisper` in
-    the room's one order, each message once and none missing. Where the connection broke and was made again, it yields
+    the room's one order, each message once and none missing. If the connection broke and was made again, it yields
     `Lost`, then `Recovered` or `Gap`. Only a `Gap`, and the `Welcome` after a `join`, begin a new count of `seq`. A
-    `Notice` tells that the server cannot keep messages for now, or can again. It ends after `close`, and raises
-    `Disconnected` where the server ended it for good. Several tasks may iterate; each event goes to one of them.
+    `Notice` tells that the server cannot keep messages for now, or can again. The iteration ends after `close`, and
+    raises `Disconnected` if the server has ended the connection for good. Several tasks may iterate; each event goes to
+    one of them.
 
-    Every call may be made from several tasks at once, and waits while the connection is being made again. All of them
-    raise `Disconnected` once it has ended for good, and `EventsUnread` where too many events are not read. Cancelling a
-    call before its request was written withdraws it; after that it is unknown whether it took effect, and the answer is
-    dropped. It is not thread-safe; see `chatapi.connect_sync`.
+    Several tasks may make calls at the same time; the calls wait while the connection is being made again. Each call
+    raises `Disconnected` after the connection has ended for good, and `EventsUnread` if too many events are not read.
+    Cancelling a call before its request is written withdraws the request; after that its outcome is unknown, and the
+    answer is dropped. This class is not thread-safe; see `chatapi.connect_sync`.
     """
 
-    def __init__(self, dialogue: Dialogue, inbox: Inbox, lifeline: Lifeline, *, events: bool) -> None:
-        self._dialogue = dialogue
-        self._inbox = inbox
-        self._lifeline = lifeline
+    def __init__(self, protocol: ClientProtocol, queue: EventQueue, reconnector: Reconnector, *, events: bool) -> None:
+        self._protocol = protocol
+        self._queue = queue
+        self._reconnector = reconnector
         self._events = events
 
     def __repr__(self) -> str:
@@ -148,75 +155,77 @@ class Connection:
 
     @property
     def name(self) -> str:
-        """Its name, as the server last said; the events that led there may still wait to be read."""
-        return self._dialogue.name
+        """The member's name, as the server last sent it; the events that changed it may still wait to be read."""
+        return self._protocol.name
 
     @property
     def room(self) -> str:
-        """The name of the room it is in, likewise."""
-        return self._dialogue.room
+        """The name of its room, in the same way."""
+        return self._protocol.room
 
     @property
     def state(self) -> State:
-        """Whether it is connected."""
-        return self._lifeline.state
+        """Where in its life the connection is."""
+        return self._reconnector.state
 
     async def send(self, text: str) -> Message:
-        """Say something to the room; returns the message once it is kept, with its place in the room's order.
+        """Send a message to the room; return it once it is kept, with its number in the room's order.
 
-        It has the name and the text under which it was kept: the server may have cleaned or changed the text. A server
-        that does not hold the message any more when it is sent again does not tell them; then they are one's own.
+        The returned message has the name and the text under which it was kept: the server may have cleaned or changed
+        the text. If the message is sent again, and the server no longer holds it, these are the client's own.
 
-        Texts are kept in the order of the calls, and each once, also where the connection breaks in between: then the
-        text is sent again under its id, as long as the server is sure to remember that. The server says for how long
-        that is (5 minutes by default). After that, and where the server does not know the session any more (it was
-        restarted without a store), it is unknown whether the text was kept: then this raises `Disconnected`, whose
-        `sure` is False, and the connection goes on.
+        Texts are kept in the order of the calls, each once, also if the connection breaks in between: then the client
+        sends the text again under its id, as long as the server is sure to remember that id. The server names that time
+        (5 minutes by default). After that, and if the server does not know the session any more (it was restarted
+        without a store), it is unknown whether the text was kept: then this raises `Disconnected` with a `sure` of
+        False, and the connection goes on.
 
-        What the server cannot keep for now (``unavailable``) waits here and is sent again, after growing pauses, and at
-        once where the server says that it is back. Texts of later calls, and a `join`, wait behind it. One thing is not
-        promised then: of texts that were on their way together when the server began to refuse, those that it took
-        come before those that it refused. A text that waits so for five minutes (290 seconds; less where the server
-        remembers ids for a shorter time), or until the connection has ended for good, raises `Refused`
-        (``unavailable``).
+        A text that the server cannot keep for now (``unavailable``) waits and is sent again, after growing pauses, and
+        at once when the server sends that it is available. Texts of later calls, and a `join`, wait behind it. The
+        order has one exception: if several texts were in flight when the server began to refuse, those that it kept
+        come before those that it refused. A text that waits for five minutes (290 seconds; less if the server remembers
+        ids for a shorter time), or until the connection has ended for good, raises `Refused` (``unavailable``).
 
         Raises `TextTooLong`, `SendRefused` (such as ``empty_text``), `Refused` (a hook's code, or as above),
-        `ValueError` for half a surrogate pair, and what every call does. Cancelling: see the class.
+        `ValueError` for half a surrogate pair, and what each call raises. For cancelling, see the class.
         """
         message: Message = await self._ask("message", text=text)
         return message
 
     async def whisper(self, to: str, text: str) -> None:
-        """Say something to one member alone; returns once it is on its way there.
+        """Send a text to one member only; return when it is on its way there.
 
-        Raises `NotDelivered` where there is nobody of that name who takes it, `Refused` (``unavailable``) at once, and
-        otherwise what `send` does. Where the connection breaks in between, it is said again, as `send` does.
+        Raises `NotDelivered` if no member of that name takes it, `Refused` (``unavailable``) at once, and otherwise
+        what `send` raises. If the connection breaks in between, the text is sent again, as by `send`.
         """
         await self._ask("whisper", to=to, text=text)
 
     async def rename(self, to: str) -> None:
         """Take another name.
 
-        Raises `Refused` (``bad_name``, ``name_taken``, ``unavailable``), and what every call does.
+        Raises `Refused` (``bad_name``, ``name_taken``, ``unavailable``), and what each call raises.
         """
         await self._ask("rename", to=to)
 
     async def join(self, room: str) -> Welcome:
-        """Leave this room for another, once what was sent before has its place or is refused.
+        """Leave this room for another, when everything sent before is kept or refused.
 
-        Raises `Refused`, and one stays; and what every call does.
+        Raises `Refused`, in which case the member stays in its room, and what each call raises.
         """
         welcome: Welcome = await self._ask("join", room=room)
         return welcome
 
     async def members(self) -> list[str]:
-        """The names of all who are in the room, sorted; a hundred at a time, so it is no snapshot of a large room."""
+        """Return the names of all members of the room, sorted.
+
+        It asks for a hundred at a time, so the result is no snapshot of a large room.
+        """
         return [str(name) for name in await self._pages("members")]
 
     async def rooms(self) -> dict[str, int]:
-        """The rooms that are open, sorted, and how many are in each; a hundred at a time, as `members`.
+        """Return the rooms with members, sorted, and the number of members of each; a hundred at a time, as `members`.
 
-        Raises `Refused` (``unavailable``), and what every call does.
+        Raises `Refused` (``unavailable``), and what each call raises.
         """
         try:
             return {str(room["name"]): int(room["count"]) for room in await self._pages("rooms")}
@@ -224,10 +233,10 @@ class Connection:
             raise ProtocolError(f"not a list of rooms: {error!r}") from None
 
     async def history(self, *, before: int | None = None, limit: int = 100) -> History:
-        """At most `limit` messages (1 to 100) before the one with the number `before`, or the room's last ones.
+        """Return at most `limit` messages (1 to 100) before the one with the number `before`, or the room's last ones.
 
-        A server bounds the bytes of an answer too: there may be fewer messages, and `more` before them.
-        Raises `SendRefused` for a limit out of range, `Refused` (``unavailable``), and what every call does.
+        A server also bounds the bytes of an answer: there may be fewer messages, and `more` before them.
+        Raises `SendRefused` for a limit out of range, `Refused` (``unavailable``), and what each call raises.
         """
         answer = await self._ask("history", before=before, limit=limit)
         try:
@@ -237,30 +246,30 @@ class Connection:
             raise ProtocolError(f"not a history: {error!r}") from None
 
     async def ping(self) -> float:
-        """Seconds until the server has answered."""
+        """Return the seconds until the server has answered."""
         start = anyio.current_time()
         await self._ask("ping")
         return anyio.current_time() - start
 
     async def close(self) -> None:
-        """Leave: wait until everything is answered, say goodbye, and close, in `close_timeout` seconds at most.
+        """Leave: wait until everything is answered, say goodbye, and close, within `close_timeout` seconds.
 
-        Events that wait can still be read; later ones are dropped. Leaving the context does the same. Cancelling it
-        leaves the rest to the end of the context.
+        Events that wait can still be read; later ones are dropped. The end of the context does the same. If this is
+        cancelled, the end of the context does the rest.
         """
-        await self._lifeline.close()
+        await self._reconnector.close()
 
     def __aiter__(self) -> Connection:
         return self
 
     async def __anext__(self) -> News:
-        """The next event. Cancelling it loses none."""
-        return await self._readable().take()
+        """Return the next event. Cancelling it loses no event."""
+        return await self._readable_queue().take()
 
-    def _readable(self) -> Inbox:
+    def _readable_queue(self) -> EventQueue:
         if not self._events:
             raise RuntimeError("this connection was made with events=False")
-        return self._inbox
+        return self._queue
 
     async def _pages(self, kind: str) -> list[Any]:
         found: list[Any] = []
@@ -274,25 +283,25 @@ class Connection:
             if not isinstance(after, str) or not page:
                 return found
 
-    def _over(self) -> Disconnected:
-        """Why nothing can be asked any more."""
-        if self._lifeline.ended is not None:
-            return self._lifeline.ended()
+    def _closed_error(self) -> Disconnected:
+        """Return the error of calls after the end, and while the connection closes."""
+        if self._reconnector.ended is not None:
+            return self._reconnector.ended()
         return Disconnected(DISCONNECTS["bye"], "this connection is being closed")
 
     async def _ask(self, kind: str, **fields: Any) -> Any:
         await anyio.lowlevel.checkpoint_if_cancelled()
-        if self._lifeline.ended is not None or self._dialogue.leaving:
-            raise self._over()
+        if self._reconnector.ended is not None or self._protocol.leaving:
+            raise self._closed_error()
         answered = anyio.Event()
-        request = self._dialogue.ask(kind, **fields)
-        request.settled = answered.set
-        self._lifeline.nudge()
+        request = self._protocol.ask(kind, **fields)
+        request.on_settled = answered.set
+        self._reconnector.wake()
         try:
             await answered.wait()
         except BaseException:  # cancelled
-            self._dialogue.outbox.withdraw(request)
-            self._lifeline.nudge()
+            self._protocol.requests.withdraw(request)
+            self._reconnector.wake()
             raise
         if request.error is not None:
             raise request.error

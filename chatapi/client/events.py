@@ -1,12 +1,12 @@
-"""What the client library tells its program beside the room's own events, and the errors that it alone raises.
+"""The client library's own events, beside those of the room, and the errors that only the client library raises.
 
 ::
 
     ChatError
     ├── Unreachable      no server answered at the address, or it did not answer the handshake
-    ├── SendRefused      the server turned down what was sent (has a `code`)
+    ├── SendRefused      the server refused a request (has a `code`)
     ├── EventsUnread     too many events wait for a program that does not read them
-    └── ProtocolError    what came is not what the protocol says
+    └── ProtocolError    what the server sent does not follow the protocol
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class State(str, Enum):
     """Where a connection is in its life."""
 
     CONNECTING = "connecting"
-    """Not yet welcomed for the first time."""
+    """Before the first welcome."""
     CONNECTED = "connected"
     """In its room."""
     RECONNECTING = "reconnecting"
@@ -46,13 +46,13 @@ class Welcome:
     epoch: str
     """Names one life of the room's log: a `seq` means the same message only within one epoch."""
     seq: int
-    """The number of the newest message in the room; 0 where there is none."""
+    """The number of the newest message in the room; 0 if there is none."""
     ts: int
     """That message's `ts`: microseconds since 1970."""
     members: tuple[str, ...]
-    """Who is in the room, this member included: sorted, at most 100 of them."""
+    """The members of the room, this one included: sorted, at most 100 of them."""
     count: int
-    """How many are in the room."""
+    """The number of members of the room."""
     limits: Mapping[str, object] = field(default_factory=dict, hash=False)
     """The server's limits, by name."""
 
@@ -69,9 +69,9 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The connection is back, and every message that was missed follows, none twice.
+    """The connection is back, and every missed message follows, none twice.
 
-    Joins, leaves and renames are not made up for: `welcome` says who is there now.
+    Missed joins, leaves and renames do not follow: `welcome` has the present members.
     """
 
     welcome: Welcome
@@ -79,25 +79,25 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The connection is back, but what was said in between is unknown: the events go on after ``welcome.seq``."""
+    """The connection is back, but messages may be missing: the events go on after ``welcome.seq``."""
 
     reason: str
-    """``unknown_epoch`` (the room's log is another one), ``trimmed`` (what was missed is not kept any more) or
-    ``diverged`` (the log lost what was last seen)."""
+    """``unknown_epoch`` (the room has another log), ``trimmed`` (the missed messages are not kept any more) or
+    ``diverged`` (the log has lost the last message that this client saw)."""
     seq: int
-    """The last message that was seen, in the old epoch."""
+    """The number of the last message that this client saw, in the old epoch."""
     welcome: Welcome
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """The server cannot keep what is said for now, or can again: worth telling people; no program has to act on it.
+    """The server cannot keep messages for now, or can again: for people to read; a program need not act on it.
 
-    The server has said so itself, or it has refused a message of one's own, and then kept it.
+    The server has sent this notice, or it has refused a message of this client, and then kept it.
     """
 
     code: str
-    """``unavailable`` (what is sent waits) or ``available``."""
+    """``unavailable`` (messages wait) or ``available``."""
     detail: str
     """What happened, for a person."""
 
@@ -107,11 +107,11 @@ News: TypeAlias = Event | Welcome | Lost | Recovered | Gap | Notice
 
 
 class Unreachable(ChatError):
-    """No server could be reached at the address, or what is there did not answer the handshake."""
+    """No server could be reached at the address, or it did not answer the handshake."""
 
 
 class SendRefused(ChatError):
-    """The server turned down what was sent; `code` says why, `detail` says it to a person."""
+    """The server refused a request: `code` is the reason for programs, `detail` the text for people."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -120,11 +120,11 @@ class SendRefused(ChatError):
 
 
 class EventsUnread(ChatError):
-    """So many events wait to be read that the answer behind them is not waited for any longer.
+    """Too many events wait to be read, so the client no longer waits for the answer behind them.
 
-    Whether what was sent has been kept is unknown. A program that only sends connects with ``events=False``.
+    It is unknown whether the message was kept. A program that only sends connects with ``events=False``.
     """
 
 
 class ProtocolError(ChatError):
-    """What the server sent is not what the protocol says: what is there may be another kind of server."""
+    """What the server sent does not follow the protocol: it may be another kind of server."""

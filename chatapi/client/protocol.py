@@ -1,13 +1,14 @@
-"""The client's side of the JSON protocol, without I/O: where we are in the room, and what is not yet answered.
+"""The client's side of the JSON protocol, without I/O: its position in the room, and the unanswered requests.
 
 ::
 
-    handshake() ──▶ SHAKING ── welcome ──▶ LIVE ── lost() ──▶ SHAKING again, with `resume`
-                    (a refusal raises)     receive() yields news, outgoing() says what to write
+    handshake() ──▶ OPENING ── welcome ──▶ IN ROOM ── connection_lost() ──▶ OPENING again, with `resume`
+                    (a refusal raises)     receive_data() yields events, data_to_send() returns frames
 
-The position is that of the last kept event that was *given out* by `receive`, not of the last byte that came in: what
-a broken connection leaves unparsed is asked for again. A message's number must be the next one, so that none can be
-missing or come twice unnoticed; whatever else comes is a `ProtocolError`, and a reason to connect again from here.
+The position is that of the last kept event that `receive_data` *yielded*, not of the last byte received. After a
+connection has broken, the client asks again for everything behind that position, also for what was received and not
+parsed. The number of each message must be the next one, so no message can be missing or come twice unnoticed.
+Everything else is a `ProtocolError`; then the client connects again and goes on from its position.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from pydantic_core import from_json, to_json
 from ..errors import DISCONNECTS, ChatError, Disconnect, Disconnected, NotDelivered, RefusalCode, Refused, TextTooLong
 from ..events import Deleted, Joined, Left, Message, Renamed, Whisper
 from .events import Gap, News, Notice, ProtocolError, Recovered, SendRefused, Welcome
-from .requests import FRAME_BYTES, REMEMBER, REMEMBER_IDS, Outbox, Request
+from .requests import FRAME_BYTES, REMEMBER, REMEMBER_IDS, PendingRequests, Request
 
 MAX_FRAME: Final = 16 * 1024 * 1024
-"""Bytes of one frame from the server at most; a page of history with 100 long messages is the largest."""
+"""The largest frame from the server, in bytes; the largest ones are pages of history with 100 long messages."""
 
-_SHOWN: Final = 60  # characters of what another kind of server says
+_QUOTED_CHARS: Final = 60  # of the first bytes from a server of another kind
 
 _Frame: TypeAlias = dict[str, Any]
 
 
-class Dialogue:
-    """One member's conversation with the server, over as many connections as it takes.
+class ClientProtocol:
+    """One member's conversation with the server, over one connection after the other.
 
-    `prefix`, `pause` and `most_in_flight` are its `Outbox`'s.
+    `PendingRequests` explains `prefix`, `pause` and `max_in_flight`.
     """
 
     def __init__(
@@ -47,141 +48,150 @@ class Dialogue:
         echo: bool = False,
         history: int = 0,
         token: str | None = None,
-        most_in_flight: int = 256,
+        max_in_flight: int = 256,
     ) -> None:
         self.name: str = name
         self.room: str = room
-        self.outbox: Outbox = Outbox(prefix, most_in_flight, pause)
+        self.requests: PendingRequests = PendingRequests(prefix, max_in_flight, pause)
         self.leaving: bool = False
-        """Set it to say goodbye once everything is answered."""
-        self.said_bye: bool = False
-        """Whether the goodbye was handed over to be written on this connection."""
-        self.live: bool = False
-        """Whether this connection was welcomed."""
+        """Set this to say goodbye when everything is answered."""
+        self.bye_sent: bool = False
+        """Whether `data_to_send` has returned the goodbye on this connection."""
+        self.in_room: bool = False
+        """Whether the server has sent a welcome on this connection."""
         self.bye: Disconnected | None = None
-        """The server's last words on this connection."""
+        """The goodbye of the server on this connection."""
         self.seq: int = 0
-        """The number of the last kept event that was given out."""
+        """The number of the last kept event that was yielded."""
         self._ts = 0
         self._epoch = ""
         self._session = ""
-        self._floor = 0  # right after a welcome, messages after this one may still be replayed
-        self._fresh = False  # whether nothing of such a replay has come yet
-        self._welcomed = False
+        self._replay_floor = 0  # after a welcome, later messages may be replayed
+        self._replay_expected = False  # whether no message of that replay has come yet
+        self._was_in_room = False
         self._echo, self._history, self._token = echo, history, token
-        self._ping = False
-        self._state = ""  # what is known of the server on this connection: unavailable, refusing, available
-        self._notice: Notice | None = None  # one that is still to be given out
+        self._ping_due = False
+        self._availability = (
+            ""  # of the server, on this connection: unavailable, refusing or available; empty if unknown
+        )
+        self._queued_notice: Notice | None = None  # to be yielded next
         self._lines: deque[bytes] = deque()
-        self._rest = bytearray()
+        self._unfinished = bytearray()
 
-    # What we say
+    # From the client
 
     def handshake(self) -> bytes:
-        """The first bytes of a new connection."""
-        self.lost()
+        """Return the first bytes of a new connection."""
+        self.connection_lost()
         said: dict[str, Any] = {"name": self.name, "room": self.room, "protocol": "json"}
         said["echo"] = self._echo
         if self._token is not None:
             said["token"] = self._token
-        if self._history and (self._fresh or not self._welcomed):
+        if self._history and (self._replay_expected or not self._was_in_room):
             said["history"] = self._history
-        if self._welcomed:
-            place = ("", 0, 0) if self._fresh else (self._epoch, self.seq, self._ts)
+        if self._was_in_room:
+            place = ("", 0, 0) if self._replay_expected else (self._epoch, self.seq, self._ts)
             said["resume"] = {**dict(zip(("epoch", "seq", "ts"), place, strict=True)), "session": self._session}
         return to_json(said) + b"\n"
 
     def ask(self, kind: str, **fields: Any) -> Request:
-        """Ask something of the server, when `outgoing` gets to it.
+        """Add a request, which `data_to_send` returns in its turn.
 
-        Raises `TextTooLong` where the frame is larger than the server takes, and `ValueError` where a text is not
-        Unicode (it has half a surrogate pair).
+        Raises `TextTooLong` if the frame is larger than the server accepts, and `ValueError` if a text is not Unicode
+        (it has half a surrogate pair).
         """
-        return self.outbox.ask(kind, fields)
+        return self.requests.add(kind, fields)
 
     def ping(self) -> None:
-        """Have the server say something; nobody waits for it."""
-        self._ping = True
+        """Have the server send something; no call waits for the answer."""
+        self._ping_due = True
 
-    def outgoing(self, now: float) -> bytes:
-        """What is to be written next, or nothing; `now` in seconds of a clock that only grows."""
-        if not self.live or self.said_bye:
+    def data_to_send(self, now: float) -> bytes:
+        """Return the bytes to write next, if there are any; `now` is in seconds of a monotonic clock."""
+        if not self.in_room or self.bye_sent:
             return b""
-        frames = [b'{"type":"ping"}\n'] if self._ping else []
-        self._ping = False
-        frames += self.outbox.take(now)
-        if self.leaving and not self.outbox.pending:
-            self.said_bye = True
+        frames = [b'{"type":"ping"}\n'] if self._ping_due else []
+        self._ping_due = False
+        frames += self.requests.next_frames(now)
+        if self.leaving and not self.requests.awaited:
+            self.bye_sent = True
             frames.append(b'{"type":"bye"}\n')
         return b"".join(frames)
 
-    def lost(self) -> None:
-        """The connection has ended: what was not answered is to be sent again."""
-        self.live = self.said_bye = self._ping = False
-        self.bye = self._notice = None
-        self._state = ""
+    def connection_lost(self) -> None:
+        """Forget the state of the connection, because it has ended; unanswered requests are to be sent again."""
+        self.in_room = self.bye_sent = self._ping_due = False
+        self.bye = self._queued_notice = None
+        self._availability = ""
         self._lines.clear()
-        self._rest.clear()
-        self.outbox.lost()
+        self._unfinished.clear()
+        self.requests.connection_lost()
 
-    # What we hear
+    # From the server
 
-    def receive(self, data: bytes) -> Iterator[News]:
-        """What the bytes tell. Parses no further than it is iterated; what is left comes with the next call.
+    def receive_data(self, data: bytes) -> Iterator[News]:
+        """Yield the events in the bytes.
 
-        Raises `Refused` where the handshake is, and `ProtocolError`.
+        It parses no further than it is iterated; the next call yields the rest. Raises `Refused` if the server refuses
+        the handshake, and `ProtocolError`.
         """
         first, *others = data.split(b"\n")
-        self._rest += first
+        self._unfinished += first
         if others:
-            self._lines.append(bytes(self._rest))
+            self._lines.append(bytes(self._unfinished))
             self._lines.extend(others[:-1])
-            self._rest[:] = others[-1]
-        if len(self._rest) > MAX_FRAME:
-            raise ProtocolError(f"a frame of more than {MAX_FRAME:,} bytes" if self.live else _foreign(self._rest))
+            self._unfinished[:] = others[-1]
+        if len(self._unfinished) > MAX_FRAME:
+            raise ProtocolError(
+                f"a frame of more than {MAX_FRAME:,} bytes"
+                if self.in_room
+                else _describe_wrong_server(self._unfinished)
+            )
         while self._lines and self.bye is None:
             line = self._lines.popleft()
-            if line.strip() and (news := self._hear(line)) is not None:
-                yield news
-            if self._notice is not None:
-                notice, self._notice = self._notice, None
+            if line.strip() and (event := self._handle(line)) is not None:
+                yield event
+            if self._queued_notice is not None:
+                notice, self._queued_notice = self._queued_notice, None
                 yield notice
 
     @property
-    def foreign(self) -> str:
-        """The end of a sentence about a server that sent no welcome: it quotes the first bytes. Empty if none came."""
-        said = self._rest.strip()
-        return "" if self.live or not said or said.startswith(b"{") else _foreign(said)
+    def wrong_server(self) -> str:
+        """The end of a sentence about a server that sent no welcome: it quotes its first bytes. Empty without any."""
+        said = self._unfinished.strip()
+        return "" if self.in_room or not said or said.startswith(b"{") else _describe_wrong_server(said)
 
-    def _hear(self, line: bytes) -> News | None:
+    def _handle(self, line: bytes) -> News | None:
         try:
             frame: Any = from_json(line, allow_inf_nan=False)
         except ValueError as error:
-            raise ProtocolError(f"not JSON: {error}: {line[:60]!r}" if self.live else _foreign(line)) from None
+            raise ProtocolError(
+                f"not JSON: {error}: {line[:60]!r}" if self.in_room else _describe_wrong_server(line)
+            ) from None
         if not isinstance(frame, dict):
-            raise ProtocolError(f"not a JSON object: {line[:60]!r}" if self.live else _foreign(line))
+            raise ProtocolError(f"not a JSON object: {line[:60]!r}" if self.in_room else _describe_wrong_server(line))
         kind = frame.get("type")
         try:
-            if not self.live:
-                return self._first(kind, frame)
+            if not self.in_room:
+                return self._on_opening(kind, frame)
             handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
-            return (handler or Dialogue._unknown)(self, frame)
+            return (handler or ClientProtocol._on_unknown)(self, frame)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            where = "" if self.live else "answers with "
+            where = "" if self.in_room else "answers with "
             raise ProtocolError(f"{where}a {kind!r} that lacks something ({error!r}): {line[:200]!r}") from None
 
-    def _first(self, kind: object, frame: _Frame) -> News | None:
+    def _on_opening(self, kind: object, frame: _Frame) -> News | None:
         if kind == "welcome":
-            return self._welcome(frame)
+            return self._on_welcome(frame)
         if kind == "bye":
-            self._bye(frame)
+            self._on_bye(frame)
             return None
         if kind == "error":
             after = frame.get("after")
             raise _refused(frame, float(after) if isinstance(after, int | float) else None)
         raise ProtocolError(f"answers with a frame {str(kind)[:60]!r} where a welcome was expected")
 
-    def _welcome(self, frame: _Frame) -> News:
+    def _on_welcome(self, frame: _Frame) -> News:
         here = Welcome(
             _str(frame, "name"),
             _str(frame, "room"),
@@ -194,29 +204,29 @@ class Dialogue:
         )
         session, self._session = self._session, _str(frame, "session")
         self.name, self.room = here.name, here.room
-        self.outbox.obey(
+        self.requests.set_limits(
             frame_bytes=int(_limit(here, "frame_bytes", FRAME_BYTES)),
             remember=_limit(here, "remember", REMEMBER),
             remember_ids=int(_limit(here, "remember_ids", REMEMBER_IDS)),
         )
-        if self.live:  # we went to another room, which replays nothing
-            self._stand(here, 0)
-            self._answer(frame, here)
+        if self.in_room:  # the answer to a `join`; it replays nothing
+            self._set_position(here, 0)
+            self._settle(frame, here)
             return here
-        again, self.live, self._welcomed = self._welcomed, True, True
+        again, self.in_room, self._was_in_room = self._was_in_room, True, True
         if not again:
-            self._stand(here, self._history)
+            self._set_position(here, self._history)
             return here
-        self.outbox.moved(here.name, here.room, here)
+        self.requests.settle_moves(here.name, here.room, here)
         if self._session != session:
-            self.outbox.session_lost()
-        return self._back(here, frame)
+            self.requests.session_lost()
+        return self._on_return(here, frame)
 
-    def _back(self, here: Welcome, frame: _Frame) -> Recovered | Gap:
-        """Welcomed again: either we go on from where we were, or from where the room is."""
-        before, same, fresh = self.seq, here.epoch == self._epoch, self._fresh
+    def _on_return(self, here: Welcome, frame: _Frame) -> Recovered | Gap:
+        """Go on after a welcome on a new connection: from the client's position, or from that of the room."""
+        before, same, fresh = self.seq, here.epoch == self._epoch, self._replay_expected
         if fresh:
-            self._stand(here, self._history)
+            self._set_position(here, self._history)
             if same and here.seq == before:
                 return Recovered(here)
         elif frame.get("recovered") is True:
@@ -224,64 +234,67 @@ class Dialogue:
                 raise ProtocolError(f"recovered after {before}, but at {here.seq} of another log")
             return Recovered(here)
         else:
-            self._stand(here, 0)
+            self._set_position(here, 0)
         reason = "trimmed" if fresh and same else str(frame.get("reason") or "unknown_epoch")
         return Gap(reason, before, here)
 
-    def _stand(self, here: Welcome, replayed: int) -> None:
-        """Go on from where the room is, or from the first of at most so many messages before that."""
+    def _set_position(self, here: Welcome, replayed: int) -> None:
+        """Take the position of the room, or of the first of at most `replayed` messages before it."""
         self._epoch, self.seq, self._ts = here.epoch, here.seq, here.ts
-        self._floor = max(0, here.seq - replayed)
-        self._fresh = self._floor < here.seq
+        self._replay_floor = max(0, here.seq - replayed)
+        self._replay_expected = self._replay_floor < here.seq
 
-    def _message(self, frame: _Frame) -> News | None:
+    def _on_message(self, frame: _Frame) -> News | None:
         message = Message(_int(frame, "seq"), _int(frame, "ts"), _str(frame, "name"), _str(frame, "text"))
         self._advance(message.seq, message.ts)
-        own = self.outbox.answered(frame.get("id"), message)
-        self._kept()
+        own = self.requests.settle(frame.get("id"), message)
+        self._note_kept()
         return message if self._echo or own is None else None
 
-    def _ack(self, frame: _Frame) -> None:
-        if frame["seq"] is None:  # a whisper has no place in the stream
-            self.outbox.answered(frame.get("id"))
+    def _on_ack(self, frame: _Frame) -> None:
+        if frame["seq"] is None:  # a whisper has no number
+            self.requests.settle(frame.get("id"))
             return
         seq, ts = _int(frame, "seq"), _int(frame, "ts")
         if frame.get("duplicate") is not True:
             self._advance(seq, ts)
-        request = self.outbox.find(frame.get("id"))
+        request = self.requests.find(frame.get("id"))
         if request is not None:
             name, text = frame.get("name", self.name), frame.get("text", request.fields.get("text", ""))
-            self.outbox.answered(request.key, Message(seq, ts, str(name), str(text)))
-            self._kept()
+            self.requests.settle(request.key, Message(seq, ts, str(name), str(text)))
+            self._note_kept()
 
     def _advance(self, seq: int, ts: int) -> None:
-        """The next kept event; right after a welcome with history, the first of the replay."""
-        if seq != self.seq + 1 and not self._floor < seq <= self.seq:
+        """Move to the next kept event; after a welcome with history, that is the first of the replay."""
+        if seq != self.seq + 1 and not self._replay_floor < seq <= self.seq:
             raise ProtocolError(f"event {seq} came after {self.seq}")
-        self.seq = self._floor = seq
+        self.seq = self._replay_floor = seq
         self._ts = ts
-        self._fresh = False
+        self._replay_expected = False
 
-    def _deleted(self, frame: _Frame) -> Deleted:
+    def _on_deleted(self, frame: _Frame) -> Deleted:
         deleted = Deleted(_int(frame, "seq"), _int(frame, "ts"), _str(frame, "name"), _int(frame, "target"))
         self._advance(deleted.seq, deleted.ts)
         return deleted
 
-    def _renamed(self, frame: _Frame) -> Renamed:
+    def _on_renamed(self, frame: _Frame) -> Renamed:
         renamed = Renamed(_int(frame, "seq"), _str(frame, "name"), _str(frame, "to"))
-        own = self._answer(frame, renamed)
+        own = self._settle(frame, renamed)
         if own or renamed.name == self.name:
             self.name = renamed.to
         return renamed
 
-    def _error(self, frame: _Frame) -> Notice | None:
+    def _on_error(self, frame: _Frame) -> Notice | None:
         code, detail = _str(frame, "code"), str(frame.get("detail", ""))
         key = frame.get("id") or frame.get("ref")
         error: ChatError
         if code == RefusalCode.UNAVAILABLE:
-            if not self.outbox.not_kept(key, _refused(frame, None)) or self._state in ("unavailable", "refusing"):
+            if not self.requests.on_unavailable(key, _refused(frame, None)) or self._availability in (
+                "unavailable",
+                "refusing",
+            ):
                 return None
-            self._state = "refusing"
+            self._availability = "refusing"
             return Notice("unavailable", detail)
         if code == "text_too_long":
             error = TextTooLong(detail)
@@ -291,40 +304,40 @@ class Dialogue:
             error = _refused(frame, None)
         else:
             error = SendRefused(code, detail)
-        self.outbox.answered(key, error=error)
+        self.requests.settle(key, error=error)
         return None
 
-    def _heard_notice(self, frame: _Frame) -> Notice | None:
+    def _on_notice(self, frame: _Frame) -> Notice | None:
         notice = Notice(_str(frame, "code"), str(frame.get("detail", "")))
-        before = self._state
+        before = self._availability
         if notice.code in ("unavailable", "available"):
-            self._state = notice.code
+            self._availability = notice.code
         if notice.code == "available":
-            self.outbox.try_again()
+            self.requests.retry_now()
         told = notice.code == before or (notice.code == "unavailable" and before == "refusing")
         return None if told else notice
 
-    def _kept(self) -> None:
-        """A message was kept: news, where one of ours was refused and the server says nothing of itself."""
-        if self._state == "refusing" and not self.outbox.holds_back:
-            self._state, self._notice = "available", Notice("available", "messages are kept again")
+    def _note_kept(self) -> None:
+        """Queue a notice after a kept message, if one was refused before and the server sent no notice of its own."""
+        if self._availability == "refusing" and not self.requests.holds_back:
+            self._availability, self._queued_notice = "available", Notice("available", "messages are kept again")
 
-    def _answer(self, frame: _Frame, value: Any = None) -> bool:
-        """Whether this answers something of ours."""
-        return self.outbox.answered(frame.get("ref"), frame if value is None else value) is not None
+    def _settle(self, frame: _Frame, value: Any = None) -> bool:
+        """Settle the request that this frame answers; return whether there is one."""
+        return self.requests.settle(frame.get("ref"), frame if value is None else value) is not None
 
-    def _answered(self, frame: _Frame) -> None:
-        self._answer(frame)
+    def _on_answer(self, frame: _Frame) -> None:
+        self._settle(frame)
 
-    def _bye(self, frame: _Frame) -> None:
+    def _on_bye(self, frame: _Frame) -> None:
         code, detail, after = _str(frame, "code"), str(frame.get("detail", "")), frame.get("after")
         known = DISCONNECTS.get(code)
         wait = max(0.0, float(after)) if isinstance(after, int | float) else 0.0
         reason = Disconnect(code, detail, frame.get("reconnect") is True, wait, known.websocket if known else 4000)
         self.bye = Disconnected(reason, detail)
 
-    def _unknown(self, frame: _Frame) -> None:
-        """Of a kind that came later than this library: not for us, but it may have a place in the stream."""
+    def _on_unknown(self, frame: _Frame) -> None:
+        """Ignore a frame of a type that is newer than this library, except for its number."""
         seq, ts = frame.get("seq"), frame.get("ts")
         if isinstance(seq, int) and isinstance(ts, int) and seq == self.seq + 1:
             self._advance(seq, ts)
@@ -332,14 +345,14 @@ class Dialogue:
 
 def _refused(frame: _Frame, after: float | None) -> Refused:
     code = _str(frame, "code")
-    known = RefusalCode(code) if code in list(RefusalCode) else cast("RefusalCode", code)  # a later server's own
+    known = RefusalCode(code) if code in list(RefusalCode) else cast("RefusalCode", code)  # of a newer server
     return Refused(known, str(frame.get("detail", "")), after)
 
 
-def _foreign(said: bytes | bytearray) -> str:
-    """That a server speaks something else: what is wrong with it, and what it said, as it can be shown to people."""
-    shown = "".join(filter(str.isprintable, said[: 4 * _SHOWN].decode(errors="replace")))
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+def _describe_wrong_server(said: bytes | bytearray) -> str:
+    """Return an error text about a server with another protocol, with a printable quote of what it sent."""
+    shown = "".join(filter(str.isprintable, said[: 4 * _QUOTED_CHARS].decode(errors="replace")))
+    shown = shown if len(shown) <= _QUOTED_CHARS else f"{shown[:_QUOTED_CHARS]}…"
     return (
         "answers with lines, not with the JSON protocol: it may be a telnet door, MaChat in Go or another server;"
         f" it said '{shown}'"
@@ -347,7 +360,7 @@ def _foreign(said: bytes | bytearray) -> str:
 
 
 def _limit(welcome: Welcome, name: str, default: float) -> float:
-    """A limit of the server, or `default` where it does not name it."""
+    """Return a limit of the server, or `default` if its welcome does not name it."""
     limit = welcome.limits.get(name)
     return limit if isinstance(limit, int | float) and limit >= 0 else default
 
@@ -364,20 +377,20 @@ def _int(frame: _Frame, key: str) -> int:
     return value
 
 
-_HANDLERS: Final[dict[str, Callable[[Dialogue, _Frame], News | None]]] = {
-    "welcome": Dialogue._welcome,
-    "message": Dialogue._message,
-    "ack": Dialogue._ack,
+_HANDLERS: Final[dict[str, Callable[[ClientProtocol, _Frame], News | None]]] = {
+    "welcome": ClientProtocol._on_welcome,
+    "message": ClientProtocol._on_message,
+    "ack": ClientProtocol._on_ack,
     "joined": lambda _, frame: Joined(_int(frame, "seq"), _str(frame, "name")),
     "left": lambda _, frame: Left(_int(frame, "seq"), _str(frame, "name"), str(frame.get("reason", ""))),
-    "renamed": Dialogue._renamed,
-    "deleted": Dialogue._deleted,
+    "renamed": ClientProtocol._on_renamed,
+    "deleted": ClientProtocol._on_deleted,
     "whisper": lambda _, frame: Whisper(_int(frame, "ts"), _str(frame, "name"), _str(frame, "text")),
-    "members": Dialogue._answered,
-    "rooms": Dialogue._answered,
-    "history": Dialogue._answered,
-    "pong": Dialogue._answered,
-    "error": Dialogue._error,
-    "notice": Dialogue._heard_notice,
-    "bye": Dialogue._bye,
+    "members": ClientProtocol._on_answer,
+    "rooms": ClientProtocol._on_answer,
+    "history": ClientProtocol._on_answer,
+    "pong": ClientProtocol._on_answer,
+    "error": ClientProtocol._on_error,
+    "notice": ClientProtocol._on_notice,
+    "bye": ClientProtocol._on_bye,
 }

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from chatapi.client.events import News
-from chatapi.client.protocol import Dialogue
+from chatapi.client.protocol import ClientProtocol
 from chatapi.client.requests import Request
 
 
@@ -24,31 +24,31 @@ def message(seq: int, text: str = "hi", name: str = "Zoe", **fields: Any) -> byt
     return line("message", seq=seq, ts=seq * 10, name=name, text=text, **fields)
 
 
-def dialogue(**arguments: Any) -> Dialogue:
-    return Dialogue("mina", "dev", prefix="p", pause=lambda tries: 2.0**tries, **arguments)
+def client_protocol(**arguments: Any) -> ClientProtocol:
+    return ClientProtocol("mina", "dev", prefix="p", pause=lambda tries: 2.0**tries, **arguments)
 
 
-def live(**arguments: Any) -> Dialogue:
-    it = dialogue(**arguments)
+def live(**arguments: Any) -> ClientProtocol:
+    it = client_protocol(**arguments)
     it.handshake()
-    list(it.receive(welcome()))
+    list(it.receive_data(welcome()))
     return it
 
 
-def hear(it: Dialogue, *lines: bytes) -> list[News]:
-    return list(it.receive(b"".join(lines)))
+def hear(it: ClientProtocol, *lines: bytes) -> list[News]:
+    return list(it.receive_data(b"".join(lines)))
 
 
-def said(it: Dialogue, now: float = 0) -> list[dict[str, Any]]:
-    return [json.loads(frame) for frame in it.outgoing(now).splitlines()]
+def said(it: ClientProtocol, now: float = 0) -> list[dict[str, Any]]:
+    return [json.loads(frame) for frame in it.data_to_send(now).splitlines()]
 
 
-def texts(it: Dialogue, now: float = 0) -> list[str]:
+def texts(it: ClientProtocol, now: float = 0) -> list[str]:
     return [frame.get("text", frame["type"]) for frame in said(it, now)]
 
 
-def again(it: Dialogue, **fields: Any) -> list[News]:
-    it.lost()
+def again(it: ClientProtocol, **fields: Any) -> list[News]:
+    it.connection_lost()
     it.handshake()
     return hear(it, welcome(**fields))
 

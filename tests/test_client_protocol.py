@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from dialogues import again, dialogue, hear, line, live, message, outcome, said, texts, welcome
+from client_protocols import again, client_protocol, hear, line, live, message, outcome, said, texts, welcome
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,15 +20,15 @@ from chatapi.events import Joined, Left, Message, Renamed, Whisper
 
 
 def test_the_first_handshake_says_what_was_asked_for_and_nothing_else() -> None:
-    first = json.loads(dialogue().handshake())
+    first = json.loads(client_protocol().handshake())
     assert first == {"name": "mina", "room": "dev", "protocol": "json", "echo": False}
-    full = json.loads(dialogue(echo=True, history=7, token="t").handshake())
+    full = json.loads(client_protocol(echo=True, history=7, token="t").handshake())
     assert full == {**first, "echo": True, "history": 7, "token": "t"}
-    assert dialogue().handshake().endswith(b"}\n")
+    assert client_protocol().handshake().endswith(b"}\n")
 
 
 def test_the_welcome_says_who_and_where_one_is() -> None:
-    it = dialogue()
+    it = client_protocol()
     it.handshake()
     news = hear(it, welcome(seq=5, ts=50, members=["Mina", "Zoe"], count=2))
     assert news == [Welcome("Mina", "dev", "e1", 5, 50, ("Mina", "Zoe"), 2, {"frame_bytes": 1000})]
@@ -38,7 +38,7 @@ def test_the_welcome_says_who_and_where_one_is() -> None:
 
 @pytest.mark.parametrize("code", ["name_taken", "bad_name", "unauthorized", "of_the_future"])
 def test_a_refused_handshake_is_raised_with_its_code(code: str) -> None:
-    it = dialogue()
+    it = client_protocol()
     it.handshake()
     with pytest.raises(Refused) as refused:
         hear(it, line("error", code=code, detail="no", after=3))
@@ -49,16 +49,16 @@ def test_a_refused_handshake_is_raised_with_its_code(code: str) -> None:
 
 
 def test_a_goodbye_instead_of_a_welcome_is_noted() -> None:
-    it = dialogue()
+    it = client_protocol()
     it.handshake()
     assert hear(it, line("bye", code="draining", detail="later", reconnect=True, after=5)) == []
     assert it.bye is not None
-    assert (it.bye.reason.reconnect, it.bye.reason.after, it.live) == (True, 5, False)
+    assert (it.bye.reason.reconnect, it.bye.reason.after, it.in_room) == (True, 5, False)
 
 
 def test_anything_else_instead_of_a_welcome_is_a_protocol_error() -> None:
     for strange in (message(1), b"* hello\n", b"[]\n", line("error", code=3), b'{"type":"welcome"}\n', b"{}\n"):
-        it = dialogue()
+        it = client_protocol()
         it.handshake()
         with pytest.raises(ProtocolError):
             hear(it, strange)
@@ -90,7 +90,7 @@ def test_every_kind_of_event() -> None:
 def test_it_does_not_matter_how_the_bytes_are_cut(cut: int) -> None:
     data = message(1, "für alle") + b"\r\n\n" + message(2) + message(3)
     it = live()
-    news = [n for at in range(0, len(data), cut) for n in it.receive(data[at : at + cut])]
+    news = [n for at in range(0, len(data), cut) for n in it.receive_data(data[at : at + cut])]
     assert [n.seq for n in news if isinstance(n, Message)] == [1, 2, 3]
 
 
@@ -139,10 +139,10 @@ def test_what_makes_no_sense_is_a_protocol_error(strange: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=50) | st.sampled_from([welcome(), message(1), line("ack", seq=2), b"{}", b"\n"])))
 def test_any_bytes_are_news_or_a_chat_error(chunks: list[bytes]) -> None:
-    for it in (dialogue(), live()):
+    for it in (client_protocol(), live()):
         try:
             for chunk in chunks:
-                list(it.receive(chunk))
+                list(it.receive_data(chunk))
         except ChatError:
             pass
 
@@ -157,10 +157,10 @@ def test_a_frame_without_an_end_is_not_kept_for_ever() -> None:
 
 def test_nothing_is_parsed_before_it_is_asked_for() -> None:
     it = live()
-    stream = it.receive(message(1) + message(2) + message(3))
+    stream = it.receive_data(message(1) + message(2) + message(3))
     next(stream)
     assert it.seq == 1
-    assert [n.seq for n in it.receive(message(4)) if isinstance(n, Message)] == [2, 3, 4]
+    assert [n.seq for n in it.receive_data(message(4)) if isinstance(n, Message)] == [2, 3, 4]
 
 
 def test_nothing_is_heard_after_a_goodbye() -> None:
@@ -179,7 +179,7 @@ def test_nothing_is_heard_after_a_goodbye() -> None:
 
 @pytest.mark.parametrize("seqs", [(8, 9, 10, 11), (10, 11), (11,), ()])
 def test_history_may_begin_anywhere_within_what_was_asked_for(seqs: tuple[int, ...]) -> None:
-    it = dialogue(history=3)
+    it = client_protocol(history=3)
     it.handshake()
     news = hear(it, welcome(seq=10, ts=100), *map(message, seqs))
     assert [n.seq for n in news if isinstance(n, Message)] == list(seqs)
@@ -187,17 +187,17 @@ def test_history_may_begin_anywhere_within_what_was_asked_for(seqs: tuple[int, .
 
 @pytest.mark.parametrize("seqs", [(7,), (8, 10), (9, 9), (12,), (9, 11)])
 def test_history_has_no_holes(seqs: tuple[int, ...]) -> None:
-    it = dialogue(history=3)
+    it = client_protocol(history=3)
     it.handshake()
     with pytest.raises(ProtocolError):
         hear(it, welcome(seq=10, ts=100), *map(message, seqs))
 
 
 def test_a_connection_that_breaks_within_the_replay_goes_on_there() -> None:
-    it = dialogue(history=3)
+    it = client_protocol(history=3)
     it.handshake()
     hear(it, welcome(seq=10, ts=100), message(8))
-    it.lost()
+    it.connection_lost()
     shake = json.loads(it.handshake())
     assert shake["resume"] == {"epoch": "e1", "seq": 8, "ts": 80, "session": "key"}
     assert "history" not in shake
@@ -209,10 +209,10 @@ def test_a_connection_that_breaks_within_the_replay_goes_on_there() -> None:
     [({"seq": 10}, Recovered), ({"seq": 11}, Gap), ({"seq": 10, "epoch": "e2"}, Gap)],
 )
 def test_a_connection_that_breaks_before_the_replay_asks_for_it_again(fields: dict[str, Any], kind: type) -> None:
-    it = dialogue(history=3)
+    it = client_protocol(history=3)
     it.handshake()
     hear(it, welcome(seq=10, ts=100))
-    it.lost()
+    it.connection_lost()
     shake = json.loads(it.handshake())
     assert shake["history"] == 3
     assert shake["resume"] == {"epoch": "", "seq": 0, "ts": 0, "session": "key"}
@@ -236,7 +236,7 @@ def test_an_ack_is_the_own_message_at_its_place() -> None:
     assert [n.seq for n in news if isinstance(n, Message)] == [1, 3]
     assert outcome(one) == Message(2, 20, "Mina", "one")
     assert outcome(two) == Message(4, 40, "Mina", "two")
-    assert not it.outbox.pending
+    assert not it.requests.awaited
 
 
 def test_with_echo_the_own_message_is_both_answer_and_event() -> None:
@@ -305,7 +305,7 @@ def test_a_join_is_answered_by_a_welcome_and_another_count() -> None:
     news = hear(it, message(2), welcome(room="ops", epoch="o1", seq=40, ts=400, ref="p-1"), message(41))
     assert [type(n) for n in news] == [Message, Welcome, Message]
     assert outcome(request) == news[1]
-    it.lost()
+    it.connection_lost()
     shake = json.loads(it.handshake())
     assert (shake["room"], shake["resume"]["epoch"], shake["resume"]["seq"]) == ("ops", "o1", 41)
     assert "history" not in shake
@@ -328,7 +328,7 @@ def test_questions_are_answered_by_their_ref(kind: str) -> None:
 
 
 def test_what_is_in_flight_is_bounded() -> None:
-    it = live(most_in_flight=2)
+    it = live(max_in_flight=2)
     for text in "abc":
         it.ask("message", text=text)
     assert texts(it) == ["a", "b"]
@@ -342,7 +342,7 @@ def test_one_write_is_bounded() -> None:
     for _ in range(300):
         it.ask("message", text="x" * 900)
     sizes = []
-    while data := it.outgoing(0):
+    while data := it.data_to_send(0):
         sizes.append(data.count(b"\n"))
     assert len(sizes) > 3
     assert sum(sizes) == 256
@@ -359,16 +359,16 @@ def test_a_frame_that_the_server_would_not_take_is_not_sent() -> None:
 
 
 def test_nothing_is_said_before_the_welcome() -> None:
-    it = dialogue()
+    it = client_protocol()
     it.handshake()
     it.ask("message", text="x")
-    assert it.outgoing(0) == b""
+    assert it.data_to_send(0) == b""
     hear(it, welcome())
     assert texts(it) == ["x"]
 
 
 def test_a_sign_of_life_is_asked_for_once() -> None:
-    it = live(most_in_flight=1)
+    it = live(max_in_flight=1)
     it.ask("message", text="x")
     said(it)
     it.ping()
@@ -380,12 +380,12 @@ def test_a_sign_of_life_is_asked_for_once() -> None:
 
 
 def test_what_is_withdrawn_before_it_was_written_is_never_said() -> None:
-    it = live(most_in_flight=1)
+    it = live(max_in_flight=1)
     first, second = it.ask("message", text="a"), it.ask("message", text="b")
     said(it)
-    it.outbox.withdraw(second)
-    it.outbox.withdraw(first)
-    assert not it.outbox.pending
+    it.requests.withdraw(second)
+    it.requests.withdraw(first)
+    assert not it.requests.awaited
     hear(it, line("ack", id="p-1", seq=1, ts=1))
     assert it.seq == 1
     assert said(it) == []
@@ -395,7 +395,7 @@ def test_what_is_withdrawn_after_it_was_written_is_not_said_again() -> None:
     it = live()
     first, _ = it.ask("message", text="a"), it.ask("message", text="b")
     said(it)
-    it.outbox.withdraw(first)
+    it.requests.withdraw(first)
     again(it)
     assert texts(it) == ["b"]
 
@@ -408,20 +408,20 @@ def test_goodbye_is_said_once_everything_is_answered() -> None:
     assert texts(it) == []
     hear(it, line("ack", id="p-1", seq=1, ts=1))
     assert texts(it) == ["bye"]
-    assert it.said_bye
+    assert it.bye_sent
     assert texts(it) == []
 
 
 def test_when_it_is_over_every_request_fails_with_its_own_error() -> None:
-    it = live(most_in_flight=1)
+    it = live(max_in_flight=1)
     requests = [it.ask("message", text=text) for text in "ab"]
     said(it)
-    it.outbox.fail(lambda: ChatError("over"))
+    it.requests.fail_all(lambda: ChatError("over"))
     assert str(outcome(requests[0])) == str(outcome(requests[1])) == "over"
     assert outcome(requests[0]) is not outcome(requests[1])
     hear(it, line("ack", id="p-1", seq=1, ts=1))
     assert isinstance(outcome(requests[0]), ChatError)
-    assert not it.outbox.pending
+    assert not it.requests.awaited
 
 
 # Coming back
@@ -430,7 +430,7 @@ def test_when_it_is_over_every_request_fails_with_its_own_error() -> None:
 def test_it_resumes_with_its_place_and_its_key() -> None:
     it = live(token="t")
     hear(it, message(1), message(2))
-    it.lost()
+    it.connection_lost()
     shake = json.loads(it.handshake())
     assert shake["resume"] == {"epoch": "e1", "seq": 2, "ts": 20, "session": "key"}
     assert (shake["name"], shake["token"]) == ("Mina", "t")
@@ -438,13 +438,13 @@ def test_it_resumes_with_its_place_and_its_key() -> None:
     assert isinstance(news[0], Recovered)
     assert news[0].welcome.seq == 4
     assert it.seq == 4
-    it.lost()
+    it.connection_lost()
     assert json.loads(it.handshake())["resume"]["session"] == "new"
 
 
 def test_the_beginning_of_an_empty_log_is_a_place_too() -> None:
     it = live()
-    it.lost()
+    it.connection_lost()
     assert json.loads(it.handshake())["resume"] == {"epoch": "e1", "seq": 0, "ts": 0, "session": "key"}
 
 
@@ -480,7 +480,7 @@ def test_half_a_frame_is_forgotten_with_its_connection() -> None:
 
 
 def test_what_was_not_answered_goes_out_again_first_in_order_and_under_its_old_id() -> None:
-    it = live(most_in_flight=3)
+    it = live(max_in_flight=3)
     requests = [it.ask("message", text=text) for text in "abcd"]
     said(it)
     hear(it, line("ack", id="p-2", seq=1, ts=10))
@@ -579,7 +579,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_every_message_comes_once_and_in_order_or_there_is_a_gap(steps: list[tuple[str, int]]) -> None:
-    model, it = Model(), dialogue(most_in_flight=4)
+    model, it = Model(), client_protocol(max_in_flight=4)
     news: list[News] = []
     sent: list[Request] = []
     wire = model.greet(json.loads(it.handshake()))
@@ -601,7 +601,7 @@ def test_every_message_comes_once_and_in_order_or_there_is_a_gap(steps: list[tup
 
     def reconnect() -> None:
         nonlocal wire
-        it.lost()
+        it.connection_lost()
         wire = model.greet(json.loads(it.handshake()))
 
     for number, (step, n) in enumerate([*steps, ("break", 0), ("arrive", 10**6), ("serve", 0), ("arrive", 10**6)]):
@@ -614,7 +614,7 @@ def test_every_message_comes_once_and_in_order_or_there_is_a_gap(steps: list[tup
         elif step == "serve":
             serve()
         elif step == "arrive":
-            news += it.receive(wire[:n])
+            news += it.receive_data(wire[:n])
             wire = wire[n:]
         elif step == "break":
             reconnect()
@@ -623,9 +623,9 @@ def test_every_message_comes_once_and_in_order_or_there_is_a_gap(steps: list[tup
         else:
             model.epoch, model.seq, model.log = model.epoch + 1, 0, []
             reconnect()  # another log is another server
-    while it.outbox.pending:  # only so many are in flight at once
+    while it.requests.awaited:  # only so many are in flight at once
         serve()
-        news += it.receive(wire)
+        news += it.receive_data(wire)
         wire = b""
 
     epoch, seq = 0, 0
