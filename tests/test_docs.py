@@ -684,7 +684,7 @@ def test_every_log_line_is_in_the_table() -> None:
 
 
 def test_how_much_is_logged_is_as_it_says() -> None:
-    assert f"If nobody reads the log, {lines._WAITING:,} lines wait" in OPERATIONS.prose
+    assert f"If nobody reads the log, {lines._MAX_WAITING:,} lines wait" in OPERATIONS.prose
     assert f"{log_limit.BURST:,} are logged at once and {log_limit.RATE} a second" in OPERATIONS.prose
 
 

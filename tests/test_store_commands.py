@@ -244,7 +244,7 @@ def test_the_name_is_the_one_that_import_is_given(chat: Path) -> None:
 def test_a_room_in_the_file_is_not_overwritten(chat: Path) -> None:
     before = chatserver("export", chat, "dev").out
     error = refused("import", chat, "DEV", lines='{"name": "Mina", "text": "hello"}')
-    assert error == f"{str(chat)!r} has a room 'DEV' already, and nothing is overwritten"
+    assert error == f"{str(chat)!r} has a room 'DEV' already; an import never overwrites a room"
     assert chatserver("export", chat, "dev").out == before
 
 
@@ -336,10 +336,10 @@ def test_the_lines_that_are_made_worse_below_are_good(tmp_path: Path) -> None:
         ('{"name": "Mina", "text": "hello", "ts": 1.5}', "'ts': input should be a valid integer"),
         ('{"name": "Mina", "text": "hello", "ts": -1}', "'ts': input should be greater than or equal to 0"),
         ('{"name": "Mina", "text": "hello", "ts": 1700000000000000000}', "'ts': input should be less than or equal"),
-        ('{"type": "joined", "name": "Mina", "text": "x"}', "a line of the type 'joined' cannot stand here"),
-        ('{"type": 5, "name": "Mina", "text": "x"}', "a line of the type 5 cannot stand here"),
-        (KEPT[2], "a line of the type 'deleted' cannot stand here"),
-        (json.dumps(HEADER), "a line of the type 'room' cannot stand here"),
+        ('{"type": "joined", "name": "Mina", "text": "x"}', "a line of the type 'joined' is not allowed here"),
+        ('{"type": 5, "name": "Mina", "text": "x"}', "a line of the type 5 is not allowed here"),
+        (KEPT[2], "a line of the type 'deleted' is not allowed here"),
+        (json.dumps(HEADER), "a line of the type 'room' is not allowed here"),
     ],
 )
 def test_one_bad_line_from_somewhere_else_and_nothing_is_imported(
@@ -363,14 +363,14 @@ def test_one_bad_line_from_somewhere_else_and_nothing_is_imported(
         (1, json.dumps(HEADER | {"first": 5}), "'first' is 5, and 'seq' only 3"),
         (1, json.dumps(HEADER | {"seq": 1 << 40}), "'seq': input should be less than or equal to 1099511627775"),
         (1, json.dumps({key: value for key, value in HEADER.items() if key != "trimmed_ts"}), "it has no 'trimmed_ts'"),
-        (2, json.dumps(HEADER), "a line of the type 'room' cannot stand here"),
+        (2, json.dumps(HEADER), "a line of the type 'room' is not allowed here"),
         (3, KEPT[1].replace('"type": "message", ', ""), "it has no 'type'"),
-        (3, KEPT[1].replace("message", "joined"), "a line of the type 'joined' cannot stand here"),
-        (3, KEPT[1].replace('"seq": 2', '"seq": 3'), "seq 2 should stand here, not 3"),
-        (3, KEPT[1].replace('"seq": 2', '"seq": 1'), "seq 2 should stand here, not 1"),
+        (3, KEPT[1].replace("message", "joined"), "a line of the type 'joined' is not allowed here"),
+        (3, KEPT[1].replace('"seq": 2', '"seq": 3'), "seq 2 is expected here, not 3"),
+        (3, KEPT[1].replace('"seq": 2', '"seq": 1'), "seq 2 is expected here, not 1"),
         (3, KEPT[1].replace('"seq": 2, ', ""), "it has no 'seq'"),
-        (3, KEPT[1].replace('"ts": 20', '"ts": 10'), "its ts 10 is not above 10, which comes before it"),
-        (3, KEPT[1].replace('"ts": 20', '"ts": 9'), "its ts 9 is not above 10, which comes before it"),
+        (3, KEPT[1].replace('"ts": 20', '"ts": 10'), "its ts 10 is not above 10, that of the message before it"),
+        (3, KEPT[1].replace('"ts": 20', '"ts": 9'), "its ts 9 is not above 10, that of the message before it"),
         (3, KEPT[1].replace("Zoe", "Z:oe"), "'name': the name has a ':'"),
         (3, KEPT[1].replace("bye", ""), "the text is empty, and nothing deletes seq 2"),
         (4, KEPT[2].replace('"target": 1', '"target": 3'), "it deletes seq 3, which is no message before it"),
@@ -382,7 +382,7 @@ def test_one_bad_line_from_somewhere_else_and_nothing_is_imported(
             "the lines end with seq 3 and ts 31, and not with seq 3 and ts 30",
         ),
         (2, KEPT[2].replace('"target": 1', '"target": 2'), "the text is empty, and nothing deletes seq 1"),
-        (5, KEPT[1].replace('"seq": 2, "ts": 20', '"seq": 4, "ts": 40'), "seq 4 is more than the header promises, 3"),
+        (5, KEPT[1].replace('"seq": 2, "ts": 20', '"seq": 4, "ts": 40'), "seq 4 is above the header's, 3"),
     ],
 )
 def test_one_bad_line_of_an_export_and_nothing_is_imported(
@@ -500,7 +500,7 @@ def test_a_room_that_is_not_there_is_told_with_its_nearest_names(tmp_path: Path)
     error = refused("export", tmp_path / "chat.db", "developmnet")
     assert error == f"{file} has no room 'developmnet'; did you mean 'Development'?"
     error = refused("export", tmp_path / "chat.db", "lounge")
-    assert error == f"{file} has no room 'lounge'; `chatserver rooms` lists the 2 it has"
+    assert error == f"{file} has no room 'lounge'; `chatserver rooms` lists its 2 rooms"
 
 
 def test_a_server_that_runs_is_not_in_the_way_but_for_import(chat: Path) -> None:

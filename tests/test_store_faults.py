@@ -669,12 +669,12 @@ def test_a_line_that_was_not_kept_in_all_this_time_is_no_success(path: Path, dis
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["-store", ""], "-store '': it takes the name of a file"),
-        (["-store", "x.db", "-store-sync", "nonsense"], "-store-sync 'nonsense': it is full or normal"),
-        (["-keep-days", "3"], "-keep-days is about the file of -store, and there is none"),
-        (["-keep-messages", "3"], "-keep-messages is about the file of -store, and there is none"),
-        (["-keep-bytes", "3"], "-keep-bytes is about the file of -store, and there is none"),
-        (["-store-sync", "full"], "-store-sync is about the file of -store, and there is none"),
+        (["-store", ""], "-store '': it needs the name of a file"),
+        (["-store", "x.db", "-store-sync", "nonsense"], "-store-sync 'nonsense': it must be full or normal"),
+        (["-keep-days", "3"], "-keep-days needs -store"),
+        (["-keep-messages", "3"], "-keep-messages needs -store"),
+        (["-keep-bytes", "3"], "-keep-bytes needs -store"),
+        (["-store-sync", "full"], "-store-sync needs -store"),
         (["-store", "x.db", "-keep-days", "-1"], "-keep-days '-1': input should be greater than or equal to 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The example client's command line: what you type goes to the room, what the room says is printed."""
+"""The example client's command line: it sends the input to a room and prints the messages of the room."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import chatapi
 from chatapi import Address, AddressError, Deleted, Joined, Left, Message, News, Renamed, Welcome, Whisper
 from chatapi.addresses import DEFAULT_ADDRESS, parse_address, reason
 
-from .flags import Parser, fail
+from .flags import Parser, fail, interrupted
 from .screen import PROG, Screen, listed, say
 from .typed import Typed
 
@@ -26,20 +26,20 @@ examples:
   examplechatclient -client Mina -room dev            talk; Ctrl-D leaves
   examplechatclient -client Mina -address chat:8989   to a server elsewhere
   examplechatclient -s localhost -p 6969              the same in GoChat's way
-  echo deployed | examplechatclient -client ci        say one line and leave
-  examplechatclient -client log -room dev >dev.txt    keep what is said: the output is the lines, nothing else
+  echo deployed | examplechatclient -client ci        send one line and leave
+  examplechatclient -client log -room dev >dev.txt    write the messages to a file, and nothing else
 """
 
 
 def build_parser() -> Parser:
-    """Every flag of the client."""
+    """Return the parser of all flags of the client."""
     parser = Parser(prog=PROG, description="Talk in a room of a chat server.", epilog=_EXAMPLES)
     parser.flag("-client", metavar="NAME", help="your name (default User and a number)")
     parser.flag("-room", metavar="ROOM", default="lounge", help="the room to join (default lounge)")
     parser.flag("-address", metavar="ADDRESS", help=f"where the server listens (default {DEFAULT_ADDRESS})")
-    parser.flag("-no-commands", action="store_true", help="say lines that start with / or @ like any other")
-    parser.flag("-s", "-server", dest="server", metavar="HOST", help="the host alone, as in GoChat")
-    parser.flag("-p", "-port", dest="port", metavar="PORT", help="the port alone, as in GoChat")
+    parser.flag("-no-commands", action="store_true", help="send lines that start with / or @ as text")
+    parser.flag("-s", "-server", dest="server", metavar="HOST", help="only the host, as in GoChat")
+    parser.flag("-p", "-port", dest="port", metavar="PORT", help="only the port, as in GoChat")
     parser.flag(
         "-version", action="version", version=f"%(prog)s {chatapi.__version__}", help="show the version and exit"
     )
@@ -47,10 +47,10 @@ def build_parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the client; returns its exit code."""
+    """Run the client; return its exit code."""
     given = build_parser().parse(arguments)
     if given.address is not None and (given.server is not None or given.port is not None):
-        fail(PROG, "-address says what -s and -p say; give one or the other")
+        fail(PROG, "-address replaces -s and -p; give one or the other")
     try:
         address = parse_address(given.address or DEFAULT_ADDRESS)
         if given.port is not None:
@@ -63,9 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return anyio.run(_talk, address, name, given.room, not given.no_commands)
     except KeyboardInterrupt:
-        if sys.stderr is not None and sys.stderr.isatty():
-            print(file=sys.stderr)  # noqa: T201  # the ^C stands on a line of its own
-        return 130
+        return interrupted()
 
 
 async def _talk(address: Address, name: str, room: str, commands: bool) -> int:
@@ -94,79 +92,79 @@ async def _talk(address: Address, name: str, room: str, commands: bool) -> int:
 
 
 class _Talk:
-    """One conversation: what was typed, what came, and how it ended."""
+    """One conversation: its input, its events, and how it ended."""
 
     def __init__(self, connection: chatapi.Connection, commands: bool) -> None:
         self._connection = connection
         self._commands = commands
         self._screen = Screen(self._end)
         self._name = self._room = ""  # as of the last event that was printed
-        self._trouble: str | None = None  # why it ended before its time; empty where nobody wants to know
+        self._error: str | None = None  # why it ended early; empty if there is nothing to print
         self._tasks: anyio.abc.TaskGroup
         self._typed: Typed
 
     async def run(self, where: Address) -> None:
-        """Talk until the input ends or something else does."""
+        """Send the input and print the events, until the input or the connection ends."""
         left = False
         welcome = await anext(self._connection)
         async with anyio.create_task_group() as self._tasks:
             self._typed = Typed(self._connection, self._screen, self._tasks, commands=self._commands)
-            self._stand(welcome)
+            self._enter(welcome)
             if sys.stdin is not None and sys.stdin.isatty():
                 say(f"in {self._room} as {self._name} on {where}; /help for commands, Ctrl-D to leave")
-            self._tasks.start_soon(self._print_news)
+            self._tasks.start_soon(self._print_events)
             left = await self._typed.take_all()
             await self._connection.close()
-        if left and self._trouble is None:
+        if left and self._error is None:
             self._screen.tell("goodbye")
 
     def verdict(self) -> int:
-        """The exit code, with a message where it is not 0."""
-        if self._trouble is None and self._typed.unsure:
-            self._trouble = "not everything that was typed is known to have arrived"
-        if self._trouble:
-            say(self._trouble)
-        return 0 if self._trouble is None else 1
+        """Return the exit code, after a message if it is not 0."""
+        if self._error is None and self._typed.unsure:
+            self._error = "some lines may not have arrived"
+        if self._error:
+            say(self._error)
+        return 0 if self._error is None else 1
 
-    async def _print_news(self) -> None:
+    async def _print_events(self) -> None:
         try:
-            async for news in self._connection:
-                self._print(news)
+            async for event in self._connection:
+                self._print(event)
         except chatapi.ChatError as error:
             self._end(f"cut off: {error}")
 
-    def _print(self, news: News) -> None:
-        if isinstance(news, Message):
-            self._screen.messages(news)
-        elif isinstance(news, Whisper):
-            self._screen.whisper(news)
-        elif isinstance(news, chatapi.Lost) and news.reason.code == "flood":
-            self._end(f"cut off: flood: {news.detail}")  # what is typed here would only be refused again
-        elif isinstance(news, chatapi.Lost):
-            say(f"connection lost: {news.detail}; trying again")
-        elif isinstance(news, chatapi.Recovered):
-            say("back, nothing was missed")
-            self._stand(news.welcome)
-        elif isinstance(news, chatapi.Gap):
-            say(f"back; what was said in between is not known ({news.reason})")
-            self._stand(news.welcome)
-        elif isinstance(news, chatapi.Notice):
-            say(f"{news.code}: {news.detail}")
-        elif isinstance(news, Welcome):
-            self._stand(news, "now" if news.room != self._room else "already")
-        elif isinstance(news, Renamed) and news.name == self._name:
-            self._name = news.to
-            self._screen.tell(f"you are now {news.to}")
+    def _print(self, event: News) -> None:
+        if isinstance(event, Message):
+            self._screen.messages(event)
+        elif isinstance(event, Whisper):
+            self._screen.whisper(event)
+        elif isinstance(event, chatapi.Lost) and event.reason.code == "flood":
+            self._end(f"cut off: flood: {event.detail}")  # the server would refuse the same input again
+        elif isinstance(event, chatapi.Lost):
+            say(f"connection lost: {event.detail}; trying again")
+        elif isinstance(event, chatapi.Recovered):
+            say("connected again; no message was missed")
+            self._enter(event.welcome)
+        elif isinstance(event, chatapi.Gap):
+            say(f"connected again; messages may have been missed ({event.reason})")
+            self._enter(event.welcome)
+        elif isinstance(event, chatapi.Notice):
+            say(f"{event.code}: {event.detail}")
+        elif isinstance(event, Welcome):
+            self._enter(event, "now" if event.room != self._room else "already")
+        elif isinstance(event, Renamed) and event.name == self._name:
+            self._name = event.to
+            self._screen.tell(f"you are now {event.to}")
         elif self._screen.is_terminal:
-            self._screen.tell(_notice(news))
+            self._screen.tell(_notice(event))
 
-    def _end(self, trouble: str) -> None:
-        if self._trouble is None:
-            self._trouble = trouble
+    def _end(self, error: str) -> None:
+        if self._error is None:
+            self._error = error
         self._tasks.cancel_scope.cancel()
 
-    def _stand(self, here: News, moved: str = "") -> None:
-        """Take note of where this is, and tell what has changed, as by a `/join` whose own answer was lost."""
+    def _enter(self, here: News, moved: str = "") -> None:
+        """Store name and room, and show what has changed, also after a `/join` whose answer was lost."""
         assert isinstance(here, Welcome)
         if moved or (self._room and here.room != self._room):
             self._screen.tell(listed(f"you are {moved or 'now'} in {here.room}", here.members, here.count))
@@ -178,14 +176,14 @@ class _Talk:
             self._typed.line_bytes = limit
 
 
-def _notice(news: Joined | Left | Renamed | Deleted) -> str:
-    if isinstance(news, Joined):
-        return f"{news.name} joined"
-    if isinstance(news, Left):
-        return f"{news.name} left" + _BECAUSE.get(news.reason, f" ({news.reason})")
-    if isinstance(news, Deleted):
-        return f"{news.name} deleted a message"
-    return f"{news.name} is now {news.to}"
+def _notice(event: Joined | Left | Renamed | Deleted) -> str:
+    if isinstance(event, Joined):
+        return f"{event.name} joined"
+    if isinstance(event, Left):
+        return f"{event.name} left" + _BECAUSE.get(event.reason, f" ({event.reason})")
+    if isinstance(event, Deleted):
+        return f"{event.name} deleted a message"
+    return f"{event.name} is now {event.to}"
 
 
 def _failed(message: str) -> int:

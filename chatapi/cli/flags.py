@@ -1,4 +1,4 @@
-"""What both command lines have in common: Go's way of writing flags, and one clear line on an error."""
+"""Command lines as Go writes them: flags with one dash or two, one clear line for an error, an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chatapi.text import one_line
 
 
 class Parser(argparse.ArgumentParser):
-    """Every flag takes one dash or two, as Go's do; one that does not exist is named, with the nearest that does."""
+    """A parser that accepts one dash or two, as Go does, and suggests the nearest flag for an unknown one."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -21,16 +21,16 @@ class Parser(argparse.ArgumentParser):
         self.flag("-h", "-help", dest="help", action="help", help="show this and exit")
 
     def flag(self, *names: str, to: argparse._ActionsContainer | None = None, **options: Any) -> None:
-        """Add a flag; ``-name`` also goes as ``--name``."""
+        """Add a flag; ``-name`` can also be written as ``--name``."""
         both = [spelled for name in names for spelled in (name, f"-{name}")]
         (to or self).add_argument(*both, **options)
 
     def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        """The arguments; ends the program with code 2 and one line where they are wrong."""
+        """Return the arguments; if they are wrong, end the program with code 2 and one line."""
         arguments = sys.argv[1:] if arguments is None else arguments
         for argument in arguments:
             if argument == "--":
-                break  # what follows are no flags
+                break  # no flags follow
             name = argument.partition("=")[0]
             is_flag = len(name) > 1 and name[0] == "-" and not name[1].isdigit()
             if is_flag and name not in self._option_string_actions:
@@ -39,11 +39,18 @@ class Parser(argparse.ArgumentParser):
         return self.parse_args(arguments)
 
     def error(self, message: str) -> NoReturn:
-        """End the program."""
+        """End the program with code 2 and one line."""
         fail(self.prog, f"{message} (-h shows what there is)")
 
 
 def fail(prog: str, message: str) -> NoReturn:
-    """End the program because it was started wrongly: one line, code 2."""
+    """End the program with code 2 and one line, because its arguments are wrong."""
     print(f"{prog}: {one_line(message)}", file=sys.stderr)  # noqa: T201
     raise SystemExit(2)
+
+
+def interrupted() -> int:
+    """Return the exit code after Ctrl-C; on a terminal, end the line that shows the ^C."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(file=sys.stderr)  # noqa: T201
+    return 130

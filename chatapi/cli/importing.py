@@ -1,4 +1,4 @@
-"""Lines of JSON as what a store keeps: every one is checked, and nothing is taken that no server would have written."""
+"""Import of a room from lines of JSON: each line is checked, and must be one that a server could have written."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from chatapi.errors import Refused
 from chatapi.limits import LINES_AT_ONCE, READ_BYTES, MiB
 from chatapi.text import clean
 
-from .records import FOUND, HEADER, KEPT, BadRecord, Header, Removed, is_header, parse
+from .records import HEADER, NUMBERED, PLAIN, BadRecord, Header, NumberedDeletion, is_header, parse
 
 _TEXT_BYTES: Final = MiB
-"""The longest text that a server can be told to take (`Limits.line_bytes`)."""
+"""The longest text that a server can be configured to accept (`Limits.line_bytes`), in bytes."""
 _LINE_BYTES: Final = 8 * MiB
-"""The longest line: such a text with every character escaped, and what stands around it."""
+"""The longest line, in bytes: such a text with every character escaped, and its other fields."""
 _TICK: Final = 1_000
-"""Lines between two calls to whoever wants to know how far this is."""
+"""Lines between two calls of `progress`."""
 
 
 class BadLine(Exception):
-    """A line that cannot be taken: the text says which and why."""
+    """A line that cannot be imported; the text has its number and the reason."""
 
     def __init__(self, number: int, why: str) -> None:
         super().__init__(f"line {number}: {why}")
@@ -38,19 +38,22 @@ class _Message(NamedTuple):
 
 
 class Import:
-    """One room from lines; `progress` is told how many bytes were read. Raises `BadLine`, and what reading raises."""
+    """One room from lines of JSON. `progress` is called with the bytes read so far.
+
+    Raises `BadLine`, and what reading raises.
+    """
 
     def __init__(self, source: BinaryIO, now: int, progress: Callable[[int], None], naming: Naming = OURS) -> None:
         self._naming = naming
         self._source = source
         self._now = now
         self._progress = progress
-        self._number = 0  # of the line that was read last
+        self._number = 0  # of the last line read
         self._bytes_read = 0
-        self._seq = self._ts = 0  # of the message before the next one
-        self._given: int | None = None  # the time in the line before, where the lines have no header
-        self._names: dict[str, str] = {}  # as they were written, and as they are shown
-        self._empty: dict[int, int] = {}  # messages without a text that nothing has deleted yet, and their lines
+        self._seq = self._ts = 0  # of the last message
+        self._given: int | None = None  # the time in the last line, if the lines have no header
+        self._names: dict[str, str] = {}  # as written in the lines, and as shown
+        self._empty: dict[int, int] = {}  # seq and line of messages without a text whose deletion has not come yet
         self._deletions: set[int] = set()
         self._header: Header | None = None
         self._ahead = b""
@@ -66,7 +69,7 @@ class Import:
             raise BadLine(self._number, str(error)) from None
 
     def room(self, name: str) -> RoomInfo:
-        """The room that is to be, under this name."""
+        """Return the room to create, under this name."""
         header, key = self._header, self._naming.room_key(name)
         if header is None:
             return RoomInfo(0, key, name, secrets.token_urlsafe(16), 0, 0, 1, 0, 0)
@@ -74,12 +77,12 @@ class Import:
         return RoomInfo(0, key, name, header.epoch, *trimmed, header.first, header.seq, header.ts)
 
     def entries(self) -> Iterator[AnyKept]:
-        """All that the lines say, what a member said in a row as runs."""
+        """Yield the entries of all lines; consecutive messages of a member are combined into runs."""
         run: list[_Message] = []
         size = 0
         while line := self._next_line():
             try:
-                entry = self._found(line) if self._header is None else self._kept(line)
+                entry = self._plain(line) if self._header is None else self._numbered(line)
             except BadRecord as error:
                 raise BadLine(self._number, str(error)) from None
             if isinstance(entry, Deletion):
@@ -102,7 +105,7 @@ class Import:
     # Lines
 
     def _next_line(self) -> bytes:
-        """The next line that is not blank; empty at the end."""
+        """Return the next line that is not blank; empty at the end."""
         if self._ahead:
             line, self._ahead = self._ahead, b""
             return line
@@ -129,20 +132,20 @@ class Import:
         self._header = header
         self._seq, self._ts = header.first - 1, header.trimmed_ts
 
-    def _kept(self, line: bytes) -> _Message | Deletion:
-        """What has its place already."""
+    def _numbered(self, line: bytes) -> _Message | Deletion:
+        """Parse a line that has its number: the lines begin with a header."""
         assert self._header is not None
-        record = parse(KEPT, line)
+        record = parse(NUMBERED, line)
         seq, ts = record.seq, record.ts
         if seq != self._seq + 1:
-            raise BadRecord(f"seq {self._seq + 1} should stand here, not {seq}")
+            raise BadRecord(f"seq {self._seq + 1} is expected here, not {seq}")
         if seq > self._header.seq:
-            raise BadRecord(f"seq {seq} is more than the header promises, {self._header.seq}")
+            raise BadRecord(f"seq {seq} is above the header's, {self._header.seq}")
         if ts <= self._ts:
-            raise BadRecord(f"its ts {ts} is not above {self._ts}, which comes before it")
+            raise BadRecord(f"its ts {ts} is not above {self._ts}, that of the message before it")
         self._seq, self._ts = seq, ts
         name = self._name(record.name)
-        if not isinstance(record, Removed):
+        if not isinstance(record, NumberedDeletion):
             block = self._block(record.text)
             if block == b"\n" and not self._naming.allows_empty:
                 self._empty[seq] = self._number
@@ -155,18 +158,18 @@ class Import:
         deletion.seq, deletion.ts = seq, ts
         return deletion
 
-    def _found(self, line: bytes) -> _Message:
-        """What gets its place here."""
-        found = parse(FOUND, line)
+    def _plain(self, line: bytes) -> _Message:
+        """Parse a line that gets its number here: the lines have no header."""
+        found = parse(PLAIN, line)
         if self._seq and (found.ts is None) is not (self._given is None):
             raise BadRecord(f"it has {'no' if found.ts is None else 'a'} 'ts', unlike those before it")
         if found.ts is None:
             self._ts = max(self._now, self._ts + 1)
         else:
             if found.ts < (self._given or 0):
-                raise BadRecord(f"its ts {found.ts} is below {self._given}, which comes before it")
+                raise BadRecord(f"its ts {found.ts} is below {self._given}, that of the message before it")
             self._given = found.ts
-            self._ts = max(found.ts, self._ts + 1)  # as a server does where two are of the same microsecond
+            self._ts = max(found.ts, self._ts + 1)  # as a server does with two messages in one microsecond
         self._seq += 1
         block = self._block(found.text)
         if block == b"\n" and not self._naming.allows_empty:
@@ -177,7 +180,9 @@ class Import:
         shown = self._names.get(name)
         if shown is None:
             naming = self._naming
-            check = naming.name if self._header is None else naming.kept_name  # an export may be older than a rule
+            check = (
+                naming.name if self._header is None else naming.kept_name
+            )  # an export may be older than a rule for names
             try:
                 shown = self._names[name] = check(name)
             except Refused as refused:
@@ -185,14 +190,14 @@ class Import:
         return shown
 
     def _block(self, text: str) -> bytes:
-        """A text as a server would have cleaned it; a line feed alone where nothing is left of it."""
+        """Return a text as a server would have cleaned it; a line feed alone if nothing is left of it."""
         block = clean(text.encode().strip(b"\n") + b"\n") or b"\n"
         if len(block) > _TEXT_BYTES + 1:
             raise BadRecord(f"its text has {len(block) - 1:,} bytes; at most {_TEXT_BYTES:,} are allowed")
         return block
 
     def _check_end(self) -> None:
-        """Nothing is missing that should have come."""
+        """Raise `BadLine` if the lines lack something that they announced."""
         for seq, number in self._empty.items():
             raise BadLine(number, f"the text is empty, and nothing deletes seq {seq}")
         header = self._header
@@ -200,12 +205,12 @@ class Import:
             raise BadLine(
                 self._number,
                 f"the lines end with seq {self._seq} and ts {self._ts},"
-                f" and not with seq {header.seq} and ts {header.ts}, as the header promises",
+                f" and not with seq {header.seq} and ts {header.ts} of the header",
             )
 
 
 def _follows(message: _Message, after: _Message) -> bool:
-    """Whether two messages that stand in a row can be two lines of one run."""
+    """Whether two consecutive messages can be lines of one run."""
     return (
         after.ts == message.ts + 1
         and after.name == message.name
@@ -214,7 +219,7 @@ def _follows(message: _Message, after: _Message) -> bool:
 
 
 def _said(run: list[_Message]) -> Said:
-    """The run of some messages."""
+    """Combine messages into a run."""
     said = Said(0, run[0].name, b"".join(message.block for message in run), len(run))
     said.seq, said.ts = run[0].seq, run[0].ts
     return said

@@ -1,4 +1,4 @@
-"""Lines to a standard stream, written by a thread: nobody waits for them, even if nobody reads them."""
+"""Lines to a standard stream, written by a thread, so that the program never waits for the reader of the stream."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from collections.abc import Callable
 from logging.handlers import QueueHandler
 from typing import Final
 
-_WAITING: Final = 10_000
-"""Lines that may wait to be written; further ones are dropped, and counted."""
-_CLOSING: Final = 1.0
-"""Seconds that the end of the program waits for lines to be written."""
+_MAX_WAITING: Final = 10_000
+"""Lines that may wait to be written; further ones are dropped and counted."""
+_CLOSE_SECONDS: Final = 1.0
+"""Seconds for which the end of the program waits for lines to be written."""
 
 
 class Lines:
-    """What is written to one descriptor, in order.
+    """Lines for one descriptor, in order.
 
-    The thread uses neither the stream of that name nor a logging handler: a thread that is blocked in one of these
-    holds a lock that the end of the process waits for.
+    The thread uses neither Python's stream of that descriptor nor a logging handler, because a thread that blocks in
+    one of these holds a lock, and the end of the process would wait for that lock.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class Lines:
         self._descriptor = descriptor
         self._encoding = encoding
         self._failed = failed
-        self._queue: queue.Queue[str | None] = queue.Queue(_WAITING)
+        self._queue: queue.Queue[str | None] = queue.Queue(_MAX_WAITING)
         self._dropped = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"lines to {descriptor}", daemon=True)
         self._thread.start()
 
     def put(self, line: str) -> None:
-        """Have a line written; from any thread, without waiting."""
+        """Have a line written. Any thread may call this; it does not wait."""
         try:
             self._queue.put_nowait(line)
         except queue.Full:
@@ -50,12 +50,12 @@ class Lines:
                 self._dropped += 1
 
     def close(self) -> None:
-        """Wait until all is written, but not for long."""
+        """Wait until everything is written, for a limited time."""
         try:
-            self._queue.put(None, timeout=_CLOSING)
+            self._queue.put(None, timeout=_CLOSE_SECONDS)
         except queue.Full:
             return
-        self._thread.join(_CLOSING)
+        self._thread.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:
         while (line := self._queue.get()) is not None:
@@ -80,12 +80,12 @@ class Lines:
 
 
 class LinesHandler(QueueHandler):
-    """A handler for a log that is written by such a thread."""
+    """A log handler that gives its records to `Lines`."""
 
     def __init__(self, lines: Lines) -> None:
-        super().__init__(queue.Queue())  # which stays empty
+        super().__init__(queue.Queue())  # this queue stays empty
         self._lines = lines
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Have a record written; `prepare` has formatted it."""
+        """Have a record written, which `prepare` has formatted."""
         self._lines.put(record.getMessage())

@@ -1,4 +1,4 @@
-"""Where a sub-command writes: standard output, or a file that takes its name when everything is in it."""
+"""The output of a sub-command: standard output, or a file that gets its name when it is complete."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_AT_ONCE: Final = 64 * 1024
+_BUFFER_BYTES: Final = 64 * 1024
 
 
 class CannotWrite(Exception):
-    """Nothing more can be written: the text says why, and is empty where a pipe was closed, as by `| head`."""
+    """Nothing more can be written; the text is the reason, and is empty if a pipe was closed, as by `| head`."""
 
 
 class Output:
-    """Bytes for a descriptor, in large pieces. What waits here is forgotten where Ctrl-C ends the program: a buffered
-    file would wait until a full pipe takes it.
+    """Bytes for a descriptor, in large pieces.
+
+    When Ctrl-C ends the program, buffered bytes are dropped; a buffered file would wait until a full pipe accepts them.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._waiting: list[bytes] = []
+        self._buffered: list[bytes] = []
         self._size = 0
         self.is_terminal: bool = os.isatty(descriptor)
 
     def write(self, data: bytes) -> None:
-        """Write this sooner or later."""
-        self._waiting.append(data)
+        """Write bytes, or buffer them until `flush`."""
+        self._buffered.append(data)
         self._size += len(data)
-        if self._size >= _AT_ONCE:
+        if self._size >= _BUFFER_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
-        data = memoryview(b"".join(self._waiting))
-        self._waiting.clear()
+        """Write the buffered bytes."""
+        data = memoryview(b"".join(self._buffered))
+        self._buffered.clear()
         self._size = 0
         while data:
             data = data[os.write(self._descriptor, data) :]
@@ -46,7 +47,7 @@ class Output:
 
 @contextmanager
 def output(path: str | None = None) -> Iterator[Output]:
-    """Standard output, or the file at `path`; all is written when the block ends. Raises `CannotWrite`."""
+    """Open standard output, or the file at `path`; everything is written when the block ends. Raises `CannotWrite`."""
     try:
         if path is None:
             if sys.stdout is None:
@@ -55,7 +56,7 @@ def output(path: str | None = None) -> Iterator[Output]:
             try:
                 yield out
             except Exception:  # not Ctrl-C
-                out.flush()  # it is worth having as far as it goes
+                out.flush()  # an incomplete output is better than none
                 raise
             out.flush()
         elif os.path.exists(path) and not os.path.isfile(path):  # such as a pipe
@@ -73,7 +74,7 @@ def output(path: str | None = None) -> Iterator[Output]:
 
 @contextmanager
 def _replaced(path: str) -> Iterator[Output]:
-    """A file that takes the place of one of the same name, if there is one, when everything is in it."""
+    """Open a temporary file that replaces the file at `path` when it is complete."""
     mask = os.umask(0)
     os.umask(mask)
     mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o666 & ~mask

@@ -1,4 +1,4 @@
-"""How far long work is, on standard error where that is a terminal."""
+"""A progress bar on standard error, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EVERY: Final = 0.1  # seconds
 
 
 class Progress:
-    """A bar for the time of a `with` block; with a `total` of 0, where nobody knows it, a count alone."""
+    """A bar for the time of a `with` block; if the total is unknown (`total` is 0), only a count."""
 
     def __init__(self, what: str, total: int, *, shown: bool = True) -> None:
         self._what = what
@@ -21,7 +21,7 @@ class Progress:
         self._next = 0.0
 
     def __call__(self, done: int) -> None:
-        """So much is done."""
+        """Show how much is done."""
         if self._shown and (now := time.monotonic()) >= self._next:
             self._next = now + _EVERY
             part = min(done / self._total, 1) if self._total else 0
@@ -35,7 +35,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._next:
-            self._write("\r\x1b[K")  # a line that says how it went can stand in its place
+            self._write("\r\x1b[K")  # clear the line for the result
 
     @staticmethod
     def _write(text: str) -> None:

@@ -1,4 +1,4 @@
-"""A room as lines of JSON: a header with what it is beside its messages, then its messages and deletions, in order."""
+"""A room as lines of JSON: a header with its properties, then its messages and deletions, in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chatapi.errors import StoreError
 from chatapi.protocol.json.rendering import JSON, frame
 
 _LAST_TS: Final = 253_402_300_799_999_999
-"""The end of the year 9999: more than that is in other units than microseconds."""
+"""The end of the year 9999; a larger number is not in microseconds."""
 
 Seq: TypeAlias = Annotated[int, Field(ge=1, le=LAST_SEQ)]
 Ts: TypeAlias = Annotated[int, Field(ge=0, le=_LAST_TS)]
@@ -25,22 +25,22 @@ class _Record(BaseModel):
 
 
 class Header(_Record):
-    """What a room is beside its messages."""
+    """The properties of a room, beside its messages."""
 
     type: Literal["room"]
     name: str
     epoch: Annotated[str, Field(min_length=1, max_length=64)]
     seq: Annotated[int, Field(ge=0, le=LAST_SEQ)]
-    """The newest message's or deletion's."""
+    """The number of the newest message or deletion."""
     ts: Ts
     first: Seq
-    """The oldest that is kept; `seq` + 1 where none is."""
+    """The number of the oldest one that is kept; `seq` + 1 if none is."""
     trimmed_ts: Ts
-    """The `ts` of the last one that is not kept any more; 0 where all are."""
+    """The `ts` of the newest one that is not kept any more; 0 if all are kept."""
 
 
-class Spoken(_Record):
-    """A message in its place."""
+class NumberedMessage(_Record):
+    """A message with its number, as in an export."""
 
     type: Literal["message"]
     seq: Seq
@@ -49,8 +49,8 @@ class Spoken(_Record):
     text: str
 
 
-class Removed(_Record):
-    """A deletion in its place."""
+class NumberedDeletion(_Record):
+    """A deletion with its number, as in an export."""
 
     type: Literal["deleted"]
     seq: Seq
@@ -59,8 +59,8 @@ class Removed(_Record):
     target: Seq
 
 
-class Found(_Record):
-    """A message from somewhere else, which is given a place here."""
+class PlainMessage(_Record):
+    """A message from another source, which gets its number on import."""
 
     type: Literal["message"] = "message"
     name: str
@@ -69,18 +69,20 @@ class Found(_Record):
 
 
 HEADER: Final[TypeAdapter[Header]] = TypeAdapter(Header)
-KEPT: Final[TypeAdapter[Spoken | Removed]] = TypeAdapter(Annotated[Spoken | Removed, Field(discriminator="type")])
-FOUND: Final[TypeAdapter[Found]] = TypeAdapter(Found)
+NUMBERED: Final[TypeAdapter[NumberedMessage | NumberedDeletion]] = TypeAdapter(
+    Annotated[NumberedMessage | NumberedDeletion, Field(discriminator="type")]
+)
+PLAIN: Final[TypeAdapter[PlainMessage]] = TypeAdapter(PlainMessage)
 
 _AnyRecord = TypeVar("_AnyRecord")
 
 
 class BadRecord(ValueError):
-    """A line that is not what it should be: the text says why."""
+    """A line that is not valid; the text is the reason."""
 
 
 def parse(adapter: TypeAdapter[_AnyRecord], line: bytes) -> _AnyRecord:
-    """What a line says. Raises `BadRecord`."""
+    """Parse a line. Raises `BadRecord`."""
     try:
         return adapter.validate_json(line)
     except ValidationError as errors:
@@ -94,7 +96,7 @@ def parse(adapter: TypeAdapter[_AnyRecord], line: bytes) -> _AnyRecord:
     if kind == "union_tag_not_found":
         raise BadRecord("it has no 'type'")
     if kind == "union_tag_invalid" or field == "type":
-        raise BadRecord(f"a line of the type {ascii(from_json(line)['type'])[:40]} cannot stand here")
+        raise BadRecord(f"a line of the type {ascii(from_json(line)['type'])[:40]} is not allowed here")
     if kind == "missing":
         raise BadRecord(f"it has no '{field}'")
     raise BadRecord(f"'{field}': {message[0].lower()}{message[1:]}")
@@ -110,7 +112,7 @@ def is_header(line: bytes) -> bool:
 
 
 def export(store: View, room: RoomInfo) -> Iterator[tuple[bytes, int]]:
-    """A room as lines, some at a time, and the seq up to which they go. Raises `StoreError`."""
+    """Yield a room as lines, several at a time, with the seq of the last of them. Raises `StoreError`."""
     header = frame(
         "room",
         name=room.name,
@@ -130,6 +132,6 @@ def export(store: View, room: RoomInfo) -> Iterator[tuple[bytes, int]]:
             seq += entry.count
             yield lines, seq - 1
     except (TypeError, ValueError, AttributeError):
-        pass  # a row that holds something else than numbers and UTF-8
+        pass  # a row has values other than numbers and UTF-8
     if seq != room.seq + 1:
         raise StoreError(f"{str(store.path)!r}: {room.name!r} is damaged at seq {seq}; `chatserver check` tells more")

@@ -35,73 +35,64 @@ _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _EXAMPLES: Final = """\
 examples:
   chatserver                                      listen on localhost:8989
-  chatserver -a :8989 -telnet :6000               for everybody, and a telnet door beside it
-  chatserver -store chat.db                       history that survives the server
-  chatserver -rate 0 -log-level warning           no bound on lines a second, and a quiet log
+  chatserver -a :8989 -telnet :6000               reachable from the network, with a telnet door
+  chatserver -store chat.db                       keep history in a file
+  chatserver -rate 0 -log-level warning           no limit of lines a second, and only warnings in the log
   MACHAT_RATE=10 chatserver                       every flag is an environment variable too
 
 then, in another terminal:
   examplechatclient -client Mina -room dev
   printf '{"name":"Zoe","room":"dev"}\\nhello\\n' | nc -N localhost 8989
-  telnet localhost 6000                           (where the server has -telnet localhost:6000)
+  telnet localhost 6000                           (if the server has -telnet localhost:6000)
 
-and, to look after the file of -store (`chatserver export -h` tells more, and so on):
-  chatserver rooms FILE                           what rooms it has
-  chatserver export FILE ROOM [PATH]              a room as lines of JSON
-  chatserver import FILE ROOM [PATH]              a room from such lines
-  chatserver check FILE                           whether it is sound
+and, for the file of -store (`chatserver export -h` explains export, and so on):
+  chatserver rooms FILE                           list its rooms
+  chatserver export FILE ROOM [PATH]              write a room as lines of JSON
+  chatserver import FILE ROOM [PATH]              make a room from such lines
+  chatserver check FILE                           check it for damage
 """
 
 
 def environment_name(flag: str) -> str:
-    """The environment variable that stands for a flag."""
+    """Return the name of the environment variable for a flag."""
     return "MACHAT_" + flag.replace("-", "_").upper()
 
 
 def build_parser() -> Parser:
-    """Every flag of the server."""
+    """Return the parser of all flags of the server."""
     parser = Parser(prog=PROG, description="A room-based chat server.", epilog=_EXAMPLES)
+    switch = partial(parser.flag, nargs="?", const="1", metavar="BOOL")
     parser.flag(
         "-a", "-address", "-tcp", dest="address", metavar="ADDRESS", help=f"where to listen (default {DEFAULT_ADDRESS})"
     )
     parser.flag("-telnet", metavar="ADDRESS", help="where to listen for people with telnet (default: nowhere)")
     parser.flag("-lobby", metavar="ROOM", help="the room that people on the telnet door come into (default lounge)")
-    parser.flag(
-        "-echo",
-        nargs="?",
-        const="1",
-        metavar="BOOL",
-        help="send everybody their own messages too, as the Go server does",
-    )
-    parser.flag(
-        "-no-commands", nargs="?", const="1", metavar="BOOL", help="route lines that start with / or @ like any other"
-    )
-    parser.flag(
-        "-machat",
-        nargs="?",
-        const="1",
-        metavar="BOOL",
-        help="as MaChat in Go: -echo, -no-commands, any name and room, blank lines, lines of 65,535 bytes",
+    switch("-echo", help="send everybody their own messages too, as the Go server does")
+    switch("-no-commands", help="send lines that start with / or @ to the room as text")
+    switch(
+        "-machat", help="as MaChat in Go: -echo, -no-commands, any name and room, blank lines, lines of 65,535 bytes"
     )
     parser.flag("-log-level", metavar="LEVEL", help=f"{', '.join(LOG_LEVELS)} (default info)")
     parser.flag(
         "-version", action="version", version=f"%(prog)s {chatapi.__version__}", help="show the version and exit"
     )
-    parser.flag("-store", metavar="FILE", help="keep history in this SQLite file (default: in memory alone)")
+    parser.flag("-store", metavar="FILE", help="keep history in this SQLite file (default: only in memory)")
     parser.flag(
         "-store-sync",
         metavar="HOW",
-        help="full: what is acknowledged survives a power cut; normal: the end of the process alone (default full)",
+        help="full: acknowledged messages survive a power cut; normal: only the end of the process (default full)",
     )
-    parser.flag("-redis", metavar="URL", help="share rooms with every server that uses this Redis, and keep them there")
-    parser.flag("-redis-prefix", metavar="TEXT", help="what its keys in Redis begin with: one chat (default machat)")
+    parser.flag("-redis", metavar="URL", help="keep rooms in this Redis, shared with all servers that use it")
     parser.flag(
-        "-redis-wait", metavar="N", help="acknowledge messages once so many replicas of Redis have them (default 0)"
+        "-redis-prefix",
+        metavar="TEXT",
+        help="the beginning of its keys in Redis: one prefix is one chat (default machat)",
     )
+    parser.flag("-redis-wait", metavar="N", help="acknowledge a message when N replicas of Redis have it (default 0)")
     parser.flag(
         "-trusted",
         metavar="ADDRESSES",
-        help="addresses and networks, separated by commas, that stand for many clients, such as a proxy: the limits of "
+        help="addresses and networks, separated by commas, that many clients share, such as a proxy's: the limits for "
         f"one address do not apply to them (default {','.join(LOOPBACK)})",
     )
     _add_fields(parser, parser, Keep, "-keep-")
@@ -119,7 +110,7 @@ def _add_fields(parser: Parser, to: argparse._ActionsContainer, model: type[Base
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server; returns its exit code."""
+    """Run the server; return its exit code."""
     _open_standard_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in SUB_COMMANDS:
@@ -127,10 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return store.main(arguments)
     parser = build_parser()
-    given = _Given(parser.parse(arguments), os.environ)
+    given = _Settings(parser.parse(arguments), os.environ)
     level = given.text("log-level", "info").lower()
     if level not in LOG_LEVELS:
-        fail(PROG, f"{given.source('log-level')} {level!r}: it is one of {', '.join(LOG_LEVELS)}")
+        fail(PROG, f"{given.source('log-level')} {level!r}: it must be one of {', '.join(LOG_LEVELS)}")
     log = Lines(2, encoding="utf-8" if sys.stderr is None else sys.stderr.encoding)
     logging.basicConfig(
         level=level.upper(),
@@ -139,13 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handlers=[LinesHandler(log)],
     )
     try:
-        return _configured(given)
+        return _serve(given)
     finally:
         log.close()
 
 
-def _configured(given: _Given) -> int:
-    """Run a server whose log is set up."""
+def _serve(given: _Settings) -> int:
+    """Run the server, after the log is set up."""
     trusted = [text for text in given.text("trusted", ",".join(LOOPBACK)).split(",") if text.strip()]
     try:
         networks(trusted)
@@ -165,39 +156,39 @@ def _configured(given: _Given) -> int:
     return _run(chat, kept, address, telnet or None, lobby)
 
 
-class _Given:
-    """What was asked for, by flags and, where there is none, by environment variables."""
+class _Settings:
+    """The values of flags, and of environment variables for flags that were not given."""
 
     def __init__(self, flags: argparse.Namespace, environment: Mapping[str, str]) -> None:
         self._flags = {name: value for name, value in vars(flags).items() if value is not None}
         self._environment = environment
 
     def text(self, flag: str, default: str = "") -> str:
-        """What stands behind a flag."""
+        """Return the value of a flag."""
         value = self._flags.get(flag.replace("-", "_"), self._environment.get(self._variable(flag)))
         return default if value is None else str(value)
 
     def is_empty(self, flag: str) -> bool:
-        """Whether a flag was given, with nothing behind it: as by a shell's variable that is not set."""
+        """Whether a flag was given with an empty value, as by a shell variable that is not set."""
         return self._flags.get(flag.replace("-", "_")) == ""
 
     def switch(self, flag: str) -> bool | None:
-        """Whether a flag is on, None where nothing is said; it may be switched off as in Go, with ``-flag=false``."""
+        """Whether a flag is on; None if it was not given. As in Go, ``-flag=false`` switches it off."""
         value = self.text(flag)
         if not value:
             return None
         if value.lower() in _YES:
             return True
         if value.lower() not in _NO:
-            fail(PROG, f"{self.source(flag)} {value!r}: it is true or false")
+            fail(PROG, f"{self.source(flag)} {value!r}: it must be true or false")
         return False
 
     def source(self, flag: str) -> str:
-        """What said so, for an error."""
+        """Return the flag or the variable that gave the value, for an error text."""
         return f"-{flag}" if flag.replace("-", "_") in self._flags else self._variable(flag)
 
     def _variable(self, flag: str) -> str:
-        """Return the environment variable that stands for a flag: the one of its former name if only that is set."""
+        """Return the environment variable for a flag: that of its former name if only that one is set."""
         name, former = environment_name(flag), environment_name(FORMER_NAMES.get(flag, flag))
         return name if name in self._environment or former not in self._environment else former
 
@@ -205,9 +196,9 @@ class _Given:
 def _run(chat: ChatAPI, kept: str, address: str, telnet: str | None, lobby: str) -> int:
     from gotcpchat import run_tcp
 
-    output = Lines(1, _cannot_say_where)
+    output = Lines(1, _listening_not_printed)
     try:
-        return 0 if run_tcp(address, chat, telnet=telnet, lobby=lobby, started=partial(_say_where, output)) else 1
+        return 0 if run_tcp(address, chat, telnet=telnet, lobby=lobby, started=partial(_print_listening, output)) else 1
     except AddressError as error:
         fail(PROG, str(error))
     except StoreError as error:
@@ -221,7 +212,7 @@ def _run(chat: ChatAPI, kept: str, address: str, telnet: str | None, lobby: str)
 
 
 def _open_standard_streams() -> None:
-    """Give the descriptors 0 to 2 to nobody else where they are closed: a socket there would get the log's lines."""
+    """Open closed descriptors among 0 to 2 on the null device, so that no socket gets one and the log's lines."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -229,55 +220,55 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _say_where(output: Lines, listening: list[Listening]) -> None:
+def _print_listening(output: Lines, listening: list[Listening]) -> None:
     for door in dict.fromkeys(item.door for item in listening):
         addresses = " and ".join(str(item.address) for item in listening if item.door == door)
         output.put(f"{PROG}: {'telnet ' if door == 'telnet' else ''}listening on {addresses}")
 
 
-def _cannot_say_where(line: str, error: OSError) -> None:
-    """Standard output takes nothing; that is no reason not to serve."""
+def _listening_not_printed(line: str, error: OSError) -> None:
+    """Log that standard output cannot be written; the server goes on."""
     _logger.error("listening on %s; cannot print that: %s", line.partition(" on ")[2], error.strerror)
 
 
-def _broker(given: _Given) -> Broker | None:
-    """One that keeps rooms, where a file or a Redis is given for it."""
+def _broker(given: _Settings) -> Broker | None:
+    """Return a broker that keeps rooms, if a file or a Redis is given for it."""
     if given.text("redis") or given.is_empty("redis"):
         return _redis(given)
     for flag in ("redis-prefix", "redis-wait"):
         if given.text(flag):
-            fail(PROG, f"{given.source(flag)} is about the Redis of -redis, and there is none")
+            fail(PROG, f"{given.source(flag)} needs -redis")
     keep = _checked(given, Keep, "keep-")
     sync, path = given.text("store-sync", "full"), given.text("store")
     if sync not in ("full", "normal"):
-        fail(PROG, f"{given.source('store-sync')} {sync!r}: it is full or normal")
+        fail(PROG, f"{given.source('store-sync')} {sync!r}: it must be full or normal")
     if given.is_empty("store"):
-        fail(PROG, "-store '': it takes the name of a file")
+        fail(PROG, "-store '': it needs the name of a file")
     if path:
         from chatapi.brokers.sqlite.broker import SQLiteBroker
 
         return SQLiteBroker(path, sync="full" if sync == "full" else "normal", keep=keep)
     for flag in ("store-sync", *(f"keep-{name}" for name in Keep.model_fields)):
         if given.text(flag):
-            fail(PROG, f"{given.source(flag)} is about the file of -store, and there is none")
+            fail(PROG, f"{given.source(flag)} needs -store")
     return None
 
 
-def _redis(given: _Given) -> Broker:
-    """The one whose rooms several servers share."""
+def _redis(given: _Settings) -> Broker:
+    """Return a broker whose rooms several servers share."""
     if given.is_empty("redis"):
-        fail(PROG, "-redis '': it takes a URL, such as redis://localhost:6379/0")
+        fail(PROG, "-redis '': it needs a URL, such as redis://localhost:6379/0")
     for flag in ("store", "store-sync"):
         if given.text(flag):
-            fail(PROG, f"{given.source(flag)} and {given.source('redis')}: rooms are kept in one place")
+            fail(PROG, f"{given.source(flag)} and {given.source('redis')}: rooms can be kept in only one of them")
     replicas = given.text("redis-wait", "0")
     if not (replicas.isascii() and replicas.isdigit() and len(replicas) < 4):
-        fail(PROG, f"{given.source('redis-wait')} {replicas!r}: it is a number of replicas")
+        fail(PROG, f"{given.source('redis-wait')} {replicas!r}: it must be a number of replicas")
     try:
         from chatapi.brokers.redis.broker import KEEP, RedisBroker
     except ImportError as error:
         fail(PROG, f"{given.source('redis')}: {error}")
-    logging.getLogger("coredis").setLevel(logging.CRITICAL)  # the broker says what there is to say
+    logging.getLogger("coredis").setLevel(logging.CRITICAL)  # the broker logs what matters
     keep, asked = _checked(given, Keep, "keep-"), [name for name in Keep.model_fields if given.text(f"keep-{name}")]
     keep = KEEP.model_copy(update={name: getattr(keep, name) for name in asked})
     prefix = given.text("redis-prefix", "machat")
@@ -290,7 +281,7 @@ def _redis(given: _Given) -> Broker:
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def _checked(given: _Given, model: type[_Model], prefix: str) -> _Model:
+def _checked(given: _Settings, model: type[_Model], prefix: str) -> _Model:
     flags = {name: prefix + name.replace("_", "-") for name in model.model_fields}
     values: dict[str, Any] = {name: value for name, flag in flags.items() if (value := given.text(flag))}
     try:
@@ -302,11 +293,11 @@ def _checked(given: _Given, model: type[_Model], prefix: str) -> _Model:
 
 
 def _raise_descriptor_limit() -> None:
-    """One descriptor a connection: take as many as the system gives."""
+    """Raise the limit of descriptors to the system's maximum, because each connection needs one."""
     try:
         import resource
     except ImportError:  # not on Windows
         return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # macOS says "unlimited" and takes less
+    with contextlib.suppress(OSError, ValueError):  # macOS reports "unlimited" and accepts less
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

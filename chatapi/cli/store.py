@@ -1,4 +1,4 @@
-"""The server's sub-commands, which look after the file of -store: rooms, export, import and check."""
+"""The server's sub-commands for the file of -store: rooms, export, import and check."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from chatapi.core.names import GO, OURS, Naming, naming_of
 from chatapi.errors import Refused, StoreError
 from chatapi.text import one_line
 
-from .flags import Parser, fail
+from .flags import Parser, fail, interrupted
 from .importing import BadLine, Import
 from .output import CannotWrite, output
 from .progress import Progress
@@ -30,15 +30,15 @@ from .records import export
 
 _PROG: Final = "chatserver"
 _INSTRUCTIONS: Final = 100_000
-"""Of SQLite's, between two looks whether Ctrl-C was pressed: some milliseconds."""
+"""SQLite instructions between two checks for Ctrl-C: some milliseconds."""
 
 
 class _NotImported(Exception):
-    """The store did not take it."""
+    """The store refused the lines of an import."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the sub-command that the first argument names; returns its exit code."""
+    """Run the sub-command that the first argument names; return its exit code."""
     word = arguments[0]
     prog = f"{_PROG} {word}"
     given = build_parser(word).parse(arguments[1:])
@@ -50,23 +50,25 @@ def main(arguments: Sequence[str]) -> int:
         fail(prog, refused.detail)
     except StoreError as error:
         if _code(error) == sqlite3.SQLITE_INTERRUPT:
-            return _interrupted()
+            return interrupted()
         fail(prog, str(error))
     except (CannotWrite, _NotImported) as failure:
         if str(failure):
             print(f"{prog}: {one_line(str(failure))}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
-        return _interrupted()
+        return interrupted()
 
 
 def build_parser(word: str) -> Parser:
-    """The arguments of a sub-command."""
+    """Return the parser of a sub-command."""
     command = COMMANDS[word]
     parser = Parser(prog=f"{_PROG} {word}", description=command.description, epilog=command.examples)
     parser.add_argument("file", metavar="FILE", help="the file of -store")
     if command.path:
-        parser.flag("-machat", action="store_true", help="a room of a server with -machat, in exactly this spelling")
+        parser.flag(
+            "-machat", action="store_true", help="the room is of a server with -machat, in exactly this spelling"
+        )
         parser.add_argument("room", metavar="ROOM", help="the room's name, in any spelling")
         parser.add_argument("path", metavar="PATH", nargs="?", type=_path, help=command.path)
     return parser
@@ -128,7 +130,7 @@ def _import(given: argparse.Namespace) -> int:
         coming = Import(source, SystemClock.micros(), progress, naming)
         store.open()
         if store.room(naming.room_key(name)) is not None:
-            raise StoreError(f"{given.file!r} has a room {name!r} already, and nothing is overwritten")
+            raise StoreError(f"{given.file!r} has a room {name!r} already; an import never overwrites a room")
         room = coming.room(name)
         try:
             count = store.restore(room, coming.entries())
@@ -155,7 +157,9 @@ def _check(given: argparse.Namespace) -> int:
         except StoreError as error:
             if _code(error) != sqlite3.SQLITE_CORRUPT:
                 raise
-            out.write(f"SQLite: {one_line(str(error.__cause__))}\n".encode())  # so bad that it cannot even be opened
+            out.write(
+                f"SQLite: {one_line(str(error.__cause__))}\n".encode()
+            )  # the damage keeps SQLite from opening the file
             return 1
         found = f"{_counted(check.rooms, 'room')}, {_counted(check.messages, 'message')}"
         out.write(f"{_counted(faults, 'fault') if faults else 'ok'}: {found}\n".encode())
@@ -167,34 +171,34 @@ class _Command(NamedTuple):
     description: str
     examples: str
     path: str = ""
-    """What PATH is, for those that take a room and a path."""
+    """The help text of PATH, for sub-commands that take a room and a path."""
 
 
 COMMANDS: Final = {
     "rooms": _Command(
         _rooms,
-        "List the rooms in a file of -store, one JSON object a line: its name and epoch, how many messages are kept\n"
-        "and the bytes of their texts, the seq of the oldest and of the newest, and the time of that in microseconds\n"
+        "List the rooms in a file of -store, one JSON object a line: name and epoch, the number of messages kept, the\n"
+        "bytes of their texts, the seq of the oldest and of the newest, and the time of the newest in microseconds\n"
         "since 1970. Works while a server runs on the file.",
         "examples:\n"
         "  chatserver rooms chat.db\n"
-        "  chatserver rooms chat.db | jq -r .name                     the names alone\n",
+        "  chatserver rooms chat.db | jq -r .name                     only the names\n",
     ),
     "export": _Command(
         _export,
         "Write a room as lines of JSON: a header, then its messages and deletions. Works while a server runs on the\n"
-        "file; what is said meanwhile is not in it.",
+        "file; later messages are not in it.",
         "examples:\n"
         "  chatserver export chat.db dev dev.ndjson                   a backup of a room\n"
         "  chatserver export chat.db dev | gzip >dev.ndjson.gz\n"
-        "  chatserver export chat.db dev | jq -r '.text // empty'     what was said\n",
+        "  chatserver export chat.db dev | jq -r '.text // empty'     only the texts\n",
         "where to write (default: standard output)",
     ),
     "import": _Command(
         _import,
-        "Make a room of lines of JSON, in a file that no server has open; it is created if it does not exist. The\n"
-        "lines are those of an export, and the room is what it was; or they have a name and a text each (and a ts),\n"
-        "and are numbered from 1 on. One bad line, and nothing is imported.",
+        "Make a room from lines of JSON, in a file that no server has open; the file is created if it does not exist.\n"
+        "Either the lines are an export, and the room is restored; or each has a name and a text (and a ts), and they\n"
+        "are numbered from 1 on. If any line is wrong, nothing is imported.",
         "examples:\n"
         "  chatserver import chat.db dev dev.ndjson\n"
         "  zcat dev.ndjson.gz | chatserver import chat.db dev-of-may  under another name\n"
@@ -203,8 +207,9 @@ COMMANDS: Final = {
     ),
     "check": _Command(
         _check,
-        "See whether a file of -store is sound: one line for each fault, and a last one with what there is. Writes\n"
-        "nothing, and works while a server runs on the file. Ends with 0 when it is sound, and with 1 when it is not.",
+        "Check a file of -store for damage: print a line for each fault, then one with the numbers of rooms and\n"
+        "messages. Changes nothing, and works while a server runs on the file. Ends with 0 if there is no fault,\n"
+        "otherwise with 1.",
         "examples:\n  chatserver check chat.db\n  chatserver check chat.db >faults.txt || echo 'look at faults.txt'\n",
     ),
 }
@@ -215,10 +220,10 @@ COMMANDS: Final = {
 
 @contextmanager
 def _opened(file: str) -> Iterator[View]:
-    """The store, to read from; Ctrl-C ends even a long query."""
+    """Open the store for reading; Ctrl-C ends even a long query."""
     with closing(View(file)) as store:
         store.open()
-        store.reader.set_progress_handler(lambda: 0, _INSTRUCTIONS)  # in Python, where a signal is noticed
+        store.reader.set_progress_handler(lambda: 0, _INSTRUCTIONS)  # runs Python code, which handles signals
         yield store
 
 
@@ -227,13 +232,13 @@ def _room(store: View, name: str, naming: Naming) -> RoomInfo:
     if room is None:
         names = {room.key: room.name for room in store.rooms() if naming_of(room.key) is naming}
         near = [repr(names[key]) for key in difflib.get_close_matches(naming.room_key(name), names, 3)]
-        hint = f"did you mean {' or '.join(near)}?" if near else f"`chatserver rooms` lists the {len(names):,} it has"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"`chatserver rooms` lists its {len(names):,} rooms"
         raise StoreError(f"{str(store.path)!r} has no room {name!r}; {hint}")
     return room
 
 
 def _kept(store: View) -> int:
-    """About how many messages there are; 0 where even that cannot be told."""
+    """Return the approximate number of messages; 0 if the store cannot be read."""
     try:
         return sum(room.seq - room.trimmed for room in store.rooms())
     except StoreError:
@@ -258,7 +263,7 @@ def _input(path: str | None) -> Iterator[BinaryIO]:
 
 
 def _size(source: BinaryIO) -> int:
-    """The bytes that will come, or 0 where nobody knows."""
+    """Return the number of bytes to read; 0 if it is unknown."""
     status = os.fstat(source.fileno())
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
@@ -270,7 +275,7 @@ def _check_apart(store: View, path: str) -> None:
             raise StoreError(f"{path!r} is a file of the store itself")
 
 
-# Words
+# Texts
 
 
 def _counted(number: int, thing: str) -> str:
@@ -278,11 +283,5 @@ def _counted(number: int, thing: str) -> str:
 
 
 def _code(error: StoreError) -> int:
-    """SQLite's number for what has happened, without its details; 0 where SQLite has not said it."""
+    """Return SQLite's primary error code; 0 if the error is not from SQLite."""
     return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
-
-
-def _interrupted() -> int:
-    if sys.stderr is not None and sys.stderr.isatty():
-        print(file=sys.stderr)  # noqa: T201  # the ^C stands on a line of its own
-    return 130

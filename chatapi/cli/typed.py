@@ -1,4 +1,4 @@
-"""What is typed at the example client, or piped into it: lines to say, in order, and commands to carry out."""
+"""The input of the example client, typed or from a pipe: lines to send in order, and commands to execute."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from chatapi.text import find_fault, too_long, without_controls
 from .screen import Screen, listed, say
 
 _READ: Final = 64 * 1024
-_LONGEST: Final = 1024 * 1024  # bytes of a line that are kept until its end comes: no server takes more
-_AHEAD: Final = 256  # lines that may be on their way, in order, before more are read
+_MAX_LINE: Final = 1024 * 1024  # bytes of an unfinished line to keep; no server accepts a longer line
+_MAX_UNANSWERED: Final = 256  # lines that may be unanswered before more input is read
 _HISTORY: Final = 20
-_MOST_HISTORY: Final = 1000
+_MAX_HISTORY: Final = 1000
 
 
 class Typed:
-    """The input of one conversation. Lines are on their way at once and in order; a command waits for them."""
+    """The input of one conversation. Lines are sent without waiting, in order; a command waits for their answers."""
 
     def __init__(
         self, connection: chatapi.Connection, screen: Screen, tasks: anyio.abc.TaskGroup, *, commands: bool
     ) -> None:
-        self.line_bytes: int = _LONGEST
-        """What the server takes in one line."""
+        self.line_bytes: int = _MAX_LINE
+        """The longest line that the server accepts, in bytes."""
         self.unsure: bool = False
         """Whether a line may have been lost."""
         self._connection = connection
@@ -41,10 +41,10 @@ class Typed:
         self._tasks = tasks
         self._commands = commands
         self._unanswered = 0
-        self._answer = anyio.Event()  # there is one more
+        self._answer = anyio.Event()  # set at the next answer
 
     async def take_all(self) -> bool:
-        """Say every line, and carry out the commands, until the end of input, or a goodbye: True for that."""
+        """Send each line and execute each command until the end of input or a goodbye; return True for a goodbye."""
         unfinished, dropped = b"", 0
         while data := await _read_input():
             *lines, unfinished = (unfinished + data).split(b"\n")
@@ -52,14 +52,14 @@ class Typed:
                 if await self._take(line, dropped):
                     return True
                 dropped = 0
-            if len(unfinished) > _LONGEST:
+            if len(unfinished) > _MAX_LINE:
                 dropped, unfinished = dropped + len(unfinished), b""
         left = await self._take(unfinished, dropped)
         await self._answered()
         return left
 
     async def _take(self, line: bytes, dropped: int) -> bool:
-        """Take one line, which had so many bytes more; True for a goodbye."""
+        """Send or execute one line, of which `dropped` bytes are missing; return True for a goodbye."""
         fault = find_fault(line + b"\n", self.line_bytes)
         if dropped or fault:
             await self._answered()
@@ -68,12 +68,12 @@ class Typed:
         text = without_controls(line).decode()
         if self._commands and text[:1] in ("/", "@"):
             if text[1:2] != text[0]:
-                return await self._carry_out(parse_command(text))
+                return await self._execute(parse_command(text))
             text = text[1:]
         if text:
-            await self._answered(_AHEAD)
+            await self._answered(_MAX_UNANSWERED)
             self._unanswered += 1
-            self._tasks.start_soon(self._send, text)  # they start in this order, which the library keeps
+            self._tasks.start_soon(self._send, text)  # tasks start in this order, and the library keeps the order
         return False
 
     async def _send(self, text: str) -> None:
@@ -86,14 +86,14 @@ class Typed:
             self._answer.set()
 
     async def _answered(self, below: int = 1) -> None:
-        """Wait until fewer lines than that are unanswered."""
+        """Wait until fewer than `below` lines are unanswered."""
         while self._unanswered >= below:
             self._answer = anyio.Event()
             await self._answer.wait()
 
-    async def _carry_out(self, command: Command | BadCommand) -> bool:
-        """Do what a command asks for and tell what came of it; True for a goodbye."""
-        await self._answered()  # so that what is told has the order of what was typed
+    async def _execute(self, command: Command | BadCommand) -> bool:
+        """Execute a command and show its result; return True for a goodbye."""
+        await self._answered()  # so that results are shown in the order of the input
         if isinstance(command, BadCommand):
             self._screen.tell(command.why)
             return False
@@ -117,7 +117,7 @@ class Typed:
                 self._screen.tell(*help_lines())
         except (chatapi.ChatError, ValueError) as error:
             self._tell_error(error)
-        await anyio.lowlevel.checkpoint()  # a new name or room is told at its place in what comes, which is now
+        await anyio.lowlevel.checkpoint()  # let the task that prints events show a new name or room first
         return command.name == "bye"
 
     async def _history(self, asked: str) -> list[Message]:
@@ -125,7 +125,7 @@ class Typed:
             raise ValueError(f"/history takes a number of messages, not {asked[:32]!r}")
         found: list[Message] = []
         more = True
-        while more and (left := min(int(asked), _MOST_HISTORY) - len(found)) > 0:
+        while more and (left := min(int(asked), _MAX_HISTORY) - len(found)) > 0:
             page = await self._connection.history(before=found[0].seq if found else None, limit=min(left, 100))
             found[:0] = page.messages
             more = page.more and bool(page.messages)
@@ -134,22 +134,22 @@ class Typed:
     def _tell_error(self, error: Exception) -> None:
         if isinstance(error, chatapi.Disconnected | chatapi.EventsUnread):
             if self._connection.state is chatapi.State.CLOSED:
-                return  # whoever prints what comes says why
+                return  # the task that prints events shows the reason
             self.unsure = True
         if isinstance(error, chatapi.Refused) and error.code == chatapi.RefusalCode.UNAVAILABLE:
-            self.unsure = True  # not the line's own fault
+            self.unsure = True  # the fault is not in the line
         self._screen.tell(error.detail if isinstance(error, chatapi.Refused | chatapi.SendRefused) else str(error))
 
 
 async def _read_input() -> bytes:
-    """What was typed or piped in; empty at its end."""
+    """Read the next input; return nothing at its end."""
     if sys.stdin is None:
         return b""
     descriptor = sys.stdin.fileno()
     try:
         await anyio.wait_readable(descriptor)
         in_thread = False
-    except OSError:  # a file, which is always readable; or Windows, where somebody has to wait
+    except OSError:  # a file, which is always readable; or Windows, where a thread has to wait
         in_thread = True
     try:
         if in_thread:
