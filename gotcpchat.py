@@ -1,4 +1,4 @@
-"""MaChat's entry points: a chat server in one call, in a program of its own or inside another one."""
+"""MaChat's entry points: a chat server in one call, as a program of its own or inside another program."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def run_tcp(
     started: Callable[[list[Listening]], None] | None = None,
     beside: Callable[[], Coroutine[Any, Any, object]] | None = None,
 ) -> bool:
-    """Serve a chat until SIGINT or SIGTERM; blocks, owns both signals, and uses uvloop where it is installed.
+    """Serve a chat until SIGINT or SIGTERM; blocks, handles both signals, and uses uvloop if it is installed.
 
-    The first signal drains: no new connections, everybody is told, what was read is delivered; a server that still
-    starts ends without listening. A second one ends at once. A SIGINT that was ignored when the process started stays
-    ignored, as a shell wants it for a background job. `started` is called with where it listens. `beside` is an async
-    function that runs beside the server, a bot for instance, and is cancelled when the server has ended. Returns
-    whether it ended in good order.
+    The first signal drains: the server accepts no new connections, tells all members, and delivers what it has read; a
+    server that is still starting ends without listening. A second signal ends the server at once. If SIGINT was ignored
+    when the process started, it stays ignored, as a shell expects of a background job. `started` is called with the
+    addresses on which the server listens. `beside` is an async function that runs beside the server, for example a bot,
+    and is cancelled when the server has ended. Returns whether the server ended in good order.
 
     Raises what `ChatAPI.serve` raises: `AddressError`, `OSError` (an address is in use), `StoreError`, `Refused` (the
     lobby's name), `RuntimeError` (the chat is being served already); and what `started` or `beside` raises, which ends
-    the server. That the server drains is no error: `Disconnected` and `Refused` with ``draining`` just end `beside`.
+    the server. `Disconnected` and `Refused` with ``draining`` are no errors: they only end `beside`.
     """
 
     async def main() -> bool:
@@ -57,14 +57,14 @@ def run_tcp(
                 await function()
             except (Disconnected, Refused) as error:
                 code = error.reason.code if isinstance(error, Disconnected) else error.code
-                if code != RefusalCode.DRAINING:  # that the server is shutting down is no fault of a bot
+                if code != RefusalCode.DRAINING:  # draining is no error of the bot
                     raise
 
         with anyio.open_signal_receiver(*_signals()) as signals:
             async with task_group() as tasks:
                 tasks.start_soon(obey, signals)
                 listening = await tasks.start(partial(api.serve, address, telnet=telnet, lobby=lobby))
-                if listening:  # not where a signal came first
+                if listening:  # empty if a signal came first
                     if started is not None:
                         started(listening)
                     if beside is not None:
@@ -92,6 +92,6 @@ async def run_tcp_with_existing_api(
 ) -> None:
     """Serve an existing chat inside a program's own event loop, asyncio or trio, until it is drained or cancelled.
 
-    Owns no signal. The same as ``chat.serve``; see there for what it raises and what cancelling it does.
+    Handles no signals. It does the same as ``chat.serve``, which documents its errors and cancellation.
     """
     await chat.serve(address, telnet=telnet, lobby=lobby, task_status=task_status)

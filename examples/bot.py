@@ -19,7 +19,7 @@ chat = ChatAPI()
 
 
 def roll(text: str) -> str | None:
-    """What the bot has to say to a text, if anything."""
+    """Return the bot's answer to a text; None if it has none."""
     asked = re.fullmatch(r"!roll(?: ([1-9]))?", text)
     if asked is None:
         return None
@@ -27,18 +27,18 @@ def roll(text: str) -> str | None:
 
 
 async def answer(bot: Bot, event: Message | Whisper, text: str) -> None:
-    """Answer a message to everybody, and a whisper to who sent it."""
+    """Answer a message in the room, and a whisper with a whisper."""
     if isinstance(event, Message):
         await bot.post(f"{event.name} rolls {text}")
         return
     try:
         await bot.whisper(event.name, text)
     except ChatError:
-        pass  # whoever asked has gone, or does not read
+        pass  # the member has left, or does not read
 
 
 async def dice() -> None:
-    """Be in the room until the server ends."""
+    """Run the bot in the room until the server ends."""
     async with chat.join("dice", "lounge") as bot:
         async for event in bot:
             if isinstance(event, Message | Whisper) and (text := roll(event.text)):

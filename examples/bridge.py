@@ -2,7 +2,7 @@
 
 python examples/bridge.py HOST:PORT ROOM ROOM
 
-A connection that breaks is made again by the library, and nothing is passed twice. Ctrl-C ends it with code 0.
+The library makes a broken connection again, and no message is passed twice. Ctrl-C ends the program with code 0.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from chatapi import (
 
 
 async def carry(source: Connection, target: Connection) -> None:
-    """Say in one room what is said in the other; one's own messages are not among the events."""
+    """Send each message of one room to the other; the events do not include the bridge's own messages."""
     async for event in source:
-        if isinstance(event, Message) and event.text:  # one that was deleted has none
+        if isinstance(event, Message) and event.text:  # a deleted message has no text
             try:
                 await target.send(f"{event.name}: {event.text}")
             except (Refused, SendRefused, TextTooLong) as error:
@@ -39,7 +39,7 @@ async def carry(source: Connection, target: Connection) -> None:
 
 
 async def main(address: str, one: str, other: str) -> str:
-    """Be in both rooms until the server ends a connection for good; return its reason."""
+    """Stay in both rooms until the server ends a connection for good; return its reason."""
     reason = ""
     try:
         async with (
@@ -64,7 +64,7 @@ if __name__ == "__main__":
         sys.exit(f"{parser.prog}: {anyio.run(main, given.address, given.one, given.other)}")
     except AddressError as error:
         parser.error(str(error))
-    except ChatError as error:  # no server is there, or it refuses the name or a room
+    except ChatError as error:  # the server cannot be reached, or refuses the name or a room
         sys.exit(f"{parser.prog}: {error}")
     except KeyboardInterrupt:
         pass

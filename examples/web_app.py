@@ -1,4 +1,4 @@
-"""A Starlette application with a chat server in it: people chat over TCP, and the web looks at the rooms and speaks.
+"""A Starlette application with a chat server: people chat over TCP; web requests read the rooms and send messages.
 
 pip install '.[examples]'
 python examples/web_app.py [--port PORT] [HOST:PORT]       or: uvicorn --app-dir examples web_app:app
@@ -32,7 +32,7 @@ from chatapi import AddressError, ChatAPI, ChatError
 
 ADDRESS = os.environ.get("CHAT_ADDRESS", "localhost:8989")
 chat = ChatAPI()
-speaking = anyio.Lock()  # a name can be in a room once: requests that come together take turns
+speaking = anyio.Lock()  # a name can be in a room only once, so concurrent requests take turns
 
 
 @asynccontextmanager
@@ -45,19 +45,19 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def rooms(request: Request) -> Response:
-    """How many members each room has."""
+    """Return the number of members of each room."""
     return JSONResponse({room.name: len(room) for room in chat.rooms})
 
 
 async def room(request: Request) -> Response:
-    """A room's last messages; or, with POST, say the body to it."""
+    """Return a room's last messages; with POST, send the body to the room."""
     place = request.path_params["name"]
     if request.method == "POST":
         text = (await request.body()).decode(errors="replace")
         try:
             async with speaking, chat.join(request.query_params.get("name", "web"), place, reads=False) as bot:
                 await bot.post(text)
-        except ChatError as error:  # somebody else has the name, the text is too long, the server drains
+        except ChatError as error:  # the name is taken, the text is too long, or the server drains
             return PlainTextResponse(f"{error}\n", 409)
         return Response(status_code=204)
     found = chat.room(place)
@@ -73,7 +73,7 @@ async def web(port: int) -> None:
     """Serve the application beside the chat, and end it in good order when the chat has stopped."""
     config = uvicorn.Config(app, port=port, lifespan="off", log_level="warning", timeout_graceful_shutdown=5)
     server, sockets = uvicorn.Server(config), [socket.create_server(("127.0.0.1", port))]
-    server.capture_signals = nullcontext  # `run_tcp` has the signals
+    server.capture_signals = nullcontext  # `run_tcp` handles the signals
     with anyio.CancelScope(shield=True):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, sockets)
