@@ -24,8 +24,7 @@ from chatapi.core.sorted_keys import SortedKeys
 from chatapi.errors import Refused
 from chatapi.pending import Pending
 from chatapi.protocol.text.rendering import TEXT
-from chatapi.testing import ChatKit
-from chatapi.testing.kit import VirtualClock
+from chatapi.testing import ChatKit, VirtualClock
 
 FEW, MANY = 120, 1_000
 """Rooms, members and joins: in both cases more than one answer lists."""

@@ -1,6 +1,6 @@
-r"""A test kit for chats: time that is turned by hand, wires without sockets, and what a broker must do.
+r"""A test kit for chats: a virtual clock, connections without sockets, and the contract suite for brokers.
 
-With these a whole chat runs line by line inside a test, without an event loop and without waiting::
+With it a whole chat runs step by step inside a test, without an event loop and without waiting::
 
     kit = ChatKit(limits=Limits(grace=5))
     mina, zoe = kit.member("Mina", "dev"), kit.member("Zoe", "dev")
@@ -11,10 +11,13 @@ With these a whole chat runs line by line inside a test, without an event loop a
 Everything here is part of the public API.
 """
 
+from .clock import VirtualClock
 from .contract.recorder import Recorder
 from .contract.suite import BrokerContract
-from .kit import ChatKit, LateBroker, MemoryWire, Peer, VirtualClock
+from .kit import ChatKit, Peer
+from .late_broker import LateBroker
 from .proxy import Plan, Proxy
+from .transport import MemoryWire
 
 __all__ = [
     "BrokerContract",

@@ -13,7 +13,8 @@ import anyio
 from ...core.entries import Deletion
 from ...errors import RefusalCode
 from ...limits import Limits
-from ..kit import ChatKit, Peer, VirtualClock
+from ..clock import VirtualClock
+from ..kit import ChatKit, Peer
 from . import recorder
 from .subject import Subject, same
 

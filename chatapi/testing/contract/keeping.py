@@ -9,7 +9,7 @@ from ...core.broker import Past, Sent
 from ...core.entries import AnyKept, Deletion, Said
 from ...limits import Limits
 from ...pending import Pending
-from ..kit import VirtualClock
+from ..clock import VirtualClock
 from .recorder import Recorder, arrived, departed, message, told
 from .subject import Subject, same
 

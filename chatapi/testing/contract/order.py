@@ -9,7 +9,7 @@ from ...core.entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, Said
 from ...errors import RefusalCode, Refused
 from ...events import Whisper
 from ...pending import Pending
-from ..kit import VirtualClock
+from ..clock import VirtualClock
 from .recorder import Recorder, arrived, departed, message, renamed, told
 from .subject import Subject, same
 

@@ -17,7 +17,7 @@ from ...errors import Refused
 from ...events import Whisper
 from ...limits import Limits
 from ...pending import Pending
-from ..kit import Bell, run
+from ..broker_runner import WakeUp, run_broker
 
 _T = TypeVar("_T")
 
@@ -106,7 +106,7 @@ class Recorder:
         self._overtaken: set[int] = set()  # of those, what can only be refused any more
         self._pasts: dict[str, tuple[int, int]] = {}  # seq and ts of each room
         self._asked = 0
-        self._bell: Bell | None = None
+        self._wake_up: WakeUp | None = None
         self._news = anyio.Event()
         self._thread = threading.get_ident()
         broker.attach(self)
@@ -119,8 +119,8 @@ class Recorder:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Recorder]:
         """Run the broker for as long as the block lasts. Then everything must be answered: `AssertionError` if not."""
-        self._bell = Bell()
-        async with run(self.broker, self._bell):
+        self._wake_up = WakeUp()
+        async with run_broker(self.broker, self._wake_up):
             yield self
         self.check()
         left = sum(map(len, self._on_their_way.values()))
@@ -332,8 +332,8 @@ class Recorder:
 
     def ring(self) -> None:
         """Ask the broker soon; the one thing here that another thread may call."""
-        if self._bell is not None:
-            self._bell.ring()
+        if self._wake_up is not None:
+            self._wake_up.set()
 
     wake = ring
 

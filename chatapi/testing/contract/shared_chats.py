@@ -8,7 +8,8 @@ from unittest import SkipTest
 
 import anyio
 
-from ..kit import ChatKit, Peer, VirtualClock
+from ..clock import VirtualClock
+from ..kit import ChatKit, Peer
 from . import recorder
 from .chats import KEPT, ChatContract, Enough, Member, all_hear, others, positions, settled
 from .subject import same

@@ -9,7 +9,7 @@ from unittest import SkipTest
 
 from ...core.broker import Broker
 from ...limits import Limits
-from ..kit import VirtualClock
+from ..clock import VirtualClock
 from .nodes import Nodes, nodes
 from .recorder import Recorder
 
