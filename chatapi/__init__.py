@@ -45,10 +45,9 @@ if TYPE_CHECKING:
     from .client.blocking import BlockingConnection, connect_sync
     from .client.connection import Connection, connect
     from .core.broker import Broker
-    from .core.client import Client
     from .core.handshake import Handshake
     from .core.hooks import Admit, Hooks, OnMessage, OnPresence
-    from .core.room import Room
+    from .core.views import Client, Room
 
 __all__ = [
     "DISCONNECTS",
@@ -110,14 +109,14 @@ _WHERE = {
     "Bot": "bots",
     "Broker": "core.broker",
     "ChatAPI": "chat",
-    "Client": "core.client",
+    "Client": "core.views",
     "Connection": "client.connection",
     "Handshake": "core.handshake",
     "Hooks": "core.hooks",
     "Listening": "chat",
     "OnMessage": "core.hooks",
     "OnPresence": "core.hooks",
-    "Room": "core.room",
+    "Room": "core.views",
     "connect": "client.connection",
     "connect_sync": "client.blocking",
 }

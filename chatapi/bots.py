@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import anyio.lowlevel
 
+from .core import views
 from .core.entries import KeptEntry, NameChanged, Said
 from .errors import Disconnect, Disconnected, Refused
 from .events import Event, Message, Whisper
@@ -19,7 +20,6 @@ from .pending import wait
 if TYPE_CHECKING:
     from .core.client import Client
     from .core.hub import Hub
-    from .core.room import Room
 
 _logger = logging.getLogger("chatapi")
 
@@ -45,6 +45,8 @@ class Bot:
         self._news = anyio.Event()
         self._ended: Disconnected | None = None
         self._client = enter(self)
+        assert self._client.room is not None
+        self._client.room.listen(self._client, reads)
 
     def __repr__(self) -> str:
         return f"<Bot {self.name!r}>"
@@ -55,14 +57,14 @@ class Bot:
         return self._client.name
 
     @property
-    def room(self) -> Room | None:
+    def room(self) -> views.Room | None:
         """The room it is in; None once it has left."""
-        return self._client.room
+        return self.client.room
 
     @property
-    def client(self) -> Client:
-        """It, as the room sees it."""
-        return self._client
+    def client(self) -> views.Client:
+        """The same member, as its room has it in `members`."""
+        return views.Client(self._client)
 
     async def post(self, text: str) -> Message | None:
         """Say one message, of any number of lines, to the room.

@@ -16,6 +16,7 @@ from .addresses import DEFAULT_ADDRESS, Address, bind, parse_address
 from .bots import Bot, taken
 from .brokers.memory import InProcessBroker
 from .clock import Clock, SystemClock
+from .core import views
 from .core.admission import Newcomer, prepare
 from .core.broker import Broker
 from .core.broker_events import BrokerEventHandler
@@ -107,13 +108,14 @@ class ChatAPI:
         return self._hub.limits
 
     @property
-    def rooms(self) -> list[Room]:
+    def rooms(self) -> list[views.Room]:
         """Every room, sorted by name; those included that are empty and keep their history."""
-        return [self._hub.rooms[key] for key in sorted(self._hub.rooms)]
+        return [views.Room(self._hub.rooms[key]) for key in sorted(self._hub.rooms)]
 
-    def room(self, name: str) -> Room | None:
-        """The room of this name, in whichever spelling, if there is one."""
-        return self._hub.room(name)
+    def room(self, name: str) -> views.Room | None:
+        """Return the room of this name, in whichever spelling, if there is one."""
+        room = self._hub.room(name)
+        return None if room is None else views.Room(room)
 
     @property
     def listening(self) -> list[Listening]:
@@ -168,8 +170,6 @@ class ChatAPI:
         shown, place = hub.naming.name(name), hub.naming.room(room)
         await wait(prepare(hub, place, Newcomer(shown)).prepared)
         bot = Bot(lambda bot: hub.enter(shown, place, bot, TEXT, echo, "", history if reads else 0), hub, reads=reads)
-        assert bot.room is not None
-        bot.room.listen(bot.client, reads)
         try:
             yield bot
         finally:

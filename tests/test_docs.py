@@ -35,7 +35,7 @@ import chatapi
 import chatapi.brokers.sqlite
 import chatapi.testing
 import gotcpchat
-from chatapi import DISCONNECTS, Broker, Limits, RefusalCode, Room, StoreError, addresses, limits
+from chatapi import DISCONNECTS, Broker, Client, Limits, RefusalCode, Room, StoreError, addresses, limits
 from chatapi.brokers.memory import InProcessBroker
 from chatapi.brokers.redis.broker import KEEP, RedisBroker
 from chatapi.brokers.sqlite import Keep, SQLiteBroker, database
@@ -481,7 +481,7 @@ def test_every_field_of_the_handshake_is_in_the_table() -> None:
 
 
 def test_every_reason_for_not_recovering_is_in_the_table() -> None:
-    reasons = set(re.findall(r'"(\w+)"', inspect.getsource(Room.recover)))
+    reasons = set(re.findall(r'"(\w+)"', inspect.getsource(chatapi.core.room.Room.recover)))
     assert {plain(row["reason"]) for row in PROTOCOL.table("reason", "when")} == reasons
 
 
@@ -548,7 +548,7 @@ def test_every_disconnect_code_is_in_the_table() -> None:
 def identifiers() -> set[str]:
     """Every word that means something in the code: what it defines, its modules, its codes, the fields of its JSON."""
     found = set(DISCONNECTS) | {*RefusalCode} | {*FrameError} | {"moved", "type", "code", "detail"}
-    found |= set(re.findall(r'"(\w+)"', inspect.getsource(Room.recover)))
+    found |= set(re.findall(r'"(\w+)"', inspect.getsource(chatapi.core.room.Room.recover)))
     found |= set(dir(gotcpchat)) | set(sys.stdlib_module_names)
     found |= {"cmd", "gotcpchat", "__all__"}
     for path in PACKAGE.rglob("*.py"):
@@ -587,6 +587,12 @@ def test_no_name_is_made_up() -> None:
 def test_every_public_name_is_in_the_page_about_the_library(module: Any) -> None:
     text = EMBEDDING.path.read_text(encoding="utf-8")
     assert [name for name in module.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+@pytest.mark.parametrize("view", [Client, Room])
+def test_rooms_and_members_have_exactly_the_public_names_of_the_page(view: type) -> None:
+    [row] = [row for row in EMBEDDING.table("name", "what it is") if plain(row["name"]) == view.__name__]
+    assert re.findall(r"`(\w+)`", row["what it is"]) == [name for name in vars(view) if not name.startswith("_")]
 
 
 def test_every_public_name_of_the_store_is_in_the_page_about_the_library() -> None:

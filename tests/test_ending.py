@@ -102,9 +102,7 @@ async def everybody(stack: AsyncExitStack, chat: ChatAPI, bot: Bot) -> None:
                 assert event.name == name
                 break
     await stream.aclose()
-    room = bot.room
-    assert room is not None
-    away = room.member("away")
+    away = chat._hub.rooms["dev"].member("away")
     assert away is not None
     while not away.away:
         await anyio.lowlevel.checkpoint()

@@ -14,6 +14,7 @@ from ways import enter_by_telnet, frame, kit, on_a_loop
 
 from chatapi import ChatAPI, Limits, NotDelivered
 from chatapi.addresses import Address, bind
+from chatapi.core import views
 from chatapi.core.entries import Said
 from chatapi.limits import ITEM_COST
 from chatapi.testing import ChatKit, LateBroker, Peer
@@ -222,7 +223,7 @@ def by_program(chat: ChatKit) -> Callable[[str], str]:
 
     def whisper(text: str) -> str:
         try:
-            client.whisper("Zoe", text)
+            views.Client(client).whisper("Zoe", text)
         except NotDelivered as error:
             return str(error)
         return ""

@@ -9,8 +9,9 @@ from typing import Any
 import anyio
 import pytest
 
-from chatapi import ChatAPI, Client, Disconnected, Limits, NotDelivered, Whisper
+from chatapi import ChatAPI, Disconnected, Limits, NotDelivered, Whisper
 from chatapi.bots import Bot
+from chatapi.core import views
 from chatapi.core.broker_events import BrokerEventHandler
 from chatapi.protocol.text.rendering import TEXT
 from chatapi.testing import ChatKit, Peer
@@ -18,10 +19,7 @@ from chatapi.testing import ChatKit, Peer
 
 def bot_in(kit: ChatKit, name: str = "news", *, reads: bool) -> Bot:
     """A bot in the room `dev`, made as `ChatAPI.join` makes it."""
-    bot = Bot(lambda bot: kit.hub.enter(name, "dev", bot, TEXT, False, ""), kit.hub, reads=reads)
-    assert bot.room is not None
-    bot.room.listen(bot.client, reads)
-    return bot
+    return Bot(lambda bot: kit.hub.enter(name, "dev", bot, TEXT, False, ""), kit.hub, reads=reads)
 
 
 def json_frames(peer: Peer) -> list[dict[str, Any]]:
@@ -59,8 +57,8 @@ def by_json(kit: ChatKit) -> str:
 
 
 def by_client(kit: ChatKit) -> str:
-    client = kit.member("Mina").connection.client
-    assert isinstance(client, Client)
+    kit.member("Mina")
+    [client] = [client for client in views.Room(kit.hub.rooms["dev"]).members if client.name == "Mina"]
     try:
         client.whisper("news", "hello")
     except NotDelivered as error:
@@ -69,7 +67,7 @@ def by_client(kit: ChatKit) -> str:
 
 
 def by_bot(kit: ChatKit) -> str:
-    return str(bot_in(kit, "Mina", reads=True).client.ask_whisper("news", "hello").error or "")
+    return str(bot_in(kit, "Mina", reads=True)._client.ask_whisper("news", "hello").error or "")
 
 
 def from_another_server(kit: ChatKit) -> str:
@@ -84,7 +82,7 @@ def test_a_whisper_to_a_bot_that_only_speaks_is_refused_and_not_queued(way: Call
     kit = ChatKit()
     bot = bot_in(kit, reads=False)
     assert "news only speaks and reads nothing; nothing was sent" in way(kit)
-    assert bot.client.lane_size == 0
+    assert bot._client.lane_size == 0
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -92,7 +90,7 @@ def test_a_whisper_to_a_bot_that_reads_is_queued(way: Callable[[ChatKit], str]) 
     kit = ChatKit()
     bot = bot_in(kit, reads=True)
     assert "nothing was sent" not in way(kit)
-    assert bot.client.lane_size > 0
+    assert bot._client.lane_size > 0
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -100,12 +98,12 @@ def test_the_whispers_for_a_bot_that_is_never_iterated_are_bounded(way: Callable
     kit = ChatKit()
     bot = bot_in(kit, reads=True)
     sender = bot_in(kit, "sender", reads=False)
-    while not bot.client.lane_full:
+    while not bot._client.lane_full:
         sender.client.whisper("news", "x" * 1000)
-    full = bot.client.lane_size
+    full = bot._client.lane_size
     assert full < kit.hub.limits.lane_bytes + 2000
     assert "news does not read what it is sent; nothing was sent" in way(kit)
-    assert bot.client.lane_size == full
+    assert bot._client.lane_size == full
 
 
 def test_a_bot_that_is_never_iterated_is_disconnected_when_the_room_has_moved_on() -> None:
@@ -132,7 +130,7 @@ def test_nothing_else_is_queued_for_a_bot_that_only_speaks() -> None:
     BrokerEventHandler(kit.hub).away(["dev"], "the disk is full")
     kit.settle()
     kit.wait(60)
-    assert bot.client.lane_size == 0
+    assert bot._client.lane_size == 0
     assert bot.room is not None
     assert kit.hub.disconnects == {}
 
@@ -143,7 +141,7 @@ async def test_a_bot_that_only_speaks_has_no_history_to_read_and_cannot_be_itera
     async with chat.join("Mina", "dev", reads=False) as mina, chat.join("Zoe", "dev") as zoe:
         await mina.post("hello")
         async with chat.join("news", "dev", reads=False, history=10) as news:
-            assert news.client.lane_size == 0
+            assert news._client.lane_size == 0
             with pytest.raises(RuntimeError, match="reads=False"):
                 await anext(news)
             with pytest.raises(NotDelivered, match="only speaks"):

@@ -139,19 +139,11 @@ class Client:
         """Whether something that it said, or its renaming, has no place yet: then the last of it has none."""
         return self._latest is not None and self._latest.pending
 
-    def whisper(self, to: str, text: str) -> None:
+    def ask_whisper(self, to: str, text: str, about: str = "") -> Pending[None]:
         """Say something to one member of the room alone, behind everything that was delivered to it before.
 
-        Raises `NotDelivered` where nobody has that name or its lane is full, `TextTooLong` and `Disconnected`. A member
-        of another server that shares the room is only tried: `ask_whisper` tells what came of it.
-        """
-        _raise_error_of(self.ask_whisper(to, text))
-
-    def ask_whisper(self, to: str, text: str, about: str = "") -> Pending[None]:
-        """`whisper`, whose result comes later if the other member is on another server. Fails with `NotDelivered`.
-
-        Whispers with the same `about`, unless that is empty, are handed over there only once. Raises `TextTooLong` and
-        `Disconnected`.
+        The result comes later if that member is on another server. Fails with `NotDelivered`. Whispers with the same
+        `about`, unless that is empty, are handed over there only once. Raises `TextTooLong` and `Disconnected`.
         """
         room = self._there()
         text = self.prepare(text)[:-1].decode()
@@ -175,17 +167,11 @@ class Client:
         self.push(whisper)
         return ""
 
-    def rename(self, name: str, ref: str | int | None = None) -> None:
-        """Take another name; everybody is told, and what it says from now on is said under it.
-
-        `ref` comes back with the word that it took place. Raises `Refused` (``bad_name``, ``name_taken``) and
-        `Disconnected`. Where several servers share the room it takes place a moment later, if it does: `ask_rename`
-        tells.
-        """
-        _raise_error_of(self.ask_rename(name, ref))
-
     def ask_rename(self, name: str, ref: str | int | None = None) -> Pending[None]:
-        """`rename`, whose result comes later if several servers share the room. Raises `Disconnected`."""
+        """Take another name; `ref` comes back with the word that it took place.
+
+        The result comes later if several servers share the room. Fails with `Refused`; raises `Disconnected`.
+        """
         room = self._there()
         try:
             name = room.naming.name(name)
@@ -380,9 +366,3 @@ class Client:
         if self.room is not None:
             self.room.stalled(self)  # a pass would not stop at the item's place: it reads for itself
         self.outlet.wake()
-
-
-def _raise_error_of(pending: Pending[None]) -> None:
-    """Raise the error that is there already, if there is one."""
-    if pending.error is not None:
-        raise pending.error

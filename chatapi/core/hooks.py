@@ -16,7 +16,7 @@ from .handshake import Handshake
 from .names import Naming
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .views import Client
 
 _logger = logging.getLogger("chatapi")
 

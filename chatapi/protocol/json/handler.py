@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic_core import to_json
 
+from ...core import views
 from ...core.broker import RoomCount
 from ...core.client import Client
 from ...core.entries import Said
@@ -184,7 +185,7 @@ def _say(connection: Connection, client: Client, asked: Say) -> None:
     def refused(error: Refused) -> None:
         _turn_down(client, asked, error.code, error.detail)
 
-    ask(connection, lambda: hook(client, text), "on_message", say, refused)
+    ask(connection, lambda: hook(views.Client(client), text), "on_message", say, refused)
 
 
 def _submit(client: Client, asked: Say, block: bytes, now: float) -> None:

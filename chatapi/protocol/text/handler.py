@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from ...core import views
 from ...core.broker import RoomCount
 from ...core.client import Client
 from ...core.entries import Said
@@ -64,7 +65,13 @@ def _ask_to_say(connection: Connection, client: Client, hook: OnMessage, block: 
             except TextTooLong as error:
                 connection.tell(str(error))
 
-    ask(connection, lambda: hook(client, text), "on_message", say, lambda refused: connection.tell(refused.detail))
+    ask(
+        connection,
+        lambda: hook(views.Client(client), text),
+        "on_message",
+        say,
+        lambda refused: connection.tell(refused.detail),
+    )
 
 
 def _refuse(connection: Connection, refused: Refused) -> None:
