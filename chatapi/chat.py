@@ -30,13 +30,13 @@ from .errors import NoSuchMessage
 from .events import Deleted, History
 from .limits import Limits
 from .pending import Pending, wait
+from .protocol.connection_protocol import Door
+from .protocol.handshake import HandshakeProtocol
 from .protocol.text.rendering import TEXT
-from .server.door import Door
+from .protocol.text.telnet import telnet_door
 from .server.listener import Listener, keep_reserve
 from .server.log_limit import LogLimit
 from .server.poller import Poller
-from .server.telnet_door import TelnetDoor
-from .server.text_door import TextDoor
 from .tasks import task_group
 
 _logger = logging.getLogger("chatapi")
@@ -294,11 +294,11 @@ class ChatAPI:
         if self._stopped.is_set():
             self._stopped = anyio.Event()
         try:
-            doors: list[tuple[str, Door, Address]] = [("text", TextDoor(), parse_address(address))]
+            doors: list[tuple[str, Door, Address]] = [("text", HandshakeProtocol, parse_address(address))]
             # made in any case: a lobby that cannot be is an error with or without a way to it
-            telnet_door = TelnetDoor(lobby, self._hub.naming)
+            for_people = telnet_door(lobby, self._hub.naming)
             if telnet is not None:
-                doors.append(("telnet", telnet_door, parse_address(telnet)))
+                doors.append(("telnet", for_people, parse_address(telnet)))
             with anyio.CancelScope() as starting:
                 self._starting = starting
                 async with self._running() if self._poller is None else nullcontext():

@@ -111,7 +111,7 @@ def test_stalled_members_hold_no_more_than_one_chunk_each() -> None:
     assert room.log.held <= (1 << 20)
     assert not room.fresh
     for peer in slow:
-        unsent = peer.connection._feed._unsent
+        unsent = peer.connection._send_buffer._unsent
         assert unsent is not None
         assert len(unsent) <= 2 * CHUNK_BYTES
 
@@ -122,7 +122,7 @@ def test_a_chunk_of_many_short_messages_is_no_larger() -> None:
     talk(kit, talker, 4000)
     slow.wire.take()  # it is given more
     kit.settle()
-    assert 0 < slow.connection._feed.waiting <= 2 * CHUNK_BYTES
+    assert 0 < slow.connection._send_buffer.waiting <= 2 * CHUNK_BYTES
 
 
 def test_a_broker_with_too_much_in_hand_pauses_those_who_send_but_nobody_else() -> None:

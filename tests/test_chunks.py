@@ -156,7 +156,7 @@ def test_a_member_that_stalls_in_a_fan_out_holds_no_more_than_a_chunk(
     for _ in range(5):
         speak(kit, talker)
         kit.settle()
-        assert 0 < slow.connection._feed.waiting <= MOST
+        assert 0 < slow.connection._send_buffer.waiting <= MOST
         slow.wire.take()
 
 
@@ -168,7 +168,7 @@ def test_a_member_that_does_not_read_its_own_messages_holds_no_more_than_a_chunk
         for number in range(300):
             slow.send("message", text='"' * 500, id=f"{number}".rjust(64, "\U0001f600"))
         kit.settle()
-        assert 0 < slow.peer.connection._feed.waiting <= MOST
+        assert 0 < slow.peer.connection._send_buffer.waiting <= MOST
         slow.peer.wire.take()
 
 
@@ -188,7 +188,7 @@ def test_a_member_that_catches_up_holds_no_more_than_a_chunk_and_misses_nothing(
     while taken := lazy.wire.take():
         text += taken
         kit.settle()
-        assert lazy.connection._feed.waiting <= MOST
+        assert lazy.connection._send_buffer.waiting <= MOST
     expected = eager.received().splitlines()
     own = (b'"joined"', b'"welcome"', b" joined")
     assert [line for line in text.decode().splitlines() if not any(word.decode() in line for word in own)] == [

@@ -774,6 +774,7 @@ class Conversation:
         self._lives = 0
         self._running: AsyncExitStack
         self._peers: dict[str, Peer] = {}
+        self._telnet: list[Peer] = []  # those that came through the telnet door
         self._pending: dict[str, list[str]] = {}
         self._over: set[str] = set()  # whose end was seen
         self._told: dict[str, dict[str, Any]] = {}  # the last value of each key of JSON, by who was told
@@ -848,13 +849,15 @@ class Conversation:
         if name not in self._peers or name in self._over:
             self._over.discard(name)
             self._peers[name] = self._kit.connect(telnet=telnet)
+            if telnet:
+                self._telnet.append(self._peers[name])
         return self._peers[name]
 
     async def _listen(self) -> None:
         await self._kit.settled()
         for name, peer in self._peers.items():
             text = peer.received()
-            line_end = "\r\n" if peer.connection.door.telnet else "\n"
+            line_end = "\r\n" if peer in self._telnet else "\n"
             text = text.replace("Nickname: ", f"Nickname:{line_end}")
             assert text.count("\r") == text.count("\r\n")
             assert not text or text.endswith(line_end)

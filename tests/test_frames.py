@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from parsing import Parser, State
 
 from chatapi.errors import FrameError
 from chatapi.limits import Limits
@@ -28,7 +29,6 @@ from chatapi.protocol.json.frames import (
     parse_frame,
 )
 from chatapi.protocol.json.rendering import frame
-from chatapi.protocol.parser import Session, State
 
 FRAMES = (Say, Tell, Rename, Move, AskMembers, AskRooms, AskHistory, Ping, Bye)
 LIMITS = Limits(frame_bytes=1024)
@@ -225,7 +225,7 @@ def test_any_fields_of_a_frame_are_taken_or_one_of_them_is_named(kind: str, fiel
 
 def run(chunks: list[bytes], limits: Limits = LIMITS, *, end: bool = True) -> list[Frame | BadFrame]:
     """Every frame in a stream that comes in these pieces."""
-    session = Session(limits)
+    session = Parser(limits)
     session.open_frames()
     found: list[Any] = []
     for chunk in [*chunks, None] if end else chunks:
@@ -313,7 +313,7 @@ def test_any_stream_cut_anywhere_gives_the_same_frames(data: bytes, cuts: list[i
 
 
 def test_nothing_comes_out_before_the_end_of_its_line() -> None:
-    session = Session(LIMITS)
+    session = Parser(LIMITS)
     session.open_frames()
     session.feed(ping(1))
     assert session.step(1) is None
@@ -338,7 +338,7 @@ def test_the_limit_of_a_frame_is_65536_bytes_and_its_size_is_told() -> None:
 
 
 def test_a_frame_without_an_end_is_not_kept() -> None:
-    session = Session(LIMITS)
+    session = Parser(LIMITS)
     session.open_frames()
     for _ in range(1000):
         session.feed(b"x" * 1000)
@@ -355,7 +355,7 @@ def test_the_frames_behind_a_handshake_and_its_line_end() -> None:
     hello = b'{"name":"Mina","room":"dev","protocol":"json"}'
     for data in (hello + ping(1), hello + b"\n" + ping(1), hello + b"\r\n\r\n" + ping(1)):
         for chunks in ([data + b"\n"], bytewise(data + b"\n")):
-            session = Session(Limits(), State.HANDSHAKE)
+            session = Parser(Limits(), State.HANDSHAKE)
             found: list[Any] = []
             for chunk in chunks:
                 session.feed(chunk)

@@ -25,8 +25,6 @@ MAY_IMPORT = {
 }
 """What the modules of a folder may import besides those of their own folder. `chat` are `chat` and `bots`."""
 
-UNTIL_DOORS_ARE_PROTOCOLS = {("protocol", "server")}
-
 PURE = {"core", "protocol"}
 """Folders that do no input and output, know no event loop and start no thread. The same holds for `PURE_MODULES`."""
 PURE_MODULES = {"errors", "events", "limits", "text", "client.events", "client.requests", "client.protocol"}
@@ -79,12 +77,7 @@ def test_imports_between_folders_go_one_way(module: str) -> None:
     mine = folder(module)
     for name in imports(module):
         if name.startswith(".") and (theirs := folder(name[1:])) != mine:
-            allowed = theirs in MAY_IMPORT[mine] or (mine, theirs) in UNTIL_DOORS_ARE_PROTOCOLS
-            assert allowed, f"{module} imports {name[1:]}"
-
-
-UNTIL_UNTANGLED = {"protocol", "server"}
-"""Folders whose modules still import each other in a cycle."""
+            assert theirs in MAY_IMPORT[mine], f"{module} imports {name[1:]}"
 
 
 @pytest.mark.parametrize("name", MAY_IMPORT)
@@ -96,7 +89,7 @@ def test_no_modules_of_a_folder_import_each_other_in_a_cycle(name: str) -> None:
     while free := [module for module in left if not any(other[1:] in left for other in left[module])]:
         for module in free:
             del left[module]
-    assert not left or name in UNTIL_UNTANGLED, f"in a cycle, or above one: {sorted(left)}"
+    assert not left, f"in a cycle, or above one: {sorted(left)}"
 
 
 def test_every_folder_has_a_rule() -> None:

@@ -26,7 +26,7 @@ TEXT = "x" * (KiB - Said(1, "a", b"\n", 1).weight)
 
 def talk(chat: ChatKit, peer: Peer, lines: int) -> None:
     """Say so many lines of 1,024 bytes, each in a run of its own and numbered."""
-    sent = frame("message", text=TEXT) if peer.connection.session.state.name == "FRAMES" else f"{TEXT}\n"
+    sent = frame("message", text=TEXT) if peer.connection.protocol.resumable else f"{TEXT}\n"
     for number in range(lines):
         peer.send(sent.replace("x" * 6, f"{number:06}", 1))
         chat.settle()

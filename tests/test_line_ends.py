@@ -11,13 +11,14 @@ import anyio
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from parsing import Parser, State
 from speakers import Speaker
 
 from chatapi import ChatAPI, Limits, Message, TextTooLong
 from chatapi.cli.importing import Import
 from chatapi.core.entries import Said
 from chatapi.core.hooks import Hooks
-from chatapi.protocol.parser import Lines, Session, State
+from chatapi.protocol.framing import Lines
 from chatapi.testing import ChatKit
 from chatapi.text import clean, close_lines, find_fault, one_line
 
@@ -230,7 +231,7 @@ def test_every_line_is_closed_and_none_comes_or_goes(text: str) -> None:
 @given(texts, st.booleans())
 @example("\n\n\n\u202e", False)
 def test_as_many_messages_as_lines(text: str, commands: bool) -> None:
-    session = Session(Limits(), State.LINES)
+    session = Parser(Limits(), State.LINES)
     session.open(commands)
     session.feed(f"{text}\n".encode())
     while (step := session.step(100)) is not None:

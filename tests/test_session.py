@@ -6,18 +6,22 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from parsing import Nickname, Parser, State
 
 from chatapi.core.handshake import Handshake
 from chatapi.errors import RefusalCode, Refused
 from chatapi.limits import Limits
+from chatapi.protocol.framing import Lines
 from chatapi.protocol.handshake import parse_handshake
-from chatapi.protocol.parser import BadLine, Lines, Nickname, Session, State, Step
 from chatapi.protocol.text.commands import BadCommand, Command, parse_command
+from chatapi.protocol.text.protocol import BadLine
 
+Step: TypeAlias = Any
 LIMITS = Limits(line_bytes=64, handshake_bytes=128)
 MINA = b'{"name": "Mina", "room": "dev"}'
 HELLO = parse_handshake(MINA)
@@ -33,7 +37,7 @@ def run(
     limits: Limits = LIMITS,
 ) -> list[Step | RefusalCode]:
     """Every step that a session takes, runs of lines put together; a refusal is the last one, as its code."""
-    session = Session(limits, state)
+    session = Parser(limits, state)
     if state is State.LINES:
         session.open(commands)
     steps: list[Step | RefusalCode] = []
@@ -122,7 +126,7 @@ def test_a_handshake_of_just_the_limit_is_taken_and_a_byte_more_is_refused(befor
 
 
 def test_whoever_sends_too_much_is_told_the_limit() -> None:
-    session = Session(Limits())
+    session = Parser(Limits())
     session.feed(b"{" * 8193)
     with pytest.raises(Refused, match="more than 8,192 bytes"):
         session.step(1)
@@ -134,7 +138,7 @@ def test_what_does_not_begin_like_a_handshake_is_refused_at_once(data: bytes) ->
 
 
 def test_whoever_speaks_something_else_is_told_what_was_expected_and_what_came() -> None:
-    session = Session(LIMITS)
+    session = Parser(LIMITS)
     session.feed(b"hello\r\n")
     with pytest.raises(Refused, match=r'"room": "devroom"}.*starts with .h.'):
         session.step(1)
@@ -243,7 +247,7 @@ def test_what_nobody_can_see_before_a_whisper_does_not_make_it_public(hidden: st
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_where_a_nickname_is_asked_for_a_line_is_one_until_one_is_taken(end: bytes) -> None:
-    session = Session(LIMITS, State.NICKNAME)
+    session = Parser(LIMITS, State.NICKNAME)
     session.feed(end.join([b" /x ", b"", b"x" * 65, b"\xff", b"M\x1bina", b"/list", b"hi", b""]))
     assert session.step(9) == Nickname("/x")
     assert session.step(9) == Nickname("")
@@ -274,7 +278,7 @@ def test_a_nickname_is_the_same_however_it_was_cut(data: bytes, steps: list[Step
 
 
 def test_the_bytes_behind_a_step_wait_until_it_is_known_what_they_are() -> None:
-    session = Session(LIMITS)
+    session = Parser(LIMITS)
     session.feed(MINA + b"\n/list\nhi\n")
     assert session.step(9) == HELLO
     assert session.waiting == len(b"\n/list\nhi\n")
@@ -284,7 +288,7 @@ def test_the_bytes_behind_a_step_wait_until_it_is_known_what_they_are() -> None:
 
 
 def test_a_run_ends_before_a_command_and_what_follows_waits() -> None:
-    session = Session(LIMITS, State.LINES)
+    session = Parser(LIMITS, State.LINES)
     session.open(commands=True)
     session.feed(b"a\nb\n@Zoe hi\n/join x\nc\nd")
     assert session.step(9) == said("a", "b")
@@ -297,7 +301,7 @@ def test_a_run_ends_before_a_command_and_what_follows_waits() -> None:
 
 
 def test_a_step_has_no_more_lines_than_were_asked_for_empty_ones_included() -> None:
-    session = Session(LIMITS, State.LINES)
+    session = Parser(LIMITS, State.LINES)
     session.feed(b"a\n\nb\nc\nd\n")
     assert session.step(3) == said("a", "b", cost=3)
     assert session.step(1) == said("c")
@@ -305,7 +309,7 @@ def test_a_step_has_no_more_lines_than_were_asked_for_empty_ones_included() -> N
 
 
 def test_a_line_without_an_end_takes_no_memory() -> None:
-    session = Session(LIMITS, State.LINES)
+    session = Parser(LIMITS, State.LINES)
     for _ in range(1000):
         session.feed(b"x" * 999 + b"\r")
         assert session.step(9) is None
@@ -316,7 +320,7 @@ def test_a_line_without_an_end_takes_no_memory() -> None:
 
 
 def test_blanks_before_a_handshake_take_no_memory() -> None:
-    session = Session(LIMITS)
+    session = Parser(LIMITS)
     for _ in range(100):
         session.feed(b" \r\n\t" * 100)
         assert session.step(9) is None

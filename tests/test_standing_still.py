@@ -20,12 +20,12 @@ from executables import Server, handshake
 
 from chatapi import ChatAPI, Limits
 from chatapi.limits import TICK
+from chatapi.protocol.handshake import HandshakeProtocol
+from chatapi.protocol.text.telnet import telnet_door
 from chatapi.server.connection import Connection
 from chatapi.server.listener import Listener
 from chatapi.server.poller import Poller
-from chatapi.server.telnet_door import TelnetDoor
-from chatapi.server.text_door import TextDoor
-from chatapi.server.transport import SocketWire
+from chatapi.server.transport import SocketTransport
 from chatapi.testing import ChatKit
 
 LIMITS = Limits(
@@ -48,8 +48,8 @@ class Machine:
         ours.setblocking(False)
         theirs.setblocking(False)
         self.sockets += [ours, theirs]
-        door = TelnetDoor() if telnet else TextDoor()
-        Connection(self.hub, door, SocketWire(ours, self.poller.selector), "10.0.0.1:1000")
+        door = telnet_door() if telnet else HandshakeProtocol
+        Connection(self.hub, door, SocketTransport(ours, self.poller.selector), "10.0.0.1:1000")
         return theirs
 
     def member(self, name: str, **fields: Any) -> socket.socket:
@@ -171,7 +171,7 @@ def test_a_member_that_its_rate_held_back_is_not_idle_for_the_time_of_the_server
 def test_handshakes_that_wait_are_read_before_their_connections_give_way(machine: Machine) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setblocking(False)
-    listener = Listener(listening, TextDoor(), machine.hub, machine.poller.selector)
+    listener = Listener(listening, HandshakeProtocol, machine.hub, machine.poller.selector)
     clients = [machine.connect() for _ in range(3)]
     machine.run()
     machine.wait(0.5)
@@ -190,7 +190,7 @@ def test_handshakes_that_wait_are_read_before_their_connections_give_way(machine
 def test_a_goodbye_is_flushed_to_a_client_that_has_taken_what_was_in_its_way(machine: Machine) -> None:
     client = machine.member("a")
     (connection,) = machine.hub.connections
-    while not cast("Connection", connection)._feed.stalled:  # until its socket takes no more
+    while not cast("Connection", connection)._send_buffer.stalled:  # until its socket takes no more
         client.send(b"/help\n")
         machine.run()
     client.send(b"/bye\n")

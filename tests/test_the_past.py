@@ -124,7 +124,7 @@ def test_a_member_that_does_not_read_has_no_more_than_a_few_lanes_of_pages_waiti
     kit.settle()
     connection = mina.peer.connection
     assert connection.client is not None
-    assert connection.client.lane_size + connection._feed.waiting < 3 * NO_RATE.lane_bytes
+    assert connection.client.lane_size + connection._send_buffer.waiting < 3 * NO_RATE.lane_bytes
     assert not mina.peer.wire.reading
     mina.peer.wire.capacity = 1 << 30
     assert [frame["type"] for frame in mina.frames()] == ["welcome", *["history"] * 500]

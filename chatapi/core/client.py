@@ -62,7 +62,6 @@ class Client:
     __slots__ = (
         "_lane",
         "_latest",
-        "_leaves_at",
         "_log",
         "address",
         "away",
@@ -103,7 +102,6 @@ class Client:
         self.peer: Peer | None = outlet.peer
         self.position: int = 0  # the cursor: the next position of the log to be shown to it
         self.end: int | None = None  # where its stream ends, once it has left
-        self._leaves_at: int | None = None
         self._lane: deque[_Private | _Replay] | None = None
         self._latest: Said | NameChanged | None = None  # what it did last, where that had no place at once
         self.lane_size: int = 0
@@ -253,14 +251,14 @@ class Client:
         item = self._lane[0] if self._lane else None
         return min(self.position, item.at) if isinstance(item, _Replay) and item.begun else self.position
 
-    def ready_to_leave(self) -> bool:
-        """Whether all was shown that the log held when this was asked first: who leaves is owed no more than that."""
-        if self._leaves_at is None:
-            self._leaves_at = self._log.head
-        if self._lane or self.position < self._leaves_at:
-            return False
-        self._leaves_at = None
-        return True
+    @property
+    def newest(self) -> int:
+        """The position behind everything that the log holds."""
+        return self._log.head
+
+    def has_read(self, position: int) -> bool:
+        """Return whether it was shown everything before this position of the log, and everything in its lane."""
+        return not self._lane and self.position >= position
 
     @property
     def caught_up(self) -> bool:
@@ -333,7 +331,7 @@ class Client:
         self.outlet = self.peer = peer
         self.style, self.echo, self.address = style, echo, address
         self.away = False
-        self.end = self._leaves_at = None
+        self.end = None
         if self.room is not None:
             self._log = self.room.log
             self.skip()

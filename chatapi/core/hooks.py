@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from pydantic import ValidationError
 
@@ -83,3 +83,35 @@ def rechecked(handshake: object, naming: Naming) -> Handshake:
     except ValidationError as error:
         checked(error, "admit")
         raise
+
+
+def ask(spawn: Spawn, hook: Callable[[], object], what: str) -> Pending[Any]:
+    """Call a hook, and return what it decides. Fails with `Refused`, also if the hook fails."""
+    answer: Pending[Any] = Pending()
+
+    def settle(result: object) -> None:
+        try:
+            decided = checked(result, what)
+        except Refused as refused:
+            answer.fail(refused)
+        else:
+            answer.resolve(decided)
+
+    result = outcome(hook)
+    if isinstance(result, Awaitable):
+        spawn(result).then(lambda awaited: settle(awaited.result()))
+    else:
+        settle(result)
+    return answer
+
+
+def passed(block: bytes, decided: object, prepare: Callable[[str], bytes]) -> bytes:
+    """Return what the hook `on_message` lets a member say, of this text: all of it, or another text, prepared.
+
+    Raises `TextTooLong`, and `Refused` if nothing is left of it.
+    """
+    changed = retold(decided)
+    block = block if changed is None else prepare(changed)
+    if not block:
+        raise Refused(RefusalCode.FORBIDDEN, "the server has left nothing of the text")
+    return block

@@ -312,7 +312,7 @@ class Hub:
     def move(self, client: Client, room: str) -> None:
         """Take a client to another room; where it is refused, it stays.
 
-        It must be `ready_to_leave`, or messages would be left behind. Raises `Refused` (also ``bad_room``).
+        It must have read everything, or messages would be left behind. Raises `Refused` (also ``bad_room``).
         """
         target, before = self._open(self.naming.room(room)), client.room
         if target is not before:

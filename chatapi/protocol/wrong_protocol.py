@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
+from ..addresses import Address
 from ..errors import RefusalCode, Refused
+
+EXAMPLE: Final = '{"name": "Mina", "room": "devroom"}'
+"""A handshake."""
 
 _TLS: Final = b"\x16\x03"  # a record of the type handshake, of SSL 3.0 or any TLS (RFC 8446, 5.1)
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, 9.1 and 5.6.2)
@@ -23,10 +27,16 @@ class Stranger(Refused):
         self.protocol: str = protocol
         self._body = body
 
-    def answer(self, help_lines: Sequence[str]) -> bytes:
-        """Make its answer: for HTTP a response that shows these lines and that a browser uses for nothing else."""
+    def answer(self, listening: Mapping[str, Address]) -> bytes:
+        """Return its answer: for HTTP a response that says how to connect, and that a browser uses for nothing else."""
         if self.protocol == "TLS":
             return b"this port does not speak TLS; connect to it without encryption\n"
+        people, programs = how_people_connect(listening), listening.get("text")
+        where = "connect" if programs is None else f"connect to {_place(programs, ':')}"
+        help_lines = ["This is a MaChat chat server. It speaks over plain TCP, not HTTP."]
+        if people:
+            help_lines.append(f"People: {people}")
+        help_lines.append(f"Programs: {where}, send {EXAMPLE}, and then lines of text.")
         body = "".join(f"{line}\n" for line in help_lines).encode(errors="replace")
         head = (
             "HTTP/1.1 400 Bad Request\r\n"
@@ -62,3 +72,16 @@ def find_stranger(data: bytes) -> Stranger | None:
 def may_become_stranger(data: bytes) -> bool:
     """Whether `data` may be the beginning of something that `find_stranger` knows: more must come to tell."""
     return _PIECE.match(data[:_LOOKED_AT]) is not None and b"\n" not in data
+
+
+def how_people_connect(listening: Mapping[str, Address]) -> str:
+    """Return the command with which people connect; empty if no door is for them."""
+    return f"telnet {_place(address, ' ')}" if (address := listening.get("telnet")) is not None else ""
+
+
+def _place(address: Address, between: str) -> str:
+    """Return an address to connect to; HOST stands for a server that listens on all of its addresses."""
+    host, port = address
+    if host in ("", "0.0.0.0", "::"):
+        host = "HOST"
+    return f"[{host}]{between}{port}" if ":" in host and between == ":" else f"{host}{between}{port}"

@@ -14,9 +14,9 @@ from ..core.hub import TOLD, Hub
 from ..core.openings import CHANCE, SHORT_CHANCE
 from ..errors import RefusalCode, Refused
 from ..limits import TICK
+from ..protocol.connection_protocol import Door
 from .connection import Connection
-from .door import Door
-from .transport import SocketWire, Wire
+from .transport import SocketTransport, Transport
 
 _logger = logging.getLogger("chatapi")
 
@@ -40,21 +40,25 @@ def keep_reserve(hub: Hub) -> None:
         _logger.info("descriptors are enough for %d connections, not for %d", hub.most_connections, limits.connections)
 
 
-def open_connection(hub: Hub, door: Door, wire: Wire, address: str) -> Connection | None:
+def open_connection(hub: Hub, door: Door, transport: Transport, address: str) -> Connection | None:
     """Begin a connection, if need be in the place of one that has no member; None where it was closed at once."""
     if hub.openings.full:
         make_way(hub)
     while (full := len(hub.connections) >= hub.most_connections) and make_way(hub, SHORT_CHANCE):
         pass  # more than one may have to: those that are told that these are too many stand above the limit
     if full and len(hub.connections) >= hub.most_sockets:
-        wire.close()
+        transport.close()
         hub.refusals[RefusalCode.SERVER_FULL] += 1
         return None
-    connection = Connection(hub, door, wire, address)
+    try:
+        connection = Connection(hub, door, transport, address)
+    except BaseException:  # the door is a fault of the program's
+        transport.close()
+        raise
     if full:
         why = f"the server is full; connections allowed: {hub.most_connections:,}"
-        door.refuse(connection, Refused(RefusalCode.SERVER_FULL, why))
-    elif (too_many := hub.openings.one_too_many(connection.pace.origin)) is not None:
+        connection.protocol.refuse(Refused(RefusalCode.SERVER_FULL, why))
+    elif (too_many := hub.openings.one_too_many(connection.rate_limit.origin)) is not None:
         _give_way(hub, cast("Connection", too_many))
     return connection
 
@@ -70,7 +74,7 @@ def make_way(hub: Hub, chance: float = CHANCE) -> bool:
 def _give_way(hub: Hub, connection: Connection) -> None:
     """Close a connection now. It is told why as far as its socket takes that at once."""
     why = "the server has too many connections that have not said who they are"
-    connection.door.refuse(connection, Refused(RefusalCode.SERVER_FULL, why))
+    connection.protocol.refuse(Refused(RefusalCode.SERVER_FULL, why))
     connection.run(hub.clock.monotonic())
     if connection in hub.connections:
         connection.abort("connection_lost")
@@ -137,7 +141,7 @@ class Listener:
         except OSError:
             sock.close()  # gone already
             return
-        open_connection(self._hub, self._door, SocketWire(sock, self._selector), shown(sockaddr))
+        open_connection(self._hub, self._door, SocketTransport(sock, self._selector), shown(sockaddr))
 
     def _say(self, error: OSError) -> None:
         if not self._told:

@@ -11,7 +11,7 @@ from ..limits import PAST_BYTES, PAST_MESSAGES, TICK, Limits
 NO_LIMIT: Final = 1 << 30
 
 
-class Pace:
+class RateLimit:
     """The lines that a member has said and the faults it has made, against `rate`, `burst` and `flood`.
 
     They count against those of its address too. Once the address has used up its lines, each of its members is promised
@@ -35,8 +35,8 @@ class Pace:
         """The burst; what the rate gives between two looks at the deadlines is always in it."""
         return max(self._limits.burst, self._limits.rate * TICK)
 
-    def allowance(self, now: float) -> int:
-        """How many lines it may say now; 0 for none before `ready_at`."""
+    def grant(self, now: float) -> int:
+        """Return how many lines the member may say now. If none, it may from `ready_at` on."""
         rate = self._limits.rate
         if not rate:
             return NO_LIMIT
@@ -58,7 +58,7 @@ class Pace:
 
     @property
     def ready_at(self) -> float:
-        """When it may say the next line, after an `allowance` of 0."""
+        """When it may say the next line, after a `grant` of 0."""
         if self._lines >= 1:
             return self._promised_at
         return self._lines_at + (1 - self._lines) / self._limits.rate

@@ -1,4 +1,4 @@
-"""What a connection has yet to send: what its socket refused, what its client is to be shown, and the last words."""
+"""The bytes that a connection has yet to send: those its socket refused, and the last words behind everything else."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ from ..core.client import Client, Part
 from ..core.style import Batch, Style
 from ..events import Whisper
 from ..limits import CHUNK_BYTES
-from .transport import Wire
+from .transport import Transport
 
 
-class Feed:
-    """The bytes on their way out. It holds one chunk at most: everything behind it waits in the log and the lane.
+class SendBuffer:
+    """Holds one chunk at most: everything behind it waits in the room's log and in the member's lane."""
 
-    Its methods raise `OSError` where the connection is broken.
-    """
+    __slots__ = ("_transport", "_unsent", "last")
 
-    __slots__ = ("_unsent", "_wire", "deaf", "last")
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         self._unsent: bytes | memoryview | None = None
-        self.deaf: bool = False
-        """Whether the other side is known to hear nothing any more: all that is sent is dropped."""
         self.last: bytes = b""
-        """The very last words, behind everything else."""
+        """The last words."""
 
     @property
     def stalled(self) -> bool:
@@ -35,25 +30,25 @@ class Feed:
         """Bytes that the socket has yet to take."""
         return len(self._unsent) if self._unsent else 0
 
-    def keep(self, data: bytes | memoryview) -> None:
-        """Hold what the socket refused, as a view of what all share."""
+    def buffer(self, data: bytes | memoryview) -> None:
+        """Hold the bytes that the socket refused, as a view of those that all members share."""
         self._unsent = data
 
     def add(self, data: bytes) -> None:
-        """Put bytes behind what waits, for a connection that has no client yet."""
+        """Put bytes behind those that wait, for a connection that has no member yet."""
         self._unsent = bytes(self._unsent or b"") + data
 
-    def pump(self, client: Client | None, style: Style, last: bool) -> bool:
-        """Send until nothing is left, the last words included if so wished; False where the socket takes no more."""
-        if self.deaf:
-            self._unsent = None
-            if client is not None:
-                client.skip()
-            return True
+    def flush(self, client: Client | None, last: bool) -> bool:
+        """Send until nothing is left; return False if the socket takes no more. Raises `OSError` if it is broken.
+
+        Args:
+            client: the member, whose unread part of the log is sent too.
+            last: whether to send the last words.
+        """
         while True:
             if self._unsent:
                 try:
-                    sent = self._wire.send(self._unsent)
+                    sent = self._transport.send(self._unsent)
                 except BlockingIOError:
                     return False
                 if sent < len(self._unsent):
@@ -62,14 +57,14 @@ class Feed:
             self._unsent = None
             part = client.read(CHUNK_BYTES) if client is not None else None
             if part is not None and client is not None:
-                self._unsent = _render(part, client, style)
+                self._unsent = _render(part, client, client.style)
             elif last and self.last:
                 self._unsent, self.last = self.last, b""
             else:
                 return True
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Drop everything."""
         self._unsent = None
         self.last = b""
 

@@ -1,4 +1,4 @@
-"""Wires: one connection's bytes as send, receive and close. Nothing here waits; the poller says when to try again."""
+"""Transports: one connection's bytes as send, receive and close. Nothing here waits; the poller tells when to retry."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Send(Protocol):
         ...
 
 
-class Wire(Protocol):
+class Transport(Protocol):
     """What a connection needs from its transport."""
 
     def attach(self, owner: Pollable) -> None:
@@ -76,7 +76,7 @@ class Wire(Protocol):
         ...
 
 
-class SocketWire:
+class SocketTransport:
     """A non-blocking TCP socket, registered with a selector under whoever is to be told."""
 
     __slots__ = ("_mask", "_owner", "_selector", "_socket", "send")
@@ -128,4 +128,4 @@ class SocketWire:
         """Unregister and close."""
         self.watch(read=False, write=False)
         self._socket.close()
-        self._owner = None  # in a circle they would stay until the garbage collector comes by
+        self._owner = None  # break the reference cycle

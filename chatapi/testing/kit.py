@@ -18,11 +18,11 @@ from ..core.hub import Hub
 from ..core.origins import LOOPBACK
 from ..limits import TICK, Limits
 from ..pending import Pending
+from ..protocol.connection_protocol import Door
+from ..protocol.handshake import HandshakeProtocol
+from ..protocol.text.telnet import telnet_door
 from ..server.connection import Connection
-from ..server.door import Door
 from ..server.listener import open_connection
-from ..server.telnet_door import TelnetDoor
-from ..server.text_door import TextDoor
 from .broker_runner import WakeUp, run_broker
 from .clock import VirtualClock
 from .counting_broker import CountingBroker
@@ -103,7 +103,8 @@ class ChatKit:
         self.hub.spawn = self._spawn
         self.hub.wake = lambda: None
         self.peers: list[Peer] = []
-        self._text, self._telnet = TextDoor(), TelnetDoor(lobby, self.hub.naming)
+        self._text: Door = HandshakeProtocol
+        self._telnet = telnet_door(lobby, self.hub.naming)
         self._hosts = count(1)
 
     def connect(self, *, telnet: bool = False, address: str = "", capacity: int = 1 << 30) -> Peer:

@@ -1,18 +1,23 @@
-"""Entries of a log as frames of the JSON protocol."""
+"""Entries of a log, and answers to frames, as frames of the JSON protocol."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from pydantic_core import to_json
 
+from ...core.client import Client
 from ...core.entries import AnyEntry, Arrived, Deletion, Departed, NameChanged, Said
 from ...core.style import names_size
 from ...errors import Disconnect
-from ...events import Whisper
+from ...events import Message, Whisper
+from ...limits import LISTED
 from ...text import one_line
 
 _FRAME: Final = len('{"type":"ack","id":null,"seq":,"ts":,"name":,"text":""}')  # longer than that of a message
+_TOLD: Final = ("line_bytes", "frame_bytes", "remember", "remember_ids", "reserve")
+"""The limits that a client needs to know."""
 
 
 class JsonStyle:
@@ -105,3 +110,86 @@ def frame(type: str, **fields: object) -> bytes:  # noqa: A002
 
 
 JSON: Final = JsonStyle()
+
+
+def ref_of(ref: str | int | None) -> dict[str, Any]:
+    """Return the field that repeats the `ref` of a request, if it has one."""
+    return {} if ref is None else {"ref": ref}
+
+
+def error_frame(code: str, detail: str, id: str | None = None, ref: str | int | None = None) -> bytes:  # noqa: A002
+    """Render an `error`, with the `id` or the `ref` of the frame that it answers."""
+    about = ref_of(ref) if id is None else {"id": id}
+    return frame("error", code=code, detail=one_line(detail), **about)
+
+
+def welcome(client: Client, recovered: bool | None, reason: str, **ref: Any) -> bytes:
+    """Render a `welcome`, the first frame that a member gets in a room.
+
+    Args:
+        client: the member, which has a session.
+        recovered: whether the messages that it missed follow; None if it did not ask for them.
+        reason: why they do not follow.
+        ref: the field that repeats the `ref` of a request.
+    """
+    room, session = client.room, client.session
+    assert room is not None
+    assert session is not None
+    return frame(
+        "welcome",
+        name=client.name,
+        room=room.name,
+        session=session.key,
+        epoch=room.epoch,
+        seq=room.seq,
+        ts=room.ts,
+        members=room.first_members(LISTED),
+        count=len(room),
+        recovered=recovered,
+        **({"reason": reason} if reason else {}),
+        limits={name: getattr(room.limits, name) for name in _TOLD},
+        **ref,
+    )
+
+
+def already_sent(
+    name: str,
+    id: str | None,  # noqa: A002
+    seq: int | None,
+    ts: int,
+    kept: Message | None = None,
+    sent: str | None = None,
+) -> bytes:
+    """Render the `ack` of a message that its author `name` has sent before.
+
+    It has the name and the text of what was `kept`, if they differ from the author's name and the text `sent` now.
+    """
+    differs: dict[str, str] = {}
+    if kept is not None:
+        if kept.name != name:
+            differs["name"] = kept.name
+        if kept.text != sent:
+            differs["text"] = kept.text
+    return frame("ack", id=id, seq=seq, ts=ts, **differs, duplicate=True)
+
+
+def page(
+    kind: str, found: Sequence[Any], limit: int, count: int, ref: str | int | None, name: Callable[[Any], str]
+) -> bytes:
+    """Render a page of a list, `found` having one item more than `limit` if another page follows."""
+    more = {"next": name(found[limit - 1])} if len(found) > limit else {}
+    return frame(kind, **{kind: found[:limit]}, count=count, **more, **ref_of(ref))
+
+
+def history_page(messages: Sequence[Message], more: bool, most_bytes: int, ref: str | int | None) -> tuple[bytes, int]:
+    """Render a `history` with as many of the newest messages as fit in `most_bytes`, at least one; and count them."""
+    left = most_bytes + 1 - len(frame("history", messages=[], more=False, **ref_of(ref)))
+    listed: list[dict[str, Any]] = []
+    for message in reversed(messages):
+        shown = {"seq": message.seq, "ts": message.ts, "name": message.name, "text": message.text}
+        left -= len(to_json(shown)) + 1
+        if left < 0 and listed:
+            more = True
+            break
+        listed.append(shown)
+    return frame("history", messages=listed[::-1], more=more, **ref_of(ref)), len(listed)

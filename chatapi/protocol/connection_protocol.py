@@ -1,0 +1,150 @@
+"""What every protocol object of a connection has, and what it may do with its connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+
+from ..core.client import Client
+from ..core.entries import Said
+from ..core.handshake import Handshake
+from ..core.style import Style
+from ..errors import ChatError, Refused
+from ..limits import Limits
+from ..pending import Pending
+from .framing import ReceiveBuffer
+
+if TYPE_CHECKING:
+    from ..core.hub import Hub
+
+
+class Conversation(Protocol):
+    """A connection as its protocol object sees it."""
+
+    hub: Hub
+    """The rooms, the limits and the program's hooks."""
+    client: Client | None
+    """The member that this connection belongs to; None before it has joined a room."""
+
+    def admit(self, handshake: Handshake, protocol: Callable[[Handshake], ConnectionProtocol]) -> None:
+        """Have the client join a room; no further step is handled until it has, or was refused.
+
+        `protocol` returns the protocol object of the member: a new one, or the one that asks. It gets the handshake as
+        the hook `admit` has changed it. If the client is refused, `ConnectionProtocol.refuse` is called.
+        """
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to this client, behind everything that it has been shown."""
+        ...
+
+    def wait(self, pending: Pending[Any], then: Callable[[], None]) -> None:
+        """Call `then` once the result is there, at once if it is; no further step is handled before that.
+
+        `then` may raise `ChatError`, as `ConnectionProtocol.handle` may.
+        """
+        ...
+
+    def kept(self) -> Pending[None]:
+        """Return what is resolved once everything that the member has said has its place, or was refused."""
+        ...
+
+    def move(self, room: str) -> Pending[None]:
+        """Take the member to another room, once everything that came before was kept and shown.
+
+        Fails with `Refused`: then the member stays.
+        """
+        ...
+
+    def fault(self) -> None:
+        """Count something that was refused: too many in a short time are a flood, which ends the connection."""
+        ...
+
+    def shows_past(self, messages: int, size: int) -> None:
+        """Charge the member for so many messages of the past, of about `size` bytes."""
+        ...
+
+    def bye(self) -> None:
+        """Have the member leave, as it has asked, and end the connection."""
+        ...
+
+    def refuse(self, refused: Refused, last: bytes) -> None:
+        """End a connection that has no member yet; `last` are the bytes that tell why."""
+        ...
+
+
+class ConnectionProtocol:
+    """Parses what one connection receives, handles it and renders the answers.
+
+    A door makes the first protocol object of a connection. `Conversation.admit` replaces it if the member speaks
+    another protocol than the opening. The connection calls `receive_data`, then `next_step` and `handle` in turns, for
+    as long as the member may say more: so the bytes behind a step wait unparsed while a name or a room changes.
+    """
+
+    __slots__ = ("connection", "received")
+
+    resumable: ClassVar[bool] = False
+    """Whether a member whose connection breaks may come back: then it has a session, and `welcome` is called."""
+    style: Style
+    """How members of this protocol are shown what happens in their room."""
+
+    def __init__(self, connection: Conversation, received: ReceiveBuffer | None = None) -> None:
+        self.connection: Conversation = connection
+        self.received: ReceiveBuffer = ReceiveBuffer() if received is None else received
+
+    # Before the client has joined a room
+
+    def opening_seconds(self, limits: Limits) -> float:
+        """Return how long the client may take until it has joined a room."""
+        return limits.handshake_seconds
+
+    def connected(self) -> None:
+        """Greet the client, if the server speaks first."""
+
+    # What the client sends
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes that were received."""
+        self.received.feed(data)
+
+    def receive_eof(self) -> None:
+        """Take the end of the client's stream."""
+        self.received.end()
+
+    def next_step(self, most: int) -> Any:
+        """Parse and return the next step, of at most `most` lines; None until more bytes come. Raises `ChatError`."""
+        raise NotImplementedError
+
+    def handle(self, step: Any) -> None:
+        """Do what a step asks for. Raises `ChatError`."""
+        raise NotImplementedError
+
+    def refuse(self, error: ChatError) -> None:
+        """Tell the client why a step failed; before it has joined, the connection may end with that."""
+        raise NotImplementedError
+
+    # What a member is told, besides what `style` renders
+
+    def joined(self, client: Client) -> None:
+        """Note that the client is in its room."""
+
+    def welcome(self, client: Client, recovered: bool | None, reason: str) -> bytes:
+        """Render the first thing that a member with a session is shown.
+
+        Args:
+            recovered: whether the messages that it missed follow; None if it did not ask for them.
+            reason: why they do not follow.
+        """
+        raise NotImplementedError
+
+    def not_kept(self, said: Said, reason: Refused) -> None:
+        """Tell the member that the broker refused what it said."""
+        raise NotImplementedError
+
+    def already_sent(self, said: Said) -> None:
+        """Tell the member that its session has sent this message before; only resumable protocols are told."""
+        raise NotImplementedError
+
+
+Door: TypeAlias = Callable[[Conversation], ConnectionProtocol]
+"""Makes the first protocol object of each connection that a listening socket accepts."""
