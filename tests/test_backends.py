@@ -301,7 +301,7 @@ async def test_the_suite_finds_a_broker_that(
 async def test_the_suite_finds_that_nothing_is_deleted(
     test: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_empty", lambda *_: None)
+    monkeypatch.setattr(store, "_erase", lambda *_: None)
     with pytest.raises(AssertionError, match="in which messages were deleted"):
         await getattr(suite_of(SQLiteBroker, tmp_path / "chat.db"), f"test_{test}")()
 
