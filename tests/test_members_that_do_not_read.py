@@ -71,7 +71,7 @@ def by_bot(kit: ChatKit) -> str:
 
 
 def from_another_server(kit: ChatKit) -> str:
-    return BrokerEventHandler(kit.hub).whispered("dev", "news", Whisper(0, "Mina", "hello"))
+    return BrokerEventHandler(kit.hub).deliver_whisper("dev", "news", Whisper(0, "Mina", "hello"))
 
 
 WAYS = [by_text, by_short_form, by_telnet, by_json, by_client, by_bot, from_another_server]
@@ -127,7 +127,7 @@ def test_nothing_else_is_queued_for_a_bot_that_only_speaks() -> None:
         mina.send("x" * 1000 + "\n")
     bot.client.rename("other")
     bot.client.post("hello")
-    BrokerEventHandler(kit.hub).away(["dev"], "the disk is full")
+    BrokerEventHandler(kit.hub).availability_changed(["dev"], "the disk is full")
     kit.settle()
     kit.wait(60)
     assert bot._client.lane_size == 0

@@ -244,19 +244,19 @@ def test_a_name_whose_key_is_longer_than_any_name_is_found_by_that_key() -> None
     key = name_key(name)
     assert len(key) > 256
     others = BrokerEventHandler(kit.hub)  # where other servers share the room
-    assert others.whispered(key, key, Whisper(1, "Mina", "hi")) == ""
+    assert others.deliver_whisper(key, key, Whisper(1, "Mina", "hi")) == ""
     kit.settle()
     assert zoe.lines() == ["* Mina whispers: hi"]
-    others.elsewhere(key, "bob", "Bob")
-    others.renamed(key, "bob", "\ufdfa")
-    others.renamed(key, name_key("\ufdfa"), "Ann")
+    others.remote_member_changed(key, "bob", "Bob")
+    others.member_renamed(key, "bob", "\ufdfa")
+    others.member_renamed(key, name_key("\ufdfa"), "Ann")
     room = kit.hub.room(name)
     assert room is not None
     assert room.first_members(9) == ["Ann", name]
-    others.elsewhere(key, name_key("\ufdfa" * 31), "\ufdfa" * 31)
-    others.renamed(key, name_key("\ufdfa" * 31), "Bea")
+    others.remote_member_changed(key, name_key("\ufdfa" * 31), "\ufdfa" * 31)
+    others.member_renamed(key, name_key("\ufdfa" * 31), "Bea")
     assert room.first_members(9) == ["Ann", "Bea", name]
-    others.lost(key, key, "name_lost")
+    others.name_lost(key, key, "name_lost")
     kit.settle()
     assert zoe.lines() == ["* name_lost: your name was claimed while this server was cut off"]
 

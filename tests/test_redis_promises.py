@@ -381,7 +381,7 @@ class Peer:
             if isinstance(entry, Said) and reason.sure and entry.ids is None:
                 self.refused.update(entry.texts())
 
-    def known(self, room: str, said: Said, seq: int, ts: int) -> None:
+    def already_sent(self, room: str, said: Said, seq: int, ts: int) -> None:
         self._settled(said)
         [text] = said.texts()
         self.acknowledged.append((seq, ts, said.name, text))
@@ -394,13 +394,13 @@ class Peer:
     def trimmed(self, room: str, first: int) -> None:
         pass
 
-    def elsewhere(self, room: str, key: str, name: str) -> None:
+    def remote_member_changed(self, room: str, key: str, name: str) -> None:
         if name:
             self.place.others[key] = name
         else:
             self.place.others.pop(key, None)
 
-    def renamed(self, room: str, key: str, name: str) -> None:
+    def member_renamed(self, room: str, key: str, name: str) -> None:
         if key in self.place.members:
             _, session = self.place.members.pop(key)
             self.place.members[name_key(name)] = name, session
@@ -408,24 +408,24 @@ class Peer:
             del self.place.others[key]
             self.place.others[name_key(name)] = name
 
-    def lost(self, room: str, key: str, code: str) -> None:
+    def name_lost(self, room: str, key: str, code: str) -> None:
         member = self.place.members.pop(key, None)
         if member is not None and code == "replaced":
             assert member[1], "replaced, and nobody can be back who has no session"
         self.losses.add(code)
 
-    def cut(self, room: str) -> None:
+    def disconnect_room(self, room: str) -> None:
         self.cuts += 1
         self.place.members.clear()
         self.close()
 
-    def whispered(self, room: str, key: str, whisper: Whisper) -> str:
+    def deliver_whisper(self, room: str, key: str, whisper: Whisper) -> str:
         raise AssertionError
 
     def wake(self) -> None:
         pass
 
-    def away(self, rooms: Sequence[str], detail: str) -> None:
+    def availability_changed(self, rooms: Sequence[str], detail: str) -> None:
         raise AssertionError
 
 

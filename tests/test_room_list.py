@@ -24,7 +24,7 @@ class SharingBroker(InProcessBroker):
     def claim(self, room: str, name: str, session: str, quiet: bool) -> Pending[None]:
         assert self._rooms is not None
         for key in self.there.get(room, ()):
-            self._rooms.elsewhere(room, key, key)  # type: ignore[attr-defined]
+            self._rooms.remote_member_changed(room, key, key)  # type: ignore[attr-defined]
         return Pending.resolved(None)
 
     def release(self, room: str, key: str, reason: str, quiet: bool) -> None:
@@ -36,7 +36,7 @@ class SharingBroker(InProcessBroker):
     def goes(self, room: str, key: str) -> None:
         assert self._rooms is not None
         self.there[room].remove(key)
-        self._rooms.elsewhere(room, key, None)  # type: ignore[attr-defined]
+        self._rooms.remote_member_changed(room, key, None)  # type: ignore[attr-defined]
 
 
 def begin() -> tuple[ChatKit, SharingBroker, Speaker]:

@@ -1,4 +1,4 @@
-"""What a broker tells a chat: entries in their order and, where several servers share the rooms, who is where."""
+"""Handles the events of a broker, for the rooms of a hub."""
 
 from __future__ import annotations
 
@@ -16,61 +16,52 @@ _logger = logging.getLogger("chatapi")
 
 
 class BrokerEventHandler:
-    """The `SharedRooms` that a broker expects, for the rooms of a hub."""
+    """The `SharedRooms` of a hub."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self.limits: Limits = hub.limits
 
     def deliver(self, room: str, entries: Sequence[AnyEntry], ours: bool = True) -> None:
-        """Entries of a room in their final order."""
         if not ours:
             for entry in entries:
-                if isinstance(entry, Said) and entry.session:  # said through another server, by who has come back here
+                if isinstance(entry, Said) and entry.session:  # its sender may have resumed here since
                     session = self._hub.sessions.find_hashed(entry.session)
                     entry.origin = 0 if session is None else session.id
-        if (place := self._hub.rooms.get(room)) is not None:  # else it was closed in the middle of a batch
+        if (place := self._hub.rooms.get(room)) is not None:  # otherwise it was closed in the middle of a batch
             place.deliver(entries, ours)
 
     def refuse(self, room: str, entries: Sequence[AnyKept], reason: Refused) -> None:
-        """Entries that were not taken."""
         self._hub.rooms[room].refuse(entries, reason)
 
-    def known(self, room: str, said: Said, seq: int, ts: int) -> None:
-        """What somebody said was said before."""
+    def already_sent(self, room: str, said: Said, seq: int, ts: int) -> None:
         self._hub.rooms[room].known(said, seq, ts)
 
     def trimmed(self, room: str, first: int) -> None:
-        """What comes before `first` is not kept any more."""
         if (found := self._hub.rooms.get(room)) is not None:
             found.first = max(found.first, first)
 
     def wake(self) -> None:
-        """Begin a round, if none is under way."""
         self._hub.wake()
 
-    def ring(self) -> None:
-        """The same, from any thread."""
+    def wake_threadsafe(self) -> None:
         self._hub.ring()
 
-    # Where several servers share the rooms
+    # For rooms that several nodes share
 
-    def elsewhere(self, room: str, key: str, name: str | None) -> None:
-        """Who is in a room through other servers."""
+    def remote_member_changed(self, room: str, key: str, name: str | None) -> None:
         if (place := self._hub.rooms.get(room)) is not None:
             place.roster.elsewhere(key, name)
 
-    def renamed(self, room: str, key: str, name: str) -> None:
-        """Somebody has another name."""
+    def member_renamed(self, room: str, key: str, name: str) -> None:
         if (place := self._hub.rooms.get(room)) is not None:
             place.renamed(key, name)
 
-    def lost(self, room: str, key: str, code: str) -> None:
-        """A member here has lost its name to somebody elsewhere."""
+    def name_lost(self, room: str, key: str, code: str) -> None:
         place = self._hub.rooms.get(room)
         client = None if place is None else place.roster.here.get(key)
         if place is None or not isinstance(client, Client):
-            if place is not None:  # whoever it was granted to has not come in yet, and cannot any more
+            if place is not None:  # its owner has not joined yet, and cannot any more
                 place.roster.use_up(key)
             return
         _logger.info("%s lost its name in %s: %s", client.name, place.name, code)
@@ -81,14 +72,12 @@ class BrokerEventHandler:
         else:
             client.outlet.ended(DISCONNECTS[code], DISCONNECTS[code].detail)
 
-    def whispered(self, room: str, key: str, whisper: Whisper) -> str:
-        """Somebody elsewhere whispers to a member here."""
+    def deliver_whisper(self, room: str, key: str, whisper: Whisper) -> str:
         place = self._hub.rooms.get(room)
         client = None if place is None else place.roster.here.get(key)
-        return "nobody here is called so any more; nothing was sent" if client is None else client.hear(whisper)
+        return "nobody here has this name any more; nothing was sent" if client is None else client.hear(whisper)
 
-    def cut(self, room: str) -> None:
-        """Messages of a room are missing here: whoever is in it connects again, and is told there what it missed."""
+    def disconnect_room(self, room: str) -> None:
         place = self._hub.rooms[room]
         _logger.error("messages of %s are missing here: %d members are disconnected", place.name, len(place.members))
         for client in place.members:
@@ -96,8 +85,7 @@ class BrokerEventHandler:
         if self._hub.rooms.get(room) is place:
             self._hub.close(place)
 
-    def away(self, rooms: Sequence[str], detail: str) -> None:
-        """What keeps these rooms does not answer, or does again: members are told."""
+    def availability_changed(self, rooms: Sequence[str], detail: str) -> None:
         code = "unavailable" if detail else "available"
         for room in [self._hub.rooms[key] for key in rooms if key in self._hub.rooms]:
             room.trouble = detail

@@ -39,9 +39,10 @@ class CountingBroker:
 
     def attach(self, rooms: SharedRooms) -> None:
         self._rooms, self.limits = rooms, rooms.limits
-        self.elsewhere, self.renamed, self.lost = rooms.elsewhere, rooms.renamed, rooms.lost
-        self.whispered, self.cut, self.away = rooms.whispered, rooms.cut, rooms.away
-        self.wake, self.ring, self.trimmed = rooms.wake, rooms.ring, rooms.trimmed
+        self.wake, self.wake_threadsafe, self.trimmed = rooms.wake, rooms.wake_threadsafe, rooms.trimmed
+        self.remote_member_changed, self.member_renamed = rooms.remote_member_changed, rooms.member_renamed
+        self.name_lost, self.deliver_whisper = rooms.name_lost, rooms.deliver_whisper
+        self.disconnect_room, self.availability_changed = rooms.disconnect_room, rooms.availability_changed
         self._broker.attach(self)
 
     def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
@@ -72,10 +73,10 @@ class CountingBroker:
         self._rooms.refuse(room, entries, reason)
         self._answered()
 
-    def known(self, room: str, said: Said, seq: int, ts: int) -> None:
+    def already_sent(self, room: str, said: Said, seq: int, ts: int) -> None:
         assert self._rooms is not None
         self.unanswered -= 1
-        self._rooms.known(room, said, seq, ts)
+        self._rooms.already_sent(room, said, seq, ts)
         self._answered()
 
     def counted(self, answer: Pending[_T]) -> Pending[_T]:

@@ -231,7 +231,7 @@ class RedisBroker:
 
     def _availability_changed(self, shard: Shard, detail: str) -> None:
         assert self._rooms is not None
-        self._rooms.away([room.key for room in shard.rooms], detail)
+        self._rooms.availability_changed([room.key for room in shard.rooms], detail)
 
     # Rooms
 

@@ -176,7 +176,7 @@ class Nodes:
         why, about = "", message["about"]
         if about not in self._received:
             whisper = Whisper(message["ts"], message["name"], message["text"])
-            why = self._chat.whispered(message["room"], message["key"], whisper)
+            why = self._chat.deliver_whisper(message["room"], message["key"], whisper)
             if about and not why:
                 self._received[about] = None
                 if len(self._received) > _MOST_REMEMBERED:

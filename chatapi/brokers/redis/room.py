@@ -368,7 +368,7 @@ class SharedRoom:
         elif why is None:
             return
         elif isinstance(step, Saying):
-            rooms.known(self.key, step.said[0], int(why[1]), int(why[2]))
+            rooms.already_sent(self.key, step.said[0], int(why[1]), int(why[2]))
         elif isinstance(step, Deleting):  # the batch with the target has changed: look it up again
             self._outgoing.waiting.insert(0, Deleting(step.entry))
             self._node.schedule(self)
@@ -398,4 +398,4 @@ class SharedRoom:
         if names_are_known:  # they must be released
             self._closing, self.state = True, State.BEHIND
             self._node.schedule(self)
-        self._node.rooms.cut(self.key)
+        self._node.rooms.disconnect_room(self.key)

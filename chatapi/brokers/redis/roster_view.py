@@ -60,8 +60,8 @@ class RosterView:
         else:
             self.remote[change.key] = change.node, change.name
             if self.local.pop(change.key, None):
-                self._rooms.lost(self._room, change.key, "replaced")
-            self._rooms.elsewhere(self._room, change.key, change.name)
+                self._rooms.name_lost(self._room, change.key, "replaced")
+            self._rooms.remote_member_changed(self._room, change.key, change.name)
         if change.quiet:
             return
         if before is None:
@@ -83,7 +83,7 @@ class RosterView:
         name = change.name if shown is None else shown  # the spelling may differ
         self.leaving.pop(change.key, None)
         self.remote.pop(change.key, None)
-        self._rooms.elsewhere(self._room, change.key, None)
+        self._rooms.remote_member_changed(self._room, change.key, None)
         if not change.quiet:
             self._deliver(Departed(0, name, change.reason), seq)
         return True
@@ -94,7 +94,7 @@ class RosterView:
         self.leaving.pop(step.key, None)  # it will leave under the new name
         if member is not None:
             self.local[step.to_key] = LocalMember(step.name, member.session)
-            self._rooms.renamed(self._room, step.key, step.name)
+            self._rooms.member_renamed(self._room, step.key, step.name)
         self._deliver(step.entry, seq)
         return member is not None
 
@@ -107,14 +107,14 @@ class RosterView:
         if member is not None:  # it was told that it could not have the name
             self.local[change.to_key] = LocalMember(change.to, member.session)
         if remote or member:
-            self._rooms.renamed(self._room, change.key, change.to)
+            self._rooms.member_renamed(self._room, change.key, change.to)
         self._deliver(NameChanged(0, change.name, change.to, change.quiet), seq)
 
     def lost(self, names: Sequence[bytes]) -> None:
         """Handle names of members here that other members have now: keys and disconnect codes by turns."""
         for key, code in _pairs(names):
             if member := self.local.pop(key, None):
-                self._rooms.lost(self._room, key, code)
+                self._rooms.name_lost(self._room, key, code)
                 self.remote[key] = "", member.name  # `compare` sets the node, and nobody sees a join
 
     def compare(self, roster: Sequence[bytes], seq: int, *, opening: bool) -> None:

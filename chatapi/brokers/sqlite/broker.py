@@ -88,8 +88,8 @@ class SQLiteBroker:
         """
         await anyio.to_thread.run_sync(self._open)
         assert self._rooms is not None
-        self._writer = Writer(self._store, self._clock, self._done, self._rooms.ring)
-        self._reader = Worker("chatapi store, reading", self._done, self._rooms.ring)
+        self._writer = Writer(self._store, self._clock, self._done, self._rooms.wake_threadsafe)
+        self._reader = Worker("chatapi store, reading", self._done, self._rooms.wake_threadsafe)
         self._writer.start()
         self._reader.start()
         try:

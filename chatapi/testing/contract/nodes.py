@@ -105,19 +105,19 @@ class Node(Recorder):
 
     # The SharedRooms that a broker expects
 
-    def renamed(self, room: str, key: str, name: str) -> None:
+    def member_renamed(self, room: str, key: str, name: str) -> None:
         """Write down that somebody has another name."""
         if not any(key in names.get(room, {}) for names in (self.ours, self.others)):
             self.faults.append(f"{key!r}, who is not in {room!r}, is called {name!r} now")
         if self.ours.get(room, {}).pop(key, None):
             self.ours[room][name_key(name)] = name
-        super().renamed(room, key, name)
+        super().member_renamed(room, key, name)
 
-    def lost(self, room: str, key: str, code: str) -> None:
+    def name_lost(self, room: str, key: str, code: str) -> None:
         """Write down whose name another one has."""
         if self.ours.get(room, {}).pop(key, None) is None:
             self.faults.append(f"{key!r}, who is not in {room!r}, has lost the name")
-        super().lost(room, key, code)
+        super().name_lost(room, key, code)
 
 
 async def together(*what: Callable[[], Awaitable[object]]) -> None:

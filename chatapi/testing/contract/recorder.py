@@ -274,16 +274,16 @@ class Recorder:
         if self.then is not None:
             self.then(room, entries)
 
-    def known(self, room: str, said: Said, seq: int, ts: int) -> None:
+    def already_sent(self, room: str, said: Said, seq: int, ts: int) -> None:
         """Write down what was said before."""
-        self._check_thread("known")
+        self._check_thread("already_sent")
         if self._take(room, said, "known"):
             self.duplicates.setdefault(room, []).append((said, seq, ts))
         self._wake()
 
-    def elsewhere(self, room: str, key: str, name: str | None) -> None:
+    def remote_member_changed(self, room: str, key: str, name: str | None) -> None:
         """Write down who is in a room through another node."""
-        self._check_thread("elsewhere")
+        self._check_thread("remote_member_changed")
         names = self.others.setdefault(room, {})
         if name is not None:
             names[key] = name
@@ -291,9 +291,9 @@ class Recorder:
             names.pop(key, None)
         self._wake()
 
-    def renamed(self, room: str, key: str, name: str) -> None:
+    def member_renamed(self, room: str, key: str, name: str) -> None:
         """Write down that somebody has another name."""
-        self._check_thread("renamed")
+        self._check_thread("member_renamed")
         names = self.others.setdefault(room, {})
         if key in names:
             del names[key]
@@ -301,22 +301,22 @@ class Recorder:
         self.renames.append((room, key, name))
         self._wake()
 
-    def lost(self, room: str, key: str, code: str) -> None:
+    def name_lost(self, room: str, key: str, code: str) -> None:
         """Write down whose name another one has."""
-        self._check_thread("lost")
+        self._check_thread("name_lost")
         self.losses.append((room, key, code))
         self._wake()
 
-    def whispered(self, room: str, key: str, whisper: Whisper) -> str:
+    def deliver_whisper(self, room: str, key: str, whisper: Whisper) -> str:
         """Write down a whisper."""
-        self._check_thread("whispered")
+        self._check_thread("deliver_whisper")
         self.whispers.append((room, key, whisper))
         self._wake()
         return self.why_not
 
-    def cut(self, room: str) -> None:
+    def disconnect_room(self, room: str) -> None:
         """Write down that a room cannot go on; as a chat does, look at it no longer."""
-        self._check_thread("cut")
+        self._check_thread("disconnect_room")
         if self._on_their_way.get(room):
             self.faults.append(f"{room!r} was cut before what is on its way there was refused")
         self.cuts.append(room)
@@ -324,18 +324,18 @@ class Recorder:
         self.broker.close(room)
         self._wake()
 
-    def away(self, rooms: Sequence[str], detail: str) -> None:
+    def availability_changed(self, rooms: Sequence[str], detail: str) -> None:
         """Write down whether the broker can keep anything."""
-        self._check_thread("away")
+        self._check_thread("availability_changed")
         self.absences.append((tuple(rooms), detail))
         self._wake()
 
-    def ring(self) -> None:
+    def wake_threadsafe(self) -> None:
         """Ask the broker soon; the one thing here that another thread may call."""
         if self._wake_up is not None:
             self._wake_up.set()
 
-    wake = ring
+    wake = wake_threadsafe
 
     def trimmed(self, room: str, first: int) -> None:
         """Write down what is kept."""
