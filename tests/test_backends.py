@@ -245,32 +245,32 @@ class DoesNotTellWhatIsForgotten(SQLiteBroker):
 
 
 WRONG: list[tuple[type[Broker], str]] = [
-    (SkipsANumber, "what_is_submitted_comes_back_once_and_in_order"),
-    (SkipsANumber, "a_position_that_never_was_is_told"),
-    (DeliversTwice, "what_is_submitted_comes_back_once_and_in_order"),
-    (TurnsRoundWhatComesTogether, "what_is_submitted_comes_back_once_and_in_order"),
+    (SkipsANumber, "entries_are_delivered_once_and_in_order"),
+    (SkipsANumber, "a_position_that_never_existed_is_refused"),
+    (DeliversTwice, "entries_are_delivered_once_and_in_order"),
+    (TurnsRoundWhatComesTogether, "entries_are_delivered_once_and_in_order"),
     (StandsStill, "times_grow_though_the_clock_stands_still"),
     (StandsStill, "times_grow_though_the_clock_goes_back"),
-    (LetsPresenceOvertake, "presence_has_its_place_and_no_number"),
+    (LetsPresenceOvertake, "presence_has_a_position_and_no_number"),
     (NumbersTooEarly, "much_is_delivered_in_order"),
     (LosesPresenceWhileItFails, "while_it_fails_messages_are_refused_and_presence_goes_on"),
     (LosesPresenceWhileItFails, "while_it_fails_senders_are_told_and_everything_else_goes_on"),
     (LeavesAHole, "refused_messages_leave_no_hole"),
     (CallsFromAThread, "presence_alone_is_delivered"),
-    (EndsTooSoon, "what_is_on_its_way_at_the_end_is_settled"),
-    (EndsTooSoon, "what_follows_at_the_end_is_settled_too"),
-    (EndsTooSoon, "after_the_end_nothing_waits_for_ever"),
+    (EndsTooSoon, "entries_on_their_way_at_the_end_are_settled"),
+    (EndsTooSoon, "entries_submitted_during_the_end_are_settled"),
+    (EndsTooSoon, "entries_after_the_end_are_settled"),
     (LosesTheOldestOfAPage, "every_page_can_be_read"),
     (LosesTheOldestOfAPage, "history_is_paged_through"),
     (LosesTheOldestOfAPage, "resume_at_every_position_after_a_restart"),
     (LosesTheNewestOnOpening, "a_room_is_opened_with_its_newest_messages"),
-    (BeginsAnewWhereAllIsForgotten, "where_all_is_forgotten_numbers_go_on"),
+    (BeginsAnewWhereAllIsForgotten, "numbers_go_on_if_all_messages_are_forgotten"),
     (TakesAnotherEpoch, "rooms_go_on_after_a_restart"),
     (TakesAnotherEpoch, "resume_at_every_position_after_a_restart"),
-    (KnowsNoIds, "what_a_session_said_is_found_by_its_id"),
+    (KnowsNoIds, "messages_of_a_session_are_found_by_id"),
     (KnowsNoIds, "an_id_is_known_after_a_restart"),
-    (DoesNotTellWhatIsForgotten, "what_is_old_is_forgotten_and_told"),
-    (DoesNotTellWhatIsForgotten, "a_position_that_was_forgotten_is_told"),
+    (DoesNotTellWhatIsForgotten, "old_messages_are_forgotten"),
+    (DoesNotTellWhatIsForgotten, "a_position_that_was_forgotten_is_refused"),
 ]
 
 
@@ -297,7 +297,7 @@ async def test_the_suite_finds_a_broker_that(
         await getattr(suite_of(kind, tmp_path / "chat.db"), f"test_{test}")()
 
 
-@pytest.mark.parametrize("test", ["a_deletion_empties_the_text_and_keeps_its_place"])
+@pytest.mark.parametrize("test", ["a_deletion_empties_the_text_and_keeps_the_number"])
 async def test_the_suite_finds_that_nothing_is_deleted(
     test: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""A TCP proxy for tests, which delays, splits, cuts and resets the streams that pass through it; see `testing`."""
+"""A TCP proxy for tests, which delays, splits, cuts and resets the streams that pass through it."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ _BROKEN: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.En
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What becomes of one connection."""
+    """What the proxy does with one connection."""
 
     cut_after: int | None = None
-    """Bytes in one direction after which both sides are closed, in mid-frame if need be; None for never."""
+    """Bytes in one direction after which both sides are closed, possibly within a frame; None for never."""
     direction: Literal["up", "down"] = "down"
-    """Whether the bytes to the server (`up`) or to the client are counted."""
+    """Whether `cut_after` counts the bytes to the server (`up`) or to the client (`down`)."""
     reset: bool = False
-    """Whether a cut is a reset, which destroys what is in flight, and not an end of stream."""
+    """Whether a cut is a reset, which destroys bytes in flight, instead of an end of stream."""
     split: int = 0
-    """Bytes that are passed on at once; 0 for all that there are."""
+    """Bytes that are passed on at once; 0 for all that were received."""
     delay: float = 0
-    """Seconds that each piece waits."""
+    """Seconds by which each piece is delayed."""
 
 
 class Proxy:
-    """Stands between clients and a server; `open` it, and let the clients connect to its `address`.
+    """A proxy between clients and a server. A test calls `open`, and the clients connect to `address`.
 
-    The first connection gets the first plan, and so on; those for which there is none pass untouched.
+    The first connection gets the first plan, and so on; connections without a plan pass unchanged.
     """
 
     def __init__(self, target: Address, plans: Iterable[Plan] = ()) -> None:
         self.target: Address = target
-        """Where the server is; may be changed, when it was started anew elsewhere."""
+        """The address of the server; a test may change it after starting another server."""
         self.address: Address = Address("127.0.0.1", 0)
-        """Where the proxy listens."""
+        """The address on which the proxy listens."""
         self.connections: int = 0
-        """How many connections there were."""
+        """The number of connections so far."""
         self.cuts: int = 0
-        """How many of them it has cut."""
+        """The number of connections that it has cut."""
         self._plans = iter(plans)
         self._open: set[anyio.CancelScope] = set()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Proxy]:
-        """Listen until the block ends; whatever is open then is cut."""
+        """Listen until the block ends; then cut all open connections."""
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
         self.address = Address("127.0.0.1", int(listener.extra(anyio.abc.SocketAttribute.local_port)))
         async with listener, anyio.create_task_group() as tasks:
@@ -88,7 +88,7 @@ class Proxy:
                         self._open.discard(scope)
                 if scope.cancel_called and plan.reset:
                     for raw in sockets:
-                        with suppress(OSError, ValueError):  # closed already, where it broke by itself
+                        with suppress(OSError, ValueError):  # closed already, if it broke by itself
                             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def _pass_on(
@@ -118,7 +118,7 @@ class Proxy:
         except anyio.EndOfStream:
             try:
                 await target.send_eof()
-            except (*_BROKEN, RuntimeError):  # which is how uvloop says it
+            except (*_BROKEN, RuntimeError):  # `RuntimeError` on uvloop
                 scope.cancel()
         except _BROKEN:
             scope.cancel()

@@ -1,1 +1,1 @@
-"""What every broker must do, as tests that anybody can run over theirs; see docs/backends.md."""
+"""The contract suite: tests that every broker must pass; see docs/backends.md."""

@@ -1,4 +1,4 @@
-"""What a broker owes to the rooms that keeps what was said: to find it again, all of it, in this life and the next."""
+"""The suite: a broker that keeps messages finds all of them again, also after a restart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class KeepingContract(Subject):
     """Reading back, restarts, deletions, forgetting: for brokers that keep something."""
 
     async def _fill(self, rooms: Recorder, room: str = "dev") -> list[tuple[object, ...]]:
-        """Say something of every kind in a new room: 13 numbers; returns what is to be found of it."""
+        """Submit entries of every kind in a new room, with 13 numbers; return the kept ones."""
         await rooms.open(room)
         await rooms.say(message("a"), arrived(), message("b", "c", "d", name="Zoë"), departed(), room=room)
         await rooms.say(message("e"), message("one message\nof two lines"), room=room)
@@ -31,8 +31,8 @@ class KeepingContract(Subject):
 
     # Reading
 
-    async def test_what_was_said_is_read_back_as_it_was(self) -> None:
-        """Texts, names, numbers and times; at once, and by every later life."""
+    async def test_messages_are_read_back_unchanged(self) -> None:
+        """Texts, names, numbers and times are unchanged, at once and after each restart."""
         self.needs_keeping()
         said: list[tuple[object, ...]] = []
         for life in range(3):
@@ -42,10 +42,10 @@ class KeepingContract(Subject):
                 else:
                     past = await rooms.open()
                     same(told(past.tail), said, "the tail of a room that is opened again")
-                same(told(await rooms.read(1 << 30)), said, "everything that is kept of a room")
+                same(told(await rooms.read(1 << 30)), said, "all kept entries of a room")
 
     async def test_every_page_can_be_read(self) -> None:
-        """The newest below any number, however many are asked for: none missing, and no run that is not needed."""
+        """A page has the newest messages below any number, for any limit: none missing, and no unneeded run."""
         self.needs_keeping()
         async with self.life() as rooms:
             said = await self._fill(rooms)
@@ -61,11 +61,11 @@ class KeepingContract(Subject):
                 asked = f"at most {messages} messages below number {before}"
                 _check_page(found, before, messages, asked)
                 below = [line for line in told(found) if line[1] in range(1, before)]
-                same(len(below) >= min(messages, before - 1), True, f"whether that is enough of {asked}")
+                same(len(below) >= min(messages, before - 1), True, f"whether the page has enough messages: {asked}")
                 same(below, said[before - 1 - len(below) : before - 1], asked)
 
-    async def test_a_page_has_its_bytes(self) -> None:
-        """About what was asked for, but something where there is something: nothing would mean the beginning."""
+    async def test_a_page_is_bounded_in_bytes(self) -> None:
+        """It is about as large as asked for, and not empty if messages exist: an empty one means the beginning."""
         self.needs_keeping()
         async with self.life() as rooms:
             said = await self._fill(rooms)
@@ -73,21 +73,25 @@ class KeepingContract(Subject):
                 for max_bytes in (0, 1, 900, 2_000):
                     found = await rooms.read(before, 100, max_bytes)
                     asked = f"at most {max_bytes} bytes below number {before}"
-                    same(bool(found), True, f"whether there is anything in {asked}")
+                    same(bool(found), True, f"whether the page is not empty: {asked}")
                     _check_page(found, before, 100, asked)
                     most = max_bytes + max(entry.weight for entry in found)
-                    same(sum(entry.weight for entry in found) <= most, True, f"whether a page is about {asked}")
+                    same(
+                        sum(entry.weight for entry in found) <= most,
+                        True,
+                        f"whether the page is about as large as asked for: {asked}",
+                    )
 
-    async def test_a_room_that_nobody_has_spoken_in_has_nothing_to_read(self) -> None:
-        """Comings and goings are not kept."""
+    async def test_a_room_without_messages_has_nothing_to_read(self) -> None:
+        """Joins and leaves are not kept."""
         self.needs_keeping()
         async with self.life() as rooms:
             await rooms.open()
             await rooms.say(arrived(), departed())
-            same(list(await rooms.read(1)), [], "what is kept of it")
+            same(list(await rooms.read(1)), [], "its kept entries")
 
-    async def test_what_is_delivered_can_be_read_at_once(self) -> None:
-        """In the middle of its delivery even."""
+    async def test_delivered_messages_can_be_read_at_once(self) -> None:
+        """This holds even during their delivery."""
         self.needs_keeping()
         async with self.life() as rooms:
             await rooms.open()
@@ -102,7 +106,7 @@ class KeepingContract(Subject):
     # Opening
 
     async def test_a_room_is_opened_with_its_newest_messages(self) -> None:
-        """As many as asked for, the rest of the oldest run aside; none missing up to the newest."""
+        """It has as many as asked for, and the rest of the oldest run; none is missing up to the newest."""
         self.needs_keeping()
         said: list[tuple[object, ...]] = []
         for again in (False, True):
@@ -120,12 +124,16 @@ class KeepingContract(Subject):
                     rooms.close("Dev")
                 past = await rooms.open("Dev", max_bytes=900)
                 _check_page(past.tail, past.seq + 1, 1000, "a tail of at most 900 bytes")
-                same(sum(entry.weight for entry in past.tail[1:]) <= 900, True, "whether a tail is about that")
+                same(
+                    sum(entry.weight for entry in past.tail[1:]) <= 900,
+                    True,
+                    "whether a tail is about as large as asked for",
+                )
 
     # Restarts
 
     async def test_rooms_go_on_after_a_restart(self) -> None:
-        """Under the same epoch, with the next number and a later time, though the new life's clock is behind."""
+        """They keep the epoch, and go on with the next number and a later time, even if the new clock is behind."""
         self.needs_keeping()
         newest: dict[str, int] = {}
         for life in range(4):
@@ -135,16 +143,16 @@ class KeepingContract(Subject):
                     if room != "empty":
                         same((past.epoch, past.seq), (f"{room}-0", 3 * life), f"{room} in life {life}")
                         same(past.ts, newest.get(room, 0), "the time of its newest message")
-                for room in ("dev", "lab"):  # the recorder sees that numbers and times go on
+                for room in ("dev", "lab"):  # the recorder checks that numbers and times go on
                     await rooms.say(arrived(), message("a", "b"), departed(), message("c"), room=room)
                     if not rooms.shares:
                         same(rooms.delivered[room][0].seq, 3 * life, "the number that presence carries")
                     newest[room] = rooms.kept(room)[-1].ts
 
-    # What sessions have said
+    # Messages of sessions
 
-    async def test_what_a_session_said_is_found_by_its_id(self) -> None:
-        """In which room, at which number, when: in this life and the next. Others' ids are theirs."""
+    async def test_messages_of_a_session_are_found_by_id(self) -> None:
+        """The broker knows room, number and time, also after a restart. Ids of other sessions are separate."""
         self.needs_keeping()
         clock = VirtualClock()
         async with self.life(clock) as rooms:
@@ -163,21 +171,23 @@ class KeepingContract(Subject):
             for room in ("dev", "lab"):
                 await rooms.open(room)
             await self._has_said(rooms, expected)
-            same(sorted(filter(None, await rooms.sent("t"))), ["1"], "what another session has said")
-            same(dict(await rooms.sent("nobody")), {}, "what an unknown one has said")
+            same(sorted(filter(None, await rooms.sent("t"))), ["1"], "the messages of another session")
+            same(dict(await rooms.sent("nobody")), {}, "the messages of an unknown session")
 
     async def _has_said(self, rooms: Recorder, expected: Mapping[str, Sent]) -> None:
         for room in ("dev", "lab"):
             found = dict(await rooms.sent("s", room))
             here = {id_: place for id_, place in expected.items() if place.room == room}
             same(
-                {id_: found.get(id_) for id_ in here}, here, f"what a session has said in {room}, the newest by its id"
+                {id_: found.get(id_) for id_ in here},
+                here,
+                f"the messages of a session in {room}, the newest of each id",
             )
-            if not rooms.shares:  # who sees one room alone cannot know better
-                same(found, expected, "what it has said anywhere")
+            if not rooms.shares:  # a broker that knows only one room cannot know the others
+                same(found, expected, "the messages of the session in all rooms")
 
-    async def test_ids_are_known_for_as_long_as_it_says(self) -> None:
-        """That is `Limits.remember`."""
+    async def test_ids_are_known_for_the_time_of_the_limit(self) -> None:
+        """The limit is `Limits.remember`."""
         self.needs_keeping()
         self.needs_turning()
         clock, limits = VirtualClock(), Limits(remember=60)
@@ -192,22 +202,22 @@ class KeepingContract(Subject):
         async with self.life(clock, limits) as rooms:
             same(sorted(await rooms.sent("s")), ["2"], "the ids after a restart")
 
-    async def test_ids_of_what_was_refused_are_not_known(self) -> None:
-        """So that it can be sent again."""
+    async def test_ids_of_refused_messages_are_not_known(self) -> None:
+        """So the messages can be sent again."""
         self.needs_keeping()
         async with self.life() as rooms:
             await rooms.open()
             await self.fail(rooms.broker)
             await rooms.say(message("a", ids=["1"], session="s"))
             await self.heal(rooms.broker)
-            same(dict(await rooms.sent("s")), {}, "the ids of what was refused")
+            same(dict(await rooms.sent("s")), {}, "the ids of refused messages")
             await rooms.say(message("a", ids=["1"], session="s"))
-            same((await rooms.sent("s"))["1"].seq, 1, "the number of what was sent again")
+            same((await rooms.sent("s"))["1"].seq, 1, "the number of the message that was sent again")
 
     # Deletions
 
-    async def test_a_deletion_empties_the_text_and_keeps_its_place(self) -> None:
-        """Of a message alone, of any message in a run, of one with many lines."""
+    async def test_a_deletion_empties_the_text_and_keeps_the_number(self) -> None:
+        """This holds for a single message, for any message of a run, and for one with several lines."""
         self.needs_keeping()
         async with self.life() as rooms:
             said = await self._fill(rooms)
@@ -215,19 +225,19 @@ class KeepingContract(Subject):
             for target in targets:
                 await rooms.say(Deletion("Ann", target))
             deletions = told(rooms.kept())[len(said) :]
-            same([line[-1] for line in deletions], targets, "what the deletions are about")
+            same([line[-1] for line in deletions], targets, "the targets of the deletions")
             expected = [(*line[:4], "") if line[1] in targets else line for line in said] + deletions
-            same(told(await rooms.read(1 << 30)), expected, "what is kept of a room in which messages were deleted")
+            same(told(await rooms.read(1 << 30)), expected, "the kept entries of a room in which messages were deleted")
         async with self.life() as rooms:
             past = await rooms.open()
             same(told(past.tail), expected, "the same after a restart")
             same(past.seq, len(expected), "the newest number, deletions counted")
             runs = [entry for entry in past.tail if isinstance(entry, Said)]
             marked = [entry.seq for entry in runs if entry.erased]
-            same(marked, [entry.seq for entry in runs if "" in entry.texts()], "the runs that say so: `erased`")
+            same(marked, [entry.seq for entry in runs if "" in entry.texts()], "the runs with `erased`")
 
     async def test_a_deletion_together_with_its_message(self) -> None:
-        """One may follow the other so closely that both are kept at the same time."""
+        """The deletion may follow so closely that both are kept in one step."""
         self.needs_keeping()
         async with self.life() as rooms:
             await rooms.open()
@@ -236,19 +246,19 @@ class KeepingContract(Subject):
             texts = [line[-1] for line in told(await rooms.read(1 << 30))]
             same(texts, ["a", "", 2, "c"], "two messages, a deletion of the second, and a message")
 
-    async def test_a_deletion_of_what_is_not_there_harms_nothing(self) -> None:
-        """Of what is deleted already, of a deletion, of a number that is given to the very next message."""
+    async def test_a_deletion_without_a_message_changes_nothing(self) -> None:
+        """The target was deleted before, is a deletion, or is the number of the next message."""
         self.needs_keeping()
         async with self.life() as rooms:
             await rooms.open()
             await rooms.say(message("a"), *(Deletion("Ann", target) for target in (1, 1, 2, 6)), message("b"))
             texts = [line[-1] for line in told(await rooms.read(1 << 30))]
-            same(texts, ["", 1, 1, 2, 6, "b"], "what is kept")
+            same(texts, ["", 1, 1, 2, 6, "b"], "the kept entries")
 
     # Forgetting
 
-    async def test_what_is_old_is_forgotten_and_told(self) -> None:
-        """`trimmed` is called, numbers and times go on, and nothing of it is read any more."""
+    async def test_old_messages_are_forgotten(self) -> None:
+        """`trimmed` is called, numbers and times go on, and old messages are not read any more."""
         self.needs_forgetting()
         clock = VirtualClock()
         async with self.life(clock) as rooms:
@@ -260,10 +270,10 @@ class KeepingContract(Subject):
             await self.forget(rooms.broker)
             rooms.check()
             first = len(old) + 1
-            same(rooms.first.get("dev"), first, "the oldest number, as `trimmed` tells it")
+            same(rooms.first.get("dev"), first, "the oldest number, as given to `trimmed`")
             left = told(rooms.kept())[-3:]
-            same(told(await rooms.read(1 << 30)), left, "what is read")
-            same(list(await rooms.read(first)), [], "what is read of what was forgotten")
+            same(told(await rooms.read(1 << 30)), left, "the messages that are read")
+            same(list(await rooms.read(first)), [], "the forgotten messages that are read")
             await rooms.say(message("on"), Deletion("Ann", 1))
             left = told(rooms.kept())[-5:]
         async with self.life(clock) as rooms:
@@ -271,20 +281,20 @@ class KeepingContract(Subject):
             same((past.first, past.seq, told(past.tail)), (first, first + 4, left), "the room after a restart")
             await self._is_emptied(await rooms.open("closed"), old)
 
-    async def test_where_all_is_forgotten_numbers_go_on(self) -> None:
-        """Or who comes back would take new messages for old ones."""
+    async def test_numbers_go_on_if_all_messages_are_forgotten(self) -> None:
+        """Otherwise a client that resumes would take new messages for old ones."""
         self.needs_forgetting()
         clock = VirtualClock()
         async with self.life(clock) as rooms:
             old = await self._fill(rooms)
             clock.turn(self.forgets_after * 2)
             await self.forget(rooms.broker)
-            same(rooms.first.get("dev"), len(old) + 1, "the oldest number, as `trimmed` tells it")
+            same(rooms.first.get("dev"), len(old) + 1, "the oldest number, as given to `trimmed`")
             rooms.close()
             await self._is_emptied(await rooms.open(), old)
         async with self.life(VirtualClock(1)) as rooms:
             await self._is_emptied(await rooms.open(), old)
-            await rooms.say(message("new"))  # the recorder sees that number and time go on
+            await rooms.say(message("new"))  # the recorder checks that number and time go on
         async with self.life(VirtualClock(1)) as rooms:
             past = await rooms.open()
             same((past.first, past.seq, len(past.tail)), (len(old) + 1, len(old) + 1, 1), "the room, one message later")
@@ -293,17 +303,21 @@ class KeepingContract(Subject):
         same(
             (past.epoch, past.first, past.seq, past.ts, list(past.tail)),
             ("e", len(old) + 1, len(old), old[-1][2], []),
-            "a room of which everything was forgotten",
+            "a room whose messages were all forgotten",
         )
 
 
 def _check_page(found: Sequence[AnyKept], before: int, messages: int, asked: str) -> None:
-    """See that nothing is missing right below `before`, and that no entry is there which is not needed."""
+    """Check that no message is missing below `before`, and that the page has no unneeded entry."""
     for one, other in pairwise(found):
-        same(other.seq, one.seq + one.count, f"the number behind {one.seq}, in {asked}")
+        same(other.seq, one.seq + one.count, f"the number after {one.seq}, in {asked}")
     if not messages:
         same(list(found), [], asked)
     if found:
-        same(found[-1].seq < before <= found[-1].seq + found[-1].count, True, f"whether the last one ends {asked}")
+        same(
+            found[-1].seq < before <= found[-1].seq + found[-1].count,
+            True,
+            f"whether the last entry ends the page: {asked}",
+        )
     have = [min(before - entry.seq, entry.count) for entry in found if isinstance(entry, Said)]
-    same(not have or sum(have[1:]) < messages, True, f"whether there is no entry too many in {asked}")
+    same(not have or sum(have[1:]) < messages, True, f"whether no entry is unneeded: {asked}")

@@ -1,4 +1,4 @@
-"""Several lives of a broker at once over one place, each a node with members of its own."""
+"""Several brokers at once over one storage, each a node of one chat, with its own members."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .recorder import Recorder, told
 
 
 class Node(Recorder):
-    """A recorder whose broker shares its rooms with others: members come and go here."""
+    """A recorder with members, for a broker that shares its rooms with other nodes."""
 
     def __init__(self, broker: Broker, limits: Limits | None = None) -> None:
         super().__init__(broker, limits)
         self.ours: dict[str, dict[str, str]] = {}
-        """Who is in a room through this node: the name, by its key."""
+        """The members of a room on this node: the name, by its key."""
 
     @property
     def presence(self) -> Presence:
-        """What is asked who is there."""
+        """The broker's `presence`."""
         presence = self.broker.presence
         assert presence is not None, "this broker's rooms are not shared"
         return presence
 
     async def come(self, name: str, room: str = "dev", *, session: str = "", quiet: bool = False) -> None:
-        """Somebody comes in; raises `Refused`."""
+        """Let a member come in; raise `Refused`."""
 
         def claimed(claim: Pending[None]) -> None:
-            if claim.error is None:  # it may be lost at once
+            if claim.error is None:  # the name may be lost at once
                 self.ours.setdefault(room, {})[name_key(name)] = name
                 self.others.get(room, {}).pop(name_key(name), None)
 
@@ -47,45 +47,45 @@ class Node(Recorder):
         await self._answer(claim)
 
     def go(self, name: str, room: str = "dev", *, reason: str = "bye", quiet: bool = False) -> None:
-        """Somebody leaves."""
+        """Let a member leave."""
         del self.ours[room][name_key(name)]
         self.presence.release(room, name_key(name), reason, quiet)
 
     async def rename(
         self, name: str, to: str, room: str = "dev", *, session: str = "", quiet: bool = False
     ) -> NameChanged:
-        """Somebody takes another name; raises `Refused`."""
+        """Rename a member; raise `Refused`."""
         entry = NameChanged(1, name, to, quiet)
         await self._answer(self.presence.rename(room, name_key(name), entry, session))
         return entry
 
     async def whisper(self, to: str, whisper: Whisper, room: str = "dev", *, about: str = "") -> None:
-        """Somebody whispers to a member of another node; raises `NotDelivered`."""
+        """Whisper to a member of another node; raise `NotDelivered`."""
         await self._answer(self.presence.whisper(room, name_key(to), whisper, about))
 
     async def count_rooms(self) -> dict[str, int]:
-        """The rooms that somebody is in, and how many; raises `Refused`."""
+        """Return the rooms with members, and the number of members of each; raise `Refused`."""
         return {room.name: room.members for room in await self._answer(self.presence.rooms())}
 
     async def counts(self, expected: dict[str, int]) -> None:
-        """Wait until these are the rooms that somebody is in."""
+        """Wait until `count_rooms` returns this."""
         found = {}
         with anyio.move_on_after(recorder.PATIENCE):
             while (found := await self.count_rooms()) != expected:  # noqa: ASYNC110
-                await anyio.sleep(0.01)  # other nodes tell of theirs now and then
+                await anyio.sleep(0.01)  # other nodes publish theirs at intervals
             return
         raise AssertionError(f"the rooms are not {expected!r} but {found!r} after {recorder.PATIENCE:g} seconds")
 
     def roster(self, room: str = "dev") -> list[str]:
-        """Who is there, as this node has been told."""
+        """Return the members of a room, as far as this node has been told."""
         return sorted([*self.ours.get(room, {}).values(), *self.others.get(room, {}).values()])
 
     def seen(self, room: str = "dev") -> list[tuple[object, ...]]:
-        """What members here have seen of a room since it was opened, messages and presence, to be compared."""
+        """Return the entries delivered to members of this node since the room was opened, in a form to compare."""
         return told(self.delivered.get(room, []))
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait until something is true that the broker tells."""
+        """Wait until a condition is true that a call of the broker changes."""
         while not condition():
             self._news = anyio.Event()
             await self._wait(self._news, what)
@@ -103,25 +103,25 @@ class Node(Recorder):
             f"message {newest} of {room!r} was delivered on one node, and not on another",
         )
 
-    # The SharedRooms that a broker expects
+    # Called by the broker, as `SharedRooms`
 
     def member_renamed(self, room: str, key: str, name: str) -> None:
-        """Write down that somebody has another name."""
+        """Record a rename."""
         if not any(key in names.get(room, {}) for names in (self.ours, self.others)):
-            self.faults.append(f"{key!r}, who is not in {room!r}, is called {name!r} now")
+            self.faults.append(f"{key!r}, not a member of {room!r}, is called {name!r} now")
         if self.ours.get(room, {}).pop(key, None):
             self.ours[room][name_key(name)] = name
         super().member_renamed(room, key, name)
 
     def name_lost(self, room: str, key: str, code: str) -> None:
-        """Write down whose name another one has."""
+        """Record the loss of a name."""
         if self.ours.get(room, {}).pop(key, None) is None:
-            self.faults.append(f"{key!r}, who is not in {room!r}, has lost the name")
+            self.faults.append(f"{key!r}, not a member of {room!r}, has lost the name")
         super().name_lost(room, key, code)
 
 
 async def together(*what: Callable[[], Awaitable[object]]) -> None:
-    """Do some things at once; the first error is raised."""
+    """Await several calls concurrently; raise the first error."""
     errors: list[Exception] = []
 
     async def one(do: Callable[[], Awaitable[object]]) -> None:
@@ -138,7 +138,7 @@ async def together(*what: Callable[[], Awaitable[object]]) -> None:
 
 
 async def all_see_all(nodes: Sequence[Node], room: str = "dev") -> None:
-    """Wait until what was delivered on any of the nodes is delivered on all."""
+    """Wait until every message delivered on any of the nodes is delivered on all."""
     for node in nodes:
         for other in nodes:
             await node.sees(other, room)
@@ -151,7 +151,7 @@ async def all_know(nodes: Sequence[Node], roster: Sequence[str], room: str = "de
 
 
 class Nodes:
-    """The nodes of one chat, each of which begins and ends when it is told to."""
+    """The nodes of one chat; a test starts and ends each of them."""
 
     def __init__(self, tasks: anyio.abc.TaskGroup, broker: Callable[[], Broker]) -> None:
         self._tasks, self._broker = tasks, broker
@@ -159,7 +159,7 @@ class Nodes:
         self._failed: dict[Node, Exception] = {}
 
     async def start(self, *rooms: str, limits: Limits | None = None) -> Node:
-        """One more, which opens some rooms."""
+        """Start a node, which opens some rooms."""
         node = Node(self._broker(), limits)
         await self._tasks.start(self._live, node)
         for room in rooms:
@@ -168,11 +168,11 @@ class Nodes:
 
     @property
     def all(self) -> list[Node]:
-        """Every node there was."""
+        """All nodes that were started."""
         return list(self._ends)
 
-    async def few(self, number: int, room: str = "dev") -> list[Node]:
-        """So many more, which open a room."""
+    async def start_several(self, number: int, room: str = "dev") -> list[Node]:
+        """Start several nodes, which open a room."""
         return [await self.start(room) for _ in range(number)]
 
     async def _live(self, node: Node, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -191,7 +191,7 @@ class Nodes:
             ended.set()
 
     async def end(self, node: Node) -> None:
-        """Have one end in good order."""
+        """End a node in good order."""
         end, ended = self._ends[node]
         end.set()
         await ended.wait()
@@ -201,7 +201,7 @@ class Nodes:
 
 @asynccontextmanager
 async def nodes(broker: Callable[[], Broker]) -> AsyncIterator[Nodes]:
-    """Nodes that are there for as long as the block lasts."""
+    """Provide nodes for the time of the block."""
     async with task_group() as tasks:
         some = Nodes(tasks, broker)
         yield some

@@ -1,4 +1,4 @@
-"""What every broker owes to the rooms: order, numbers without a hole, times that grow, an end that loses nothing."""
+"""The suite: order, numbers without a hole, times that grow, and an end that loses nothing."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from ..clock import VirtualClock
 from .recorder import Recorder, arrived, departed, message, renamed, told
 from .subject import Subject, same
 
-_GIVE_IT = (0, 1, 2, 3, 4, 6, 8, 11, 15, 24)
-"""Turns of the event loop that a broker gets, in one life after another, before it is stopped."""
+_TURNS_BEFORE_END = (0, 1, 2, 3, 4, 6, 8, 11, 15, 24)
+"""Turns of the event loop before the broker is stopped, one number for each run."""
 
 
 class OrderContract(Subject):
-    """Order, density, time, presence, cancellation: for brokers that keep something and for those that do not."""
+    """Order, numbers, times, presence and the end: for all brokers."""
 
     # Order and numbers
 
-    async def test_a_new_room_is_as_who_opened_it_says(self) -> None:
-        """Nobody has spoken in it: its name and its epoch are those given, and there is nothing of it."""
+    async def test_a_new_room_is_empty(self) -> None:
+        """Its name and its epoch are those given, and it has no entries."""
         async with self.life() as rooms:
             past = await rooms.open("dev", name="Dev", epoch="first")
             same(
                 (past.epoch, past.name, past.seq, past.ts, past.first, list(past.tail)),
                 ("first", "Dev", 0, 0, 1, []),
-                "a room that nobody has spoken in",
+                "a room without messages",
             )
 
-    async def test_what_is_submitted_comes_back_once_and_in_order(self) -> None:
-        """However it is cut into calls; with numbers from 1 on, one for every message of a run."""
+    async def test_entries_are_delivered_once_and_in_order(self) -> None:
+        """This holds for any division into calls; the numbers start at 1, one for each message of a run."""
         async with self.life() as rooms:
             await rooms.open()
             said = [message("a"), message("b", "c", "d"), message("e f"), message("g", "h")]
@@ -41,13 +41,13 @@ class OrderContract(Subject):
             rooms.submit(*said[1:3])
             rooms.submit(said[3])
             await rooms.settled()
-            same(rooms.delivered["dev"], said, "what was submitted, in its order")
+            same(rooms.delivered["dev"], said, "the submitted entries, in their order")
             same([entry.seq for entry in said], [1, 2, 5, 6], "the numbers of runs of 1, 3, 1 and 2 messages")
             await rooms.say(message("i"))
-            same(rooms.kept()[-1].seq, 8, "the number behind them")
+            same(rooms.kept()[-1].seq, 8, "the next number")
 
     async def test_much_is_delivered_in_order(self) -> None:
-        """Hundreds of entries that come while others are on their way."""
+        """Hundreds of entries are submitted while others are on their way."""
         async with self.life() as rooms:
             await rooms.open()
             said: list[AnyEntry] = []
@@ -58,10 +58,10 @@ class OrderContract(Subject):
                 if i % 7 == 0:
                     await rooms.turn()
             await rooms.settled()
-            same(rooms.delivered["dev"], [*rooms.submitted(said)], "what was submitted, in its order")
+            same(rooms.delivered["dev"], [*rooms.submitted(said)], "the submitted entries, in their order")
 
-    async def test_presence_has_its_place_and_no_number(self) -> None:
-        """It overtakes nothing, is overtaken by nothing, and carries the number of the message before it."""
+    async def test_presence_has_a_position_and_no_number(self) -> None:
+        """It keeps its order among the messages, and carries the number of the message before it."""
         async with self.life() as rooms:
             self.needs_rooms_of_its_own(rooms)
             await rooms.open()
@@ -81,7 +81,7 @@ class OrderContract(Subject):
             same([entry.seq for entry in rooms.delivered["dev"]], [0, 1, 1, 1, 2, 3, 3, 4], "their numbers")
 
     async def test_presence_alone_is_delivered(self) -> None:
-        """Where nobody says anything, and where somebody has said something before."""
+        """This holds before the first message and after it."""
         async with self.life() as rooms:
             self.needs_rooms_of_its_own(rooms)
             await rooms.open()
@@ -98,7 +98,7 @@ class OrderContract(Subject):
             same([entry.seq for entry in rooms.kept()], [1, 3, 4], "the numbers of two messages, a deletion, a message")
 
     async def test_rooms_are_counted_apart(self) -> None:
-        """Each has its own numbers, however what is said in them is mixed."""
+        """Each has its own numbers, even if their messages alternate."""
         async with self.life() as rooms:
             names = [f"room{i}" for i in range(8)]
             for name in names:
@@ -111,11 +111,11 @@ class OrderContract(Subject):
             await rooms.settled()
             for at, name in enumerate(names):
                 texts = [entry.texts() for entry in rooms.kept(name) if isinstance(entry, Said)]
-                same(texts, [[f"{name} {i}"] for i in range(40) if i % 8 >= at], f"what was said in {name}")
+                same(texts, [[f"{name} {i}"] for i in range(40) if i % 8 >= at], f"the messages in {name}")
                 same([entry.seq for entry in rooms.kept(name)], [*range(1, len(texts) + 1)], f"the numbers in {name}")
 
-    async def test_more_is_said_in_the_middle_of_a_delivery(self) -> None:
-        """Who is told may answer at once, in the same room and in others: it goes behind what is there."""
+    async def test_entries_can_be_submitted_during_a_delivery(self) -> None:
+        """A receiver may submit at once, in the same room and in others: its entries come after the present ones."""
         async with self.life() as rooms:
             await rooms.open("dev")
             await rooms.open("lab")
@@ -130,12 +130,12 @@ class OrderContract(Subject):
             await rooms.say(message("a"), arrived(), message("b"))
             await rooms.settled()
             texts = {room: sorted(str(line[-1]) for line in told(rooms.kept(room))) for room in ("dev", "lab")}
-            same(texts, {"dev": ["a", "a!!", "b", "b!!"], "lab": ["a!", "a!!!", "b!", "b!!!"]}, "what was said")
+            same(texts, {"dev": ["a", "a!!", "b", "b!!"], "lab": ["a!", "a!!!", "b!", "b!!!"]}, "the messages")
 
     # Time
 
     async def test_times_grow_though_the_clock_stands_still(self) -> None:
-        """From message to message, within runs too."""
+        """They grow from message to message, also within runs."""
         self.needs_turning()
         clock = VirtualClock()
         async with self.life(clock) as rooms:
@@ -145,7 +145,7 @@ class OrderContract(Subject):
             same([entry.ts - clock.micros() for entry in rooms.kept()], [0, 3, 4], "microseconds after the clock's")
 
     async def test_times_grow_though_the_clock_goes_back(self) -> None:
-        """It does when somebody sets it."""
+        """A clock goes back when it is set."""
         self.needs_turning()
         clock = VirtualClock()
         async with self.life(clock) as rooms:
@@ -158,19 +158,19 @@ class OrderContract(Subject):
             await rooms.say(message("c"))
             same([entry.ts for entry in rooms.kept()], [now, now + 1, now + 500_000_000], "the times")
 
-    async def test_times_grow_though_much_is_said_at_once(self) -> None:
-        """More messages than there are microseconds until the next one."""
+    async def test_times_grow_for_many_messages_at_once(self) -> None:
+        """There are more messages than microseconds until the next one."""
         async with self.life() as rooms:
             await rooms.open()
             for _ in range(3):
-                await rooms.say(message(*(f"{i}" for i in range(20_000))))  # the recorder sees that they grow
+                await rooms.say(message(*(f"{i}" for i in range(20_000))))  # the recorder checks that times grow
                 await rooms.say(message("and"))
-            same([entry.count for entry in rooms.kept()], [20_000, 1] * 3, "what was said")
+            same([entry.count for entry in rooms.kept()], [20_000, 1] * 3, "the messages")
 
     # Rooms that are closed and opened again
 
     async def test_a_room_that_is_closed_and_opened_goes_on_or_begins_anew(self) -> None:
-        """It is the same log with the same epoch, or another one that says so."""
+        """It has the same log with the same epoch, or another log with another epoch."""
         async with self.life() as rooms:
             await rooms.open(epoch="one")
             await rooms.say(message("a", "b"))
@@ -183,9 +183,9 @@ class OrderContract(Subject):
 
     # The end
 
-    async def test_what_is_on_its_way_at_the_end_is_settled(self) -> None:
-        """Wherever the end comes: each entry is delivered or refused, once, and what was delivered is kept."""
-        for turns in _GIVE_IT:
+    async def test_entries_on_their_way_at_the_end_are_settled(self) -> None:
+        """At any time of the end, each entry is delivered or refused once, and delivered ones are kept."""
+        for turns in _TURNS_BEFORE_END:
             room = f"room{turns}"
             async with self.life() as rooms:
                 await rooms.open(room)
@@ -200,11 +200,11 @@ class OrderContract(Subject):
         async with self.life() as rooms:
             past = await rooms.open(room)
             found = told(past.tail)
-            same(found, told(before.kept(room)), "after a restart, what was delivered before it and nothing else")
+            same(found, told(before.kept(room)), "the entries after a restart, which are those delivered before")
 
-    async def test_what_follows_at_the_end_is_settled_too(self) -> None:
-        """Whoever is told of the last things may submit more, until the very end: none of it waits for ever."""
-        for turns in _GIVE_IT:
+    async def test_entries_submitted_during_the_end_are_settled(self) -> None:
+        """Receivers of the last entries may submit more until the end: these are settled too."""
+        for turns in _TURNS_BEFORE_END:
             rooms = Recorder(self.broker(VirtualClock()))
             names = f"dev{turns}", f"lab{turns}"
             async with rooms.running():
@@ -214,13 +214,13 @@ class OrderContract(Subject):
                 rooms.then()
                 for _ in range(turns):
                     await rooms.turn()
-            async with rooms.running():  # the recorder sees that the numbers go on
+            async with rooms.running():  # the recorder checks that the numbers go on
                 for room in names:
                     await rooms.say(message("done"), room=room)
 
     async def test_questions_at_the_end_are_answered(self) -> None:
-        """Each of them: with what was asked for, or with the reason why not."""
-        for turns in _GIVE_IT:
+        """Each is answered, with a result or an error."""
+        for turns in _TURNS_BEFORE_END:
             async with self.life() as rooms:
                 await rooms.open()
                 await rooms.say(message("a"))
@@ -229,8 +229,8 @@ class OrderContract(Subject):
                     await rooms.turn()
             same([answer.done for answer in answers], [True] * len(answers), "whether each question was answered")
 
-    async def test_after_the_end_nothing_waits_for_ever(self) -> None:
-        """Members leave a chat that has ended: that is delivered; what they say is refused or delivered, at once."""
+    async def test_entries_after_the_end_are_settled(self) -> None:
+        """Leaves are delivered after the end; messages are refused or delivered at once."""
         async with self.life() as rooms:
             await rooms.open()
             await rooms.say(message("a"))
@@ -238,7 +238,7 @@ class OrderContract(Subject):
         rooms.submit(departed(), said, departed("Ann"))
         await rooms.settled()
         gone = [entry.name for entry in rooms.delivered["dev"] if isinstance(entry, Departed)]
-        same(gone, [] if rooms.shares else ["Zoe", "Ann"], "who has left, by what is delivered after the end")
+        same(gone, [] if rooms.shares else ["Zoe", "Ann"], "the leaves that are delivered after the end")
         for _, reason in rooms.refused.get("dev", []):
             same(reason.code, RefusalCode.UNAVAILABLE, "the code of a message that comes after the end")
         answers = _questions(rooms)
@@ -246,10 +246,10 @@ class OrderContract(Subject):
         rooms.close()
 
     async def test_it_runs_again(self) -> None:
-        """A chat may be served, stopped, and served again: rooms that stayed open go on where they were."""
+        """A chat may be served, stopped, and served again: rooms that stayed open go on."""
         broker = self.broker(VirtualClock())
         rooms = Recorder(broker)
-        for turns in _GIVE_IT:
+        for turns in _TURNS_BEFORE_END:
             async with rooms.running():
                 if not turns:
                     await rooms.open()
@@ -263,18 +263,18 @@ class OrderContract(Subject):
             await self._is_kept(rooms, "dev")
 
     async def test_refusals_say_why(self) -> None:
-        """With a code that tells programs to try again, and a sentence for a person."""
+        """They have a code that tells programs to try again, and a sentence for people."""
         async with self.life() as rooms:
             await rooms.open()
             await self.fail(rooms.broker)
             await rooms.say(message("a"))
             [(_, reason)] = rooms.refused["dev"]
-            same((type(reason), reason.code), (Refused, RefusalCode.UNAVAILABLE), "why a message was refused")
-            same(bool(reason.detail.strip()), True, "whether there is a sentence about it")
+            same((type(reason), reason.code), (Refused, RefusalCode.UNAVAILABLE), "the reason of a refusal")
+            same(bool(reason.detail.strip()), True, "whether the refusal has a sentence")
             await self.heal(rooms.broker)
 
     async def test_while_it_fails_messages_are_refused_and_presence_goes_on(self) -> None:
-        """In its order, and with the number of the last message that was kept."""
+        """Presence keeps its order, and carries the number of the last message that was kept."""
         async with self.life() as rooms:
             await rooms.open()
             await rooms.say(message("a"))
@@ -283,14 +283,14 @@ class OrderContract(Subject):
             rooms.submit(arrived("1"), lost[0], arrived("2"))
             rooms.submit(lost[1], arrived("3"), lost[2], departed("3"))
             await rooms.settled()
-            same([entry for entry, _ in rooms.refused["dev"]], lost, "what was refused")
+            same([entry for entry, _ in rooms.refused["dev"]], lost, "the refused entries")
             went_on = [(type(entry), entry.name, entry.seq) for entry in rooms.delivered["dev"][1:]]
             expected = [*((Arrived, name, 1) for name in "123"), (Departed, "3", 1)]
-            same(went_on, [] if rooms.shares else expected, "what went on")
+            same(went_on, [] if rooms.shares else expected, "the presence that was delivered")
             await self.heal(rooms.broker)
 
     async def test_refused_messages_leave_no_hole(self) -> None:
-        """Numbers go on behind the last message that was kept, in every room, as often as it fails and heals."""
+        """After each failure, numbers go on after the last message that was kept, in every room."""
         async with self.life() as rooms:
             for room in ("dev", "lab"):
                 await rooms.open(room)
@@ -311,7 +311,7 @@ class OrderContract(Subject):
 
 
 class _Talk:
-    """Says something in some rooms whenever something was said, a number of times."""
+    """Submits entries in some rooms after each delivery, for a number of times."""
 
     def __init__(self, rooms: Recorder, names: Sequence[str]) -> None:
         self._rooms, self._names = rooms, names

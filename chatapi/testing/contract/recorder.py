@@ -1,4 +1,4 @@
-"""Plays the rooms of a chat to a broker: asks it, waits for what it says, and looks after what must always hold."""
+"""Stands for a chat's rooms in tests of a broker: calls it, records its calls, and checks what must always hold."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from ..broker_runner import WakeUp, run_broker
 _T = TypeVar("_T")
 
 PATIENCE: Final = 30.0
-"""Seconds after which a broker that has not answered never will: no test is any slower for it."""
+"""Seconds after which a missing answer is a failure; it does not slow down tests that pass."""
 
 
 def message(*texts: str, name: str = "Mina", ids: Sequence[str | None] | None = None, session: str = "") -> Said:
-    """What one member says in one go: a run of messages, or one message, of several lines even."""
+    """Return what one member says at once: a run of messages, or one message, possibly of several lines."""
     block = "".join(f"{text}\n" for text in texts).encode()
     return Said(1, name, block, len(texts), None if ids is None else tuple(ids), session)
 
 
 def arrived(name: str = "Zoe") -> Arrived:
-    """Somebody comes in."""
+    """Return a join."""
     return Arrived(2, name)
 
 
 def departed(name: str = "Zoe") -> Departed:
-    """Somebody leaves."""
+    """Return a leave."""
     return Departed(2, name, "bye")
 
 
 def renamed(name: str = "Zoe", to: str = "Zo") -> NameChanged:
-    """Somebody takes another name."""
+    """Return a rename."""
     return NameChanged(2, name, to, quiet=False)
 
 
 def shown(entry: AnyEntry) -> tuple[object, ...]:
-    """An entry as it can be compared: its kind, where it stands, and what it says."""
+    """Return an entry in a form to compare: its kind, its number and its content."""
     if isinstance(entry, Said):
         return "said", entry.seq, entry.ts, entry.name, *entry.texts()
     if isinstance(entry, Deletion):
@@ -56,7 +56,7 @@ def shown(entry: AnyEntry) -> tuple[object, ...]:
 
 
 def told(entries: Sequence[AnyEntry]) -> list[tuple[object, ...]]:
-    """Entries as they can be compared, message by message: how they are cut into runs is left out."""
+    """Return entries in a form to compare, message by message, without the division into runs."""
     found: list[tuple[object, ...]] = []
     for entry in entries:
         if isinstance(entry, Said):
@@ -67,43 +67,43 @@ def told(entries: Sequence[AnyEntry]) -> list[tuple[object, ...]]:
 
 
 class Recorder:
-    """Rooms that do nothing but write down what a broker tells them.
+    """Rooms that only record the calls of a broker.
 
-    On the way it notes in `faults` whatever must never be: an entry that comes twice, late or unasked, a hole or a
-    doubt in the numbers, a time that does not grow, a call from another thread. `check`, and with it every wait, raises
-    `AssertionError` for them.
+    It collects violations in `faults`: an entry that comes twice, out of order or unasked, a hole in the numbers, a
+    time that does not grow, a call from another thread. `check`, and with it every wait, raises `AssertionError` for
+    them.
     """
 
     def __init__(self, broker: Broker, limits: Limits | None = None) -> None:
         self.limits: Limits = limits or Limits()
         self.broker: Broker = broker
         self.delivered: dict[str, list[AnyEntry]] = {}
-        """What came back, by room, in the order in which it came."""
+        """The delivered entries, by room, in their order."""
         self.refused: dict[str, list[tuple[AnyKept, Refused]]] = {}
-        """What was refused, with the reason."""
+        """The refused entries, by room, with the reason."""
         self.duplicates: dict[str, list[tuple[Said, int, int]]] = {}
-        """What had been said before, with its place."""
+        """Messages that were sent before, by room, with the number and time of the first one."""
         self.others: dict[str, dict[str, str]] = {}
-        """Who is in a room through other nodes: the name, by its key."""
+        """The members of a room on other nodes: the name, by its key."""
         self.renames: list[tuple[str, str, str]] = []
-        """Room, key and new name of who has another name."""
+        """Room, key and new name of each renamed member."""
         self.losses: list[tuple[str, str, str]] = []
-        """Room, key and code of who has lost a name."""
+        """Room, key and code of each lost name."""
         self.whispers: list[tuple[str, str, Whisper]] = []
-        """Room and key of whom a whisper from elsewhere was for."""
+        """Room and key of the target of each whisper from another node."""
         self.why_not: str = ""
-        """What such a whisper is answered by: nothing, or why it is not taken."""
+        """The answer to such whispers: empty if they are accepted, otherwise the reason of the refusal."""
         self.cuts: list[str] = []
-        """Rooms that something is missing of."""
+        """Rooms that the broker could not continue, because messages are missing."""
         self.absences: list[tuple[tuple[str, ...], str]] = []
-        """When the broker said that it cannot keep anything for some rooms, and that it can again."""
+        """The calls of `away`: the broker cannot keep messages for some rooms, or can again."""
         self.first: dict[str, int] = {}
-        """The oldest number that is kept, by room, where the broker has told of that."""
+        """The oldest number that is kept, by room, if the broker has called `trimmed`."""
         self.then: Callable[[str, Sequence[AnyEntry]], None] | None = None
-        """Called with what is delivered or refused, in the middle of that."""
+        """Called with entries during their delivery or refusal."""
         self.faults: list[str] = []
         self._on_their_way: dict[str, list[AnyEntry]] = {}
-        self._overtaken: set[int] = set()  # of those, what can only be refused any more
+        self._overtaken: set[int] = set()  # ids of entries that a later one has overtaken: they may only be refused
         self._pasts: dict[str, tuple[int, int]] = {}  # seq and ts of each room
         self._asked = 0
         self._wake_up: WakeUp | None = None
@@ -113,12 +113,12 @@ class Recorder:
 
     @property
     def shares(self) -> bool:
-        """Whether the broker's rooms are shared by several chats, so that it is asked who may come in."""
+        """Whether several chats share the broker's rooms, so that it decides which members may come in."""
         return self.broker.presence is not None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Recorder]:
-        """Run the broker for as long as the block lasts. Then everything must be answered: `AssertionError` if not."""
+        """Run the broker for the time of the block; raise `AssertionError` if anything is unanswered then."""
         self._wake_up = WakeUp()
         async with run_broker(self.broker, self._wake_up):
             yield self
@@ -132,7 +132,7 @@ class Recorder:
     async def open(
         self, room: str = "dev", *, name: str = "", epoch: str = "e", messages: int = 1000, max_bytes: int = 1 << 22
     ) -> Past:
-        """Open a room; raises `Refused`."""
+        """Open a room; raise `Refused`."""
 
         def found(opened: Pending[Past]) -> None:
             if opened.error is None:  # what others say in it may follow at once
@@ -143,47 +143,47 @@ class Recorder:
         return await self._answer(opened)
 
     def close(self, room: str = "dev") -> None:
-        """Look at a room no longer."""
+        """Close a room."""
         self.check()
         assert not self._on_their_way.get(room), "this test closes a room too early"
         del self._pasts[room]
         self.broker.close(room)
 
     def submit(self, *entries: AnyEntry, room: str = "dev") -> None:
-        """Hand entries over; where rooms are shared, who comes and goes is nothing to be submitted, and left out."""
+        """Submit entries, without joins and leaves if rooms are shared."""
         entries = self.submitted(entries)
         self._on_their_way.setdefault(room, []).extend(entries)
         self.broker.submit(room, entries)
 
     def submitted(self, entries: Iterable[AnyEntry]) -> tuple[AnyEntry, ...]:
-        """What of these is handed over."""
+        """Return the entries that `submit` submits."""
         return tuple(entry for entry in entries if not self.shares or isinstance(entry, KeptEntry))
 
     async def say(self, *entries: AnyEntry, room: str = "dev") -> None:
-        """Hand entries over and wait until each is delivered or refused."""
+        """Submit entries and wait until each is delivered or refused."""
         self.submit(*entries, room=room)
         await self.settled()
 
     async def turn(self) -> None:
-        """Let the event loop take a turn, and see that nothing looks kept that is not yet."""
+        """Let the event loop take a turn, and check that no unsettled entry has a number."""
         await checkpoint()
         self._check_unplaced()
 
     async def settled(self) -> None:
-        """Wait until everything that was submitted is delivered or refused."""
+        """Wait until all submitted entries are delivered or refused."""
         while any(self._on_their_way.values()):
             self._news = anyio.Event()
-            await self._wait(self._news, "what was submitted is neither delivered nor refused")
+            await self._wait(self._news, "a submitted entry is neither delivered nor refused")
         self.check()
 
     async def read(
         self, before: int, messages: int = 1 << 20, max_bytes: int = 1 << 30, *, room: str = "dev"
     ) -> Sequence[AnyKept]:
-        """Read what is kept of a room; raises `Refused`."""
+        """Read kept entries of a room; raise `Refused`."""
         return await self._answer(self.broker.read(room, before, messages, max_bytes))
 
     async def sent(self, session: str, room: str = "dev") -> Mapping[str, Sent]:
-        """What a session has said under which ids; raises `Refused`."""
+        """Return the messages that a session has sent, by id; raise `Refused`."""
         return await self._answer(self.broker.sent(room, session))
 
     def ask(self, answer: Pending[_T]) -> Pending[_T]:
@@ -220,20 +220,20 @@ class Recorder:
         self.check()
         raise AssertionError(f"{what} after {PATIENCE:g} seconds")
 
-    # What came of it
+    # Results
 
     def kept(self, room: str = "dev") -> list[AnyKept]:
-        """The messages and deletions that were delivered."""
+        """Return the delivered messages and deletions."""
         return [entry for entry in self.delivered.get(room, []) if isinstance(entry, Said | Deletion)]
 
     def check(self) -> None:
-        """Raise `AssertionError` where anything was seen that must never be."""
+        """Raise `AssertionError` if there are any `faults`."""
         assert not self.faults, "; ".join(self.faults[:5])
 
-    # The Rooms that a broker expects
+    # Called by the broker, as `Rooms` and `SharedRooms`
 
     def deliver(self, room: str, entries: Sequence[AnyEntry], ours: bool = True) -> None:
-        """Write down what came back, or came from elsewhere."""
+        """Record delivered entries, of this node or of others."""
         self._check_thread("deliver")
         taken = [entry for entry in entries if not ours or self._take(room, entry, "delivered")]
         self._check_unplaced()
@@ -259,12 +259,12 @@ class Recorder:
             self.then(room, entries)
 
     def refuse(self, room: str, entries: Sequence[Any], reason: Refused) -> None:
-        """Write down what was refused."""
+        """Record refused entries."""
         self._check_thread("refuse")
         for entry in entries:
             if not self._take(room, entry, "refused"):
                 continue
-            if not isinstance(entry, Said | Deletion):  # as brokers may do that are not checked for types
+            if not isinstance(entry, Said | Deletion):  # possible if the broker is not type-checked
                 self.faults.append(f"a {type(entry).__name__} was refused: only messages and deletions can be")
                 continue
             if entry.seq:
@@ -275,14 +275,14 @@ class Recorder:
             self.then(room, entries)
 
     def already_sent(self, room: str, said: Said, seq: int, ts: int) -> None:
-        """Write down what was said before."""
+        """Record a message that was sent before."""
         self._check_thread("already_sent")
         if self._take(room, said, "known"):
             self.duplicates.setdefault(room, []).append((said, seq, ts))
         self._wake()
 
     def remote_member_changed(self, room: str, key: str, name: str | None) -> None:
-        """Write down who is in a room through another node."""
+        """Record a member of another node, or its leave."""
         self._check_thread("remote_member_changed")
         names = self.others.setdefault(room, {})
         if name is not None:
@@ -292,7 +292,7 @@ class Recorder:
         self._wake()
 
     def member_renamed(self, room: str, key: str, name: str) -> None:
-        """Write down that somebody has another name."""
+        """Record a rename."""
         self._check_thread("member_renamed")
         names = self.others.setdefault(room, {})
         if key in names:
@@ -302,20 +302,20 @@ class Recorder:
         self._wake()
 
     def name_lost(self, room: str, key: str, code: str) -> None:
-        """Write down whose name another one has."""
+        """Record the loss of a name."""
         self._check_thread("name_lost")
         self.losses.append((room, key, code))
         self._wake()
 
     def deliver_whisper(self, room: str, key: str, whisper: Whisper) -> str:
-        """Write down a whisper."""
+        """Record a whisper; return `why_not`."""
         self._check_thread("deliver_whisper")
         self.whispers.append((room, key, whisper))
         self._wake()
         return self.why_not
 
     def disconnect_room(self, room: str) -> None:
-        """Write down that a room cannot go on; as a chat does, look at it no longer."""
+        """Record that a room cannot go on, and close it, as a chat does."""
         self._check_thread("disconnect_room")
         if self._on_their_way.get(room):
             self.faults.append(f"{room!r} was cut before what is on its way there was refused")
@@ -325,26 +325,26 @@ class Recorder:
         self._wake()
 
     def availability_changed(self, rooms: Sequence[str], detail: str) -> None:
-        """Write down whether the broker can keep anything."""
+        """Record whether the broker can keep messages."""
         self._check_thread("availability_changed")
         self.absences.append((tuple(rooms), detail))
         self._wake()
 
     def wake_threadsafe(self) -> None:
-        """Ask the broker soon; the one thing here that another thread may call."""
+        """Have `collect` called soon. Any thread may call this."""
         if self._wake_up is not None:
             self._wake_up.set()
 
     wake = wake_threadsafe
 
     def trimmed(self, room: str, first: int) -> None:
-        """Write down what is kept."""
+        """Record the oldest number that is kept."""
         self._check_thread("trimmed")
         self.first[room] = max(first, self.first.get(room, 1))
         self._wake()
 
     def _take(self, room: str, entry: AnyEntry, what: str) -> bool:
-        """Note that an entry is settled: once, and in order among those of its room that are delivered."""
+        """Mark an entry as settled; check that it happens once, and in order for delivered entries."""
         waiting = self._on_their_way.get(room, [])
         at = next((i for i, one in enumerate(waiting) if one is entry), None)
         if at is None:
@@ -359,14 +359,14 @@ class Recorder:
         return True
 
     def _check_unplaced(self) -> None:
-        """Who sends an id again is told its number, once there is one: before it is kept that would be a lie."""
+        """Check that no unsettled entry has a number: the chat would acknowledge it before it is kept."""
         for entries in self._on_their_way.values():
             for entry in entries:
                 if isinstance(entry, KeptEntry) and entry.seq:
                     self.faults.append(f"{shown(entry)} was given a number before it was delivered")
 
     def _wake(self) -> None:
-        if threading.get_ident() == self._thread:  # an event takes nothing from another one
+        if threading.get_ident() == self._thread:  # an event may only be set in its own thread
             self._news.set()
 
     def _check_thread(self, what: str) -> None:

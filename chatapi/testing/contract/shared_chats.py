@@ -1,4 +1,4 @@
-"""What chats that share their rooms promise to their members: it does not matter which of them one is connected to."""
+"""The suite: chats that share their rooms are one chat for their members."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import anyio
 from ..clock import VirtualClock
 from ..kit import ChatKit, Peer
 from . import recorder
-from .chats import KEPT, ChatContract, Enough, Member, all_hear, others, positions, settled
+from .members import KEPT, Enough, Member, all_hear, others, settled
+from .resuming import ResumeContract, positions
 from .subject import same
 
 
-class SharedChatContract(ChatContract):
+class SharedChatContract(ResumeContract):
     """Two whole chats over one place, for brokers with `presence`."""
 
     @asynccontextmanager
     async def chats(self) -> AsyncIterator[tuple[ChatKit, ChatKit]]:
-        """Two chats that share their rooms; skips the test where that cannot be."""
+        """Run two chats that share their rooms; skip the test if the broker cannot share them."""
         if self.broker(VirtualClock()).presence is None:
-            raise SkipTest("this broker has its rooms to itself")
+            raise SkipTest("this broker does not share its rooms")
         async with self.chat() as one, self.chat() as other:
             yield one, other
 
     async def test_members_of_two_chats_see_one_order(self) -> None:
-        """Every one of them all messages, at the same places and times, its own as acks."""
+        """Each of them gets all messages, with the same numbers and times, its own ones as acks."""
         async with self.chats() as chats:
             members = [Member(chats[i % 2], f"m{i}") for i in range(4)]
             await all_hear(*members)
@@ -45,12 +46,16 @@ class SharedChatContract(ChatContract):
             for stream in streams:
                 same([frame["seq"] for frame in stream], [*range(1, len(streams[0]) + 1)], "the numbers that one saw")
                 same([f["ts"] for f in stream], [f["ts"] for f in streams[0]], "the times that two members saw")
-                same(others(stream, streams[0]), others(streams[0], stream), "what two members saw of others")
+                same(
+                    others(stream, streams[0]),
+                    others(streams[0], stream),
+                    "the messages of others, as two members got them",
+                )
                 acks = [frame["id"] for frame in stream if frame["type"] == "ack"]
                 same(acks, [*sorted(acks[:-1], key=int), "last"], "the order of one's own messages")
 
-    async def test_who_comes_back_through_the_other_chat_goes_on_at_every_position(self) -> None:
-        """With all that was missed, one's own as acks, and what comes live; nobody is told of a coming or going."""
+    async def test_resume_through_the_other_chat_at_every_position(self) -> None:
+        """All missed messages follow, the member's own ones as acks, then live ones; others see no leave or join."""
         async with self.chats() as chats:
             mina, zoe = Member(chats[0], "Mina"), Member(chats[0], "Zoe")
             story = await self.tell_a_story(chats[0], mina, zoe)
@@ -66,11 +71,11 @@ class SharedChatContract(ChatContract):
                 story.append({**ack, "type": "message", "name": "Zoe", "text": f"after {seq}"})
                 del story[-1]["id"]
                 live = [frame for frame in await mina.hears_until(_kept(1)) if frame["type"] in KEPT]
-                same(live, story[-1:], "what comes live")
-            same(came, [], "comings and goings that others were told of")
+                same(live, story[-1:], "the live messages")
+            same(came, [], "joins and leaves that others were told of")
 
     async def test_an_id_that_is_sent_again_through_the_other_chat_is_kept_once(self) -> None:
-        """By who comes back there, whether or not it has heard of the first; and so it is in another room."""
+        """The member resumes there, whether or not that chat has heard of the first message."""
         async with self.chats() as (one, other):
             mina, zoe = Member(one, "Mina"), Member(other, "Zoe")
             await all_hear(mina, zoe)
@@ -83,12 +88,12 @@ class SharedChatContract(ChatContract):
             acks = [f for f in await back.hears_until(_acks("2")) if f["type"] == "ack"]
             same({(ack["id"], ack["seq"]) for ack in acks}, {("1", 1), ("2", 2)}, "the acks")
             seen = [frame["text"] for frame in await zoe.hears_until(_kept(2)) if frame["type"] in KEPT]
-            same(seen, ["a", "b"], "what another member saw")
+            same(seen, ["a", "b"], "the messages that another member got")
 
-    async def test_what_one_has_said_through_the_other_chat_is_ones_own(self) -> None:
-        """Who comes back to where it was before gets its acks, with the ids, for what it has said elsewhere."""
+    async def test_messages_sent_through_the_other_chat_are_ones_own(self) -> None:
+        """A member that returns to its first chat gets acks, with ids, for what it sent through the other one."""
         async with self.chats() as (one, other):
-            for room, away in (("dev", 0), ("lab", 10)):  # within the time that its name is reserved, and after it
+            for room, away in (("dev", 0), ("lab", 10)):  # while its name is reserved, and after that
                 first, zoe = Member(one, "Mina", room), Member(one, "Zoe", room)
                 await all_hear(first, zoe)
                 first.cut()
@@ -101,52 +106,54 @@ class SharedChatContract(ChatContract):
                 await zoe.hears_until(_kept(1))
                 second.cut()
                 third = Member(one, "Mina", room, resume=first.position(0, 0))
-                told = {**ack, "name": "Mina", "text": "a"}  # it was sent elsewhere: what is known of it is said
-                same(await third.kept(), [told], "what follows for who comes back")
+                told = {**ack, "name": "Mina", "text": "a"}  # it was sent elsewhere, so name and text are known
+                same(await third.kept(), [told], "the replay for the member that comes back")
                 third.send("message", text="a", id="1")
                 same(await third.kept(), [{**ack, "duplicate": True}], "the answer to an id that is sent again")
 
     async def test_a_name_is_taken_back_through_the_other_chat(self) -> None:
-        """At once with the key, and the old connection is told; not at all with another one."""
+        """With the key this works at once, and the old connection is told; with another key it is refused."""
         async with self.chats() as (one, other):
             mina, zoe = Member(one, "Mina"), Member(other, "Zoe")
             await all_hear(mina, zoe)
             thief = Member(other, "MINA", resume=mina.position(0, 0, session="wrong-key-of-somebody"))
-            same([frame.get("code") for frame in await thief.hears()], ["name_taken"], "what is said to a wrong key")
+            same([frame.get("code") for frame in await thief.hears()], ["name_taken"], "the answer to a wrong key")
             back = Member(other, "Mina", resume=mina.position(0, 0))
             same((await back.hears())[0].get("recovered"), True, "whether it goes on")
             told = await mina.hears_until(lambda frames: any(frame["type"] == "bye" for frame in frames))
-            same((told[-1]["code"], told[-1]["reconnect"]), ("replaced", False), "what the old connection is told last")
+            same((told[-1]["code"], told[-1]["reconnect"]), ("replaced", False), "the last frame of the old connection")
             back.send("message", text="it is me")
             heard = await zoe.hears_until(_kept(1))
-            same([frame["type"] for frame in heard], ["message"], "what others are told of all that")
+            same([frame["type"] for frame in heard], ["message"], "the frames of other members")
 
-    async def test_lines_and_commands_reach_everybody(self) -> None:
-        """Said, whispered, listed, renamed and moved in one chat, seen in the other."""
+    async def test_lines_and_commands_reach_the_other_chat(self) -> None:
+        """Messages, whispers, lists, renames and joins in one chat appear in the other."""
         async with self.chats() as (one, other):
             mina = one.member("Mina", notices=True)
             await settled(one)
             zoe = other.member("Zoe", notices=True)
             await settled(other)
-            same(await _hears(one, mina, 1), ["* Zoe joined"], "who has come")
+            same(await _hears(one, mina, 1), ["* Zoe joined"], "the notice of a join")
             zoe.send("hello\n")
             await settled(other)
-            same(await _hears(one, mina, 1), ["Zoe:hello"], "what Mina sees")
+            same(await _hears(one, mina, 1), ["Zoe:hello"], "the lines of Mina")
             zoe.send("@mina psst\n/list\n/nick MINA\n/nick Zo\n")
             await settled(other)
-            same(await _hears(one, mina, 2), ["* Zoe whispers: psst", "* Zoe is now Zo"], "what Mina sees")
+            same(await _hears(one, mina, 2), ["* Zoe whispers: psst", "* Zoe is now Zo"], "the lines of Mina")
             listed, refused, now = await _hears(other, zoe, 3)
-            same((listed, now), ("* in dev (2): Mina, Zoe", "* you are now Zo"), "what Zoe is told")
+            same((listed, now), ("* in dev (2): Mina, Zoe", "* you are now Zo"), "the lines of Zoe")
             same("MINA" in refused, True, f"whether a name is refused that another has: {refused}")
             mina.send("@nobody psst\n@zo psst\n/join lab\n")
-            same((await _hears(one, mina, 2))[1], "* you are now in lab (1): Mina", "what Mina is told")
+            same((await _hears(one, mina, 2))[1], "* you are now in lab (1): Mina", "the lines of Mina")
             await settled(one)
             same(
-                await _hears(other, zoe, 2), ["* Mina whispers: psst", "* Mina left for another room"], "what Zoe sees"
+                await _hears(other, zoe, 2),
+                ["* Mina whispers: psst", "* Mina left for another room"],
+                "the lines of Zoe",
             )
             zoe.send("/join LAB\n/list\nhere too\n")
-            same((await _hears(other, zoe, 2))[-1], "* in lab (2): Mina, Zo", "what Zoe is told")
-            same(await _hears(one, mina, 2), ["* Zo joined", "Zo:here too"], "what Mina sees")
+            same((await _hears(other, zoe, 2))[-1], "* in lab (2): Mina, Zo", "the lines of Zoe")
+            same(await _hears(one, mina, 2), ["* Zo joined", "Zo:here too"], "the lines of Mina")
 
 
 def _lasts(number: int) -> Enough:
@@ -162,7 +169,7 @@ def _acks(id_: str) -> Enough:
 
 
 async def _hears(chat: ChatKit, peer: Peer, number: int) -> list[str]:
-    """The next lines that a member gets, once there are so many."""
+    """Return the next lines of a member, when there are at least `number`."""
     lines: list[str] = []
     with anyio.move_on_after(recorder.PATIENCE):
         while True:
@@ -171,4 +178,4 @@ async def _hears(chat: ChatKit, peer: Peer, number: int) -> list[str]:
             if len(lines) >= number:
                 return lines
             await anyio.sleep(0.001)
-    raise AssertionError(f"nothing but {lines} came after {recorder.PATIENCE:g} seconds")
+    raise AssertionError(f"only {lines} came within {recorder.PATIENCE:g} seconds")

@@ -1,4 +1,4 @@
-"""What a broker owes to rooms that several nodes share: one order, ids that count everywhere, whispers."""
+"""The suite: rooms that several nodes share have one order; ids and whispers work across nodes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .subject import SOON, Subject, same
 
 
 class SharingContract(Subject):
-    """What is said on several nodes at once: for brokers with `presence`."""
+    """Messages of several nodes at once: for brokers with `presence`."""
 
     # One order
 
-    async def test_what_is_said_on_one_node_is_delivered_on_all(self) -> None:
-        """The same numbers, times, names and texts; and where a node spoke, what it has submitted itself."""
+    async def test_messages_of_one_node_are_delivered_on_all(self) -> None:
+        """Numbers, times, names and texts are the same; the sending node gets the entries that it has submitted."""
         async with self.nodes() as nodes:
-            one, other = await nodes.few(2)
+            one, other = await nodes.start_several(2)
             said: list[Said | Deletion] = [message("a"), message("b", "c", name="Zoë"), Deletion("Ann", 2)]
             await one.say(*said[:2])
             await one.say(said[2], message("two\nlines"), message("漢字", ids=["1"], session="of-one"))
@@ -29,16 +29,18 @@ class SharingContract(Subject):
             answer = message("d", name="Ann")
             await other.say(answer)
             await one.sees(other)
-            same(other.seen(), one.seen(), "what two nodes were told")
+            same(other.seen(), one.seen(), "the entries of two nodes")
             same([line[1] for line in one.seen()], [*range(1, 8)], "the numbers")
             same(
-                [entry in one.kept() for entry in [*said, answer]], [True, True, True, False], "whose entries are whose"
+                [entry in one.kept() for entry in [*said, answer]],
+                [True, True, True, False],
+                "whether each entry is the one that this node submitted",
             )
 
     async def test_all_nodes_speak_at_once(self) -> None:
-        """Everything has one order, without a hole, and what each has said its own."""
+        """All messages have one order without a hole, and those of a node keep their order."""
         async with self.nodes() as nodes:
-            some = await nodes.few(3)
+            some = await nodes.start_several(3)
 
             async def speak(node: Node, name: str) -> None:
                 for i in range(40):
@@ -51,14 +53,14 @@ class SharingContract(Subject):
             await together(*(lambda node=node, name=name: speak(node, name) for node, name in speakers))
             await all_see_all(some)
             for node in some[1:]:
-                same(node.seen(), some[0].seen(), "what two nodes were told")
+                same(node.seen(), some[0].seen(), "the entries of two nodes")
             for name in "ABC":
                 texts = [line[4] for line in some[0].seen() if line[3] == name]
                 expected = [f"{name} {i} {j}" for i in range(40) for j in range(i % 3 + 1)]
-                same(texts, expected, f"what {name} said, in the order in which it was submitted")
+                same(texts, expected, f"the messages of {name}, in the order in which they were submitted")
 
     async def test_a_node_that_opens_a_room_later_goes_on_without_a_gap(self) -> None:
-        """Whatever is on its way meanwhile: what it was told of the past, and what it is told then, is all there is."""
+        """Its tail and the entries delivered after it are complete, also while other messages are on their way."""
         async with self.nodes() as nodes:
             one = await nodes.start("dev")
             for turns in range(12):
@@ -73,44 +75,44 @@ class SharingContract(Subject):
                 await late.sees(one)
                 same((past.epoch, past.name), ("e", "dev"), "the epoch and the name of a room that was there before")
                 found, every = [*told(past.tail), *late.seen()], one.seen()
-                same(found, every if self.keeps else every[-len(found) :], "what a later node is told")
+                same(found, every if self.keeps else every[-len(found) :], "the messages that a later node gets")
                 await late.say(message(f"{turns} goes on"))
                 await one.sees(late)
                 await nodes.end(late)
 
-    async def test_what_was_said_elsewhere_is_read_back(self) -> None:
-        """From any node, without the texts that were deleted on any."""
+    async def test_messages_of_other_nodes_are_read_back(self) -> None:
+        """Any node can read them, without texts that any node has deleted."""
         self.needs_keeping()
         async with self.nodes() as nodes:
-            one, other = await nodes.few(2)
+            one, other = await nodes.start_several(2)
             await one.say(message("a"), message("b", "c"))
             await other.sees(one)
             await other.say(Deletion("Ann", 3), message("d"))
             await one.sees(other)
             for node in (one, other, await nodes.start("dev")):
                 texts = [line[-1] for line in told(await node.read(1 << 30))]
-                same(texts, ["a", "b", "", 3, "d"], "what is read on each node")
+                same(texts, ["a", "b", "", 3, "d"], "the messages that each node reads")
 
     # Ids
 
     async def test_an_id_that_comes_from_two_nodes_is_kept_once(self) -> None:
-        """The second is told where the first stands; in another session it is another message."""
+        """The second gets the number of the first; with another session it is another message."""
         async with self.nodes() as nodes:
-            one, other = await nodes.few(2)
+            one, other = await nodes.start_several(2)
             first, again = (message("a", ids=["1"], session="of-mina") for _ in range(2))
             await one.say(first)
             await other.sees(one)
             await other.say(again, message("b", ids=["1"], session="of-zoe"))
             same(
-                other.duplicates, {"dev": [(again, first.seq, first.ts)]}, "what was said before, and where that stands"
+                other.duplicates, {"dev": [(again, first.seq, first.ts)]}, "the duplicate, and the number of the first"
             )
             await one.sees(other)
-            same([line[4] for line in one.seen()], ["a", "b"], "what is kept")
+            same([line[4] for line in one.seen()], ["a", "b"], "the messages that are kept")
 
     async def test_an_id_that_comes_from_two_nodes_at_once_is_kept_once(self) -> None:
-        """Whichever is first: the other is told where that one stands."""
+        """One of them is first; the other one gets its number."""
         async with self.nodes() as nodes:
-            one, other = await nodes.few(2)
+            one, other = await nodes.start_several(2)
             for i in range(10):
                 for node in (one, other):
                     node.submit(message(f"{i}", ids=[str(i)], session="of-mina"))
@@ -119,43 +121,47 @@ class SharingContract(Subject):
             for node in (one, other):
                 await node.say(message("last"))
             await all_see_all([one, other])
-            same([line[4] for line in one.seen()], [*map(str, range(10)), "last", "last"], "what is kept")
+            same([line[4] for line in one.seen()], [*map(str, range(10)), "last", "last"], "the messages that are kept")
             places = {line[4]: line[1:3] for line in one.seen()}
             known = [(said.texts()[0], (seq, ts)) for node in (one, other) for said, seq, ts in _known(node)]
-            same(sorted(known), sorted((str(i), places[str(i)]) for i in range(10)), "what was said before, and where")
+            same(
+                sorted(known),
+                sorted((str(i), places[str(i)]) for i in range(10)),
+                "the duplicates, and the numbers of the first ones",
+            )
 
-    async def test_what_a_session_has_said_is_known_on_every_node(self) -> None:
-        """And the session itself, once somebody has come in with it, though it has said nothing."""
+    async def test_ids_of_a_session_are_known_on_every_node(self) -> None:
+        """So is the session itself, after a member has come in with it, even without a message."""
         self.needs_keeping()
         async with self.nodes() as nodes:
-            one, other = await nodes.few(2)
+            one, other = await nodes.start_several(2)
             await one.come("Mina", session="of-mina")
             await one.come("Zoe", session="of-zoe")
             await one.say(message("a", ids=["1"], session="of-mina"), message("b"))
             [said, _] = one.kept()
             for node in (other, await nodes.start("dev")):
                 found = dict(await node.sent("of-mina"))
-                same(found.get("1"), Sent("dev", said.seq, said.ts), "what a session has said")
+                same(found.get("1"), Sent("dev", said.seq, said.ts), "the messages of a session")
                 same(set(found) - {""}, {"1"}, "the ids of a session")
                 same("" in await node.sent("of-zoe"), True, "whether a session that has said nothing is known")
-                same(dict(await node.sent("nobody")), {}, "what an unknown one has said")
+                same(dict(await node.sent("nobody")), {}, "the messages of an unknown session")
 
     # Whispers
 
     async def test_a_whisper_reaches_another_node(self) -> None:
-        """As it was said, and the one who says it is told."""
+        """It arrives unchanged, and its sender learns that it was delivered."""
         async with self.nodes() as nodes:
-            one, other = await nodes.few(2)
+            one, other = await nodes.start_several(2)
             await other.come("Zoe")
             await one.knows(["Zoe"])
             whisper = Whisper(7, "Mina", "psst, 漢字\nand more")
             await one.whisper("zoe", whisper)
             same(other.whispers, [("dev", "zoe", whisper)], "the whispers")
 
-    async def test_a_whisper_that_is_not_taken_is_told_with_the_reason(self) -> None:
-        """That of the other node; and where nobody there has that name, or has it any more."""
+    async def test_a_whisper_that_is_not_delivered_is_refused_with_the_reason(self) -> None:
+        """The reason is that of the other node, or that no member has that name, or has it no longer."""
         async with self.nodes() as nodes:
-            one, other = await nodes.few(2)
+            one, other = await nodes.start_several(2)
             await other.come("Zoe")
             await one.knows(["Zoe"])
             other.why_not = "Zoe is away; nothing was sent"
@@ -163,12 +169,16 @@ class SharingContract(Subject):
             same(bool(await _why_not(one.whisper("Ann", _PSST))), True, "whether a whisper to nobody is not delivered")
             other.go("Zoe")
             await one.knows([])
-            same(bool(await _why_not(one.whisper("Zoe", _PSST))), True, "whether a whisper to who has left is refused")
+            same(
+                bool(await _why_not(one.whisper("Zoe", _PSST))),
+                True,
+                "whether a whisper to a member that has left is refused",
+            )
 
-    async def test_a_whisper_that_is_said_again_is_handed_over_once(self) -> None:
-        """Where it has the same `about`, from whichever node; but one that was refused is tried again."""
+    async def test_a_whisper_that_is_sent_again_is_delivered_once(self) -> None:
+        """This holds if it has the same `about`, from any node; one that was refused is tried again."""
         async with self.nodes() as nodes:
-            one, other, third = await nodes.few(3)
+            one, other, third = await nodes.start_several(3)
             await other.come("Zoe")
             for node in (one, third):
                 await node.knows(["Zoe"])
@@ -178,7 +188,7 @@ class SharingContract(Subject):
             other.whispers.clear()
             for node in (one, one, third):
                 await node.whisper("Zoe", _PSST, about="1")
-            same(len(other.whispers), 1, "how often one whisper was handed over")
+            same(len(other.whispers), 1, "how often one whisper was delivered")
             for _ in range(2):
                 await one.whisper("Zoe", _PSST)
             await one.whisper("Zoe", _PSST, about="2")
@@ -187,7 +197,7 @@ class SharingContract(Subject):
     # Rooms
 
     async def test_rooms_are_counted_from_any_node(self) -> None:
-        """Those with members anywhere, and all of these."""
+        """The counts include rooms and members of all nodes."""
         self.lease = SOON
         async with self.nodes() as nodes:
             one, other, third = [await nodes.start("dev", "Lab", "empty") for _ in range(3)]
@@ -207,7 +217,7 @@ _PSST = Whisper(1, "Mina", "psst")
 
 
 async def _why_not(call: Awaitable[None]) -> str:
-    """Why a whisper was not delivered; empty where it was."""
+    """Return why a whisper was not delivered; empty if it was."""
     try:
         await call
     except NotDelivered as why:

@@ -1,7 +1,8 @@
-"""The contract suite for brokers: what a broker owes to the rooms, and what a whole chat over it promises."""
+"""The contract suite for brokers: the duties of a broker, and the promises of a whole chat over it."""
 
 from __future__ import annotations
 
+from .chats import ChatContract
 from .keeping import KeepingContract
 from .order import OrderContract
 from .presence import PresenceContract
@@ -9,8 +10,10 @@ from .shared_chats import SharedChatContract
 from .sharing import SharingContract
 
 
-class BrokerContract(OrderContract, KeepingContract, SharingContract, PresenceContract, SharedChatContract):
-    """Tests that hold for every broker, for pytest and its plugin of anyio. A subclass says what is to be tested::
+class BrokerContract(
+    OrderContract, KeepingContract, SharingContract, PresenceContract, ChatContract, SharedChatContract
+):
+    """Tests for every broker, for pytest and its plugin of anyio. A subclass names the broker::
 
         class TestMine(BrokerContract):
             pytestmark = pytest.mark.anyio
@@ -23,7 +26,7 @@ class BrokerContract(OrderContract, KeepingContract, SharingContract, PresenceCo
             def broker(self, clock):
                 return MyBroker(self.path, clock)
 
-    What does not apply is skipped, with the reason: tests of what is kept where `keeps` is false, of failures where
-    `fail` is not given, of forgetting where `forgets_after` is 0, of shared rooms where `presence` is None. See
-    docs/backends.md for what each group means.
+    Tests that do not apply are skipped, with the reason: those of keeping if `keeps` is false, of failures if `fail` is
+    not overridden, of forgetting if `forgets_after` is 0, of shared rooms if `presence` is None. docs/backends.md
+    explains each group.
     """
