@@ -118,6 +118,7 @@ class ReceiveBuffer:
     def drop_line_end(self) -> None:
         """Drop the line end that comes next, if one does."""
         self._dropping = _Dropping.LINE_END
+        self._drop()
 
     def _drop(self) -> bool:
         """Drop what is to be dropped; return whether all of it has come. Raises `LineTooLong`."""

@@ -66,9 +66,9 @@ class HandshakeProtocol(ConnectionProtocol):
                 f"the handshake has NUL bytes, as UTF-16 has; it is JSON in UTF-8 such as {EXAMPLE}",
             )
         handshake = parse_handshake(data[:end], naming)
-        if not naming.allows_empty or end < len(data):  # in Go a line end that comes later is a blank line
-            received.drop_line_end()
         received.advance(end)
+        if not naming.allows_empty or received.waiting:  # in Go a line end that comes later is a blank line
+            received.drop_line_end()
         return handshake
 
     def _refuse_opening(self) -> None:

@@ -58,15 +58,10 @@ class Connection(SendingHalf):
 
     # Receiving
 
-    def readable(self, now: float) -> None:
-        """Receive: there are bytes, or the end of the stream."""
-        if self.state.life <= Life.JOINED:
-            self._read(now)
-        elif self.state.life is not Life.CLOSED:  # earlier in this round
-            self._discard()
-
-    def _read(self, now: float) -> bool:
+    def readable(self, now: float) -> bool:
         """Receive once, if the other side may say something now, and handle that; return False if there was nothing."""
+        if self.state.life > Life.JOINED:
+            return self.state.life is not Life.CLOSED and self._discard()  # it was closed earlier in this round
         received, most = self.protocol.received, READ_BYTES
         if received.wasted:  # bytes that make no line count as lines of the full length
             self.rate_limit.spend(received.wasted / self.hub.limits.line_bytes)
@@ -82,7 +77,7 @@ class Connection(SendingHalf):
         data = self._receive(most)
         if data is None:
             return False
-        self._heard = self.hub.timers.counted(now)
+        self._heard = now - self.hub.timers.lost
         if data and opening and not self._left:
             limit = max(self.hub.limits.opening_bytes, self.hub.limits.handshake_bytes)
             why = f"nobody came in within {limit:,} bytes, which are allowed for it"
@@ -249,14 +244,14 @@ class Connection(SendingHalf):
     def _deadline(self, now: float) -> None:
         """Act on a deadline that has passed, unless what it was set for waits to be read or to be sent."""
         if self.state.life is Life.OPENING:
-            while self.state.life is Life.OPENING and self._read(now):
+            while self.state.life is Life.OPENING and self.readable(now):
                 pass
             if self.state.life is Life.OPENING:
                 self.protocol.refuse(self._too_late())
         elif self.state.life is Life.JOINED:
             self._expect_something()
             if self._is_idle(now):
-                self._read(now)
+                self.readable(now)
             if self.state.life is Life.JOINED and self._is_idle(now):
                 self.disconnect("idle_timeout")
             else:
@@ -286,8 +281,11 @@ class Connection(SendingHalf):
             else:
                 self._flush()
             self._look_if_settled()
-            goes_on = self.state.life <= Life.JOINED and self._advance(now, self._grant(now))
-            if goes_on and self._reads_by_itself and self._read(now):
+            if self.state.life > Life.JOINED:
+                return
+            received, by_itself = self.protocol.received, self._reads_by_itself
+            has_more = received.waiting or received.ended or self._waiting is not Waiting.NOTHING or by_itself
+            if has_more and self._advance(now, self._grant(now)) and by_itself and self.readable(now):
                 self.hub.call(self)  # what is left has its turn later
         except Exception:
             self.crashed()

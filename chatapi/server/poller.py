@@ -22,15 +22,16 @@ from .readiness import Readiness, readiness
 from .transport import Pollable
 
 _TURN: Final = 0.001
-"""Seconds after which the rest of the program has a turn."""
+"""Seconds after which the rest of the program gets a turn."""
 _NEWCOMERS: Final = 256
-"""Connections that come in by one round: each costs as much as twenty sends, and members do not wait for thousands."""
+"""Connections on their way in that one round serves: each costs as much as twenty sends, and members must not wait for
+thousands."""
 _STOOD_STILL: Final = 1.0
 """Seconds without a round, though there are deadlines, after which the server stood still: the process was stopped,
-or the program kept the event loop busy. What members sent meanwhile has not been read, so the time is not held against
-anybody."""
+or the program kept the event loop busy. What members sent meanwhile has not been read, so that time counts for no
+deadline."""
 _SLICE: Final = 16
-"""Sockets read before a look at who connects, and at whether so much was said that it should go out."""
+"""Sockets read before the listeners are tried, and before a fan-out if much was said."""
 
 
 class Poller:
@@ -40,13 +41,13 @@ class Poller:
         self._hub = hub
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._threaded = threaded
-        self._bell, self._button = socket.socketpair()
-        self._bell.setblocking(False)
-        self._button.setblocking(False)
-        self.selector.register(self._bell, selectors.EVENT_READ, None)
+        self._wake_up_receiver, self._wake_up_sender = socket.socketpair()
+        self._wake_up_receiver.setblocking(False)
+        self._wake_up_sender.setblocking(False)
+        self.selector.register(self._wake_up_receiver, selectors.EVENT_READ, None)
         self.eager: list[Pollable] = []
-        """Listeners: tried between slices too, because the system's queue of connections is short (4,096 on Linux) and
-        who finds it full waits for a second."""
+        """Listeners: tried between slices too, because the system's queue of connections is short (4,096 on Linux), and
+        a client that finds it full tries again a second later."""
         self._asleep = self._ended = False
         self._ready: Readiness | None = None
         self._first_newcomer = 0
@@ -61,13 +62,12 @@ class Poller:
             self._asleep = False
             if self._ready is not None and self._ready.poke():
                 return
-            with contextlib.suppress(OSError):
-                self._button.send(b"\0")
+            self.ring()
 
     def ring(self) -> None:
         """Begin a round; from any thread."""
         with contextlib.suppress(OSError):
-            self._button.send(b"\0")
+            self._wake_up_sender.send(b"\0")
 
     async def run(self) -> None:
         """Run rounds until cancelled."""
@@ -115,21 +115,21 @@ class Poller:
             timers.clear(scope)
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Close its sockets and its selector."""
         self._hub.unattended()
         self._give_up()
         self.selector.close()
-        self._bell.close()
-        self._button.close()
+        self._wake_up_receiver.close()
+        self._wake_up_sender.close()
 
     def _give_up(self) -> None:
-        """No round comes any more: nobody waits for one."""
+        """Let everything go on that waits for a round: none comes any more."""
         self._ended = True
         for _, event in self._until:
             event.set()
 
     def _round(self) -> Iterator[None]:
-        """Do everything that can be done now; it yields wherever others may have a turn."""
+        """Do everything that can be done now; yield wherever others may have a turn."""
         hub = self._hub
         now = hub.clock.monotonic()
         late = 0 if self._looked is None else now - self._looked - TICK
@@ -154,14 +154,14 @@ class Poller:
             owner = cast("Pollable | None", key.data)
             if owner is None:
                 with contextlib.suppress(BlockingIOError):
-                    self._bell.recv(64)
+                    self._wake_up_receiver.recv(64)
             else:
                 (newcomers if owner.is_new else members).append((owner, mask))
         yield from self._serve(members, now)
         yield from self._serve(self._some_of(newcomers), now)
 
     def _some_of(self, newcomers: list[tuple[Pollable, int]]) -> list[tuple[Pollable, int]]:
-        """As many as may come in by one round, others in each: none can keep the rest out."""
+        """Return those that this round serves, others in each round: none can keep the rest out."""
         if len(newcomers) <= _NEWCOMERS:
             return newcomers
         self._first_newcomer = at = (self._first_newcomer + _NEWCOMERS) % len(newcomers)

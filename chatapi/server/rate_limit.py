@@ -66,9 +66,10 @@ class RateLimit:
     def spend(self, lines: float) -> None:
         """It said so many lines."""
         self._lines -= lines
-        promised = min(ceil(lines), self._promised)
-        self._promised -= promised
-        self.origin.spend(lines - promised)
+        if self.origin.limited:
+            promised = min(ceil(lines), self._promised)
+            self._promised -= promised
+            self.origin.spend(lines - promised)
 
     def spend_on_past(self, messages: int, size: int) -> None:
         """Charge for so many messages of the past, of so many bytes, that the member is shown.

@@ -10,23 +10,23 @@ from typing import Protocol
 
 
 class Pollable(Protocol):
-    """Who is told what its wire can do now."""
+    """An object that is told what its transport can do now."""
 
     @property
     def is_new(self) -> bool:
-        """Whether it is still on its way in: who is in goes first."""
+        """Whether it is still on its way in: members are served first."""
         ...
 
-    def readable(self, now: float) -> None:
-        """There are bytes to receive, or the end of the stream."""
+    def readable(self, now: float) -> object:
+        """Receive: there are bytes, or the end of the stream."""
         ...
 
     def writable(self, now: float) -> None:
-        """There is room for bytes to send."""
+        """Send: there is room for bytes."""
         ...
 
     def crashed(self) -> None:
-        """An exception came out of one of these; it is being handled and can be logged."""
+        """Handle an exception that one of these has raised; it can be logged as the current one."""
         ...
 
 
@@ -34,9 +34,9 @@ class Send(Protocol):
     """What sends bytes: a non-blocking socket's own method."""
 
     def __call__(self, data: bytes | memoryview, /) -> int:
-        """Send what can be sent now, and return how many bytes that were.
+        """Send what can be sent now, and return the number of its bytes.
 
-        Raises `BlockingIOError` where nothing can be sent, and another `OSError` where the connection is broken.
+        Raises `BlockingIOError` if nothing can be sent, and another `OSError` if the connection is broken.
         """
         ...
 
@@ -45,22 +45,22 @@ class Transport(Protocol):
     """What a connection needs from its transport."""
 
     def attach(self, owner: Pollable) -> None:
-        """Learn who is to be told; called once, before anything else."""
+        """Set the object that is told; called once, before anything else."""
         ...
 
     def send(self, data: bytes | memoryview, /) -> int:
-        """As `Send` says."""
+        """Send as `Send` does."""
         ...
 
     def receive(self, most: int, /) -> bytes | None:
-        """At most so many bytes that are there now; empty at the end of the stream, None where there are none.
+        """Return at most so many bytes that are there now; empty at the end of the stream, None if there are none.
 
-        Raises `OSError` where the connection broke, once what had come before was received.
+        Raises `OSError` if the connection broke, once the bytes that had come before were received.
         """
         ...
 
     def watch(self, read: bool, write: bool) -> None:
-        """Say which of the two can be tried again when it is possible; neither means not to look at all."""
+        """Tell the owner when it can receive or send; if neither is wanted, do not look at the socket at all."""
         ...
 
     def shut(self) -> None:
@@ -68,16 +68,16 @@ class Transport(Protocol):
         ...
 
     def give_up(self) -> None:
-        """Have `close` destroy what the other side has not taken, which would stay in the kernel. Never raises."""
+        """Have `close` destroy the bytes that the other side has not taken: they would stay there. Never raises."""
         ...
 
     def close(self) -> None:
-        """Give the socket back; never raises. What was received and not read destroys what is on its way out."""
+        """Close the socket; never raises. Input that was not received destroys the bytes that are on their way out."""
         ...
 
 
 class SocketTransport:
-    """A non-blocking TCP socket, registered with a selector under whoever is to be told."""
+    """A non-blocking TCP socket, registered with a selector under the owner that is told."""
 
     __slots__ = ("_mask", "_owner", "_selector", "_socket", "send")
 
@@ -89,18 +89,18 @@ class SocketTransport:
         self._owner: Pollable | None = None
 
     def attach(self, owner: Pollable) -> None:
-        """Learn who is to be told."""
+        """Set the object that is told."""
         self._owner = owner
 
     def receive(self, most: int) -> bytes | None:
-        """Bytes that are there now."""
+        """Return the bytes that are there now."""
         try:
             return self._socket.recv(most)
         except (BlockingIOError, InterruptedError):
             return None
 
     def watch(self, read: bool, write: bool) -> None:
-        """Register for what is wanted; with a mask of 0 epoll would report a hang-up for ever, so that unregisters."""
+        """Register for what is wanted; unregister if nothing is, because epoll would report a hang-up for ever."""
         mask = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         if mask == self._mask:
             return
@@ -120,7 +120,7 @@ class SocketTransport:
             pass  # the other side was faster
 
     def give_up(self) -> None:
-        """Have `close` send a reset: else a full send buffer stays for `TCP_USER_TIMEOUT`, for nobody."""
+        """Have `close` send a reset, because otherwise a full send buffer stays for `TCP_USER_TIMEOUT`."""
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 

@@ -57,12 +57,9 @@ class TextProtocol(ConnectionProtocol):
             end = received.lines_end(limits.line_bytes)
         except LineTooLong as error:
             return BadLine(too_long(error.size, limits.line_bytes))
-        return self._lines(end, most) if end else None
-
-    def _lines(self, end: int, most: int) -> Step:
-        received, limits = self.received, self.connection.hub.limits
+        if not end:
+            return None
         data, at = received.data, received.at
-        most, most_bytes = largest_run(limits, most)
         if self.commands:
             if data[at] in b"/@":
                 return self._command(data.index(b"\n", at) + 1)
@@ -72,13 +69,16 @@ class TextProtocol(ConnectionProtocol):
                 found = data.find(b"\n" + start, at, end)
                 if found >= 0:
                     end = found + 1
-        if end - at > most_bytes:
-            end = data.rfind(b"\n", at, at + most_bytes) + 1 or data.index(b"\n", at) + 1
         block = data[at:end]
         cost = block.count(b"\n")
-        if cost > most:
-            block = cut_lines(block, most)
-            cost = most
+        if cost > 1:
+            most, most_bytes = largest_run(limits, most)
+            if len(block) > most_bytes:
+                block = block[: block.rfind(b"\n", 0, most_bytes) + 1 or block.index(b"\n") + 1]
+                cost = block.count(b"\n")
+            if cost > most:
+                block = cut_lines(block, most)
+                cost = most
         fault = find_fault(block, limits.line_bytes)
         if fault is not None:
             if fault.start == 0:
@@ -92,7 +92,7 @@ class TextProtocol(ConnectionProtocol):
             # control characters stood before a command: what members say is cleaned before it is understood
             received.data = without_controls(block) + data[at + len(block) :]
             received.at = 0
-            return self._lines(received.data.rindex(b"\n") + 1, most)
+            return self.next_step(most)
         received.lines += cost
         received.advance(at + len(block))
         return Lines(cleaned, messages, cost)
