@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import anyio.abc
 
 from chatapi import ChatAPI, Disconnected, Listening, RefusalCode, Refused
 from chatapi.addresses import DEFAULT_ADDRESS
+from chatapi.doors import Door
 from chatapi.tasks import task_group
 
 __all__ = ["run_tcp", "run_tcp_with_existing_api"]
@@ -24,6 +25,7 @@ def run_tcp(
     *,
     telnet: str | None = None,
     lobby: str = "lounge",
+    doors: Mapping[str, tuple[str, Door]] | None = None,
     started: Callable[[list[Listening]], None] | None = None,
     beside: Callable[[], Coroutine[Any, Any, object]] | None = None,
 ) -> bool:
@@ -63,7 +65,7 @@ def run_tcp(
         with anyio.open_signal_receiver(*_signals()) as signals:
             async with task_group() as tasks:
                 tasks.start_soon(obey, signals)
-                listening = await tasks.start(partial(api.serve, address, telnet=telnet, lobby=lobby))
+                listening = await tasks.start(partial(api.serve, address, telnet=telnet, lobby=lobby, doors=doors))
                 if listening:  # empty if a signal came first
                     if started is not None:
                         started(listening)
@@ -88,10 +90,11 @@ async def run_tcp_with_existing_api(
     *,
     telnet: str | None = None,
     lobby: str = "lounge",
+    doors: Mapping[str, tuple[str, Door]] | None = None,
     task_status: anyio.abc.TaskStatus[list[Listening]] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an existing chat inside a program's own event loop, asyncio or trio, until it is drained or cancelled.
 
     Handles no signals. It does the same as ``chat.serve``, which documents its errors and cancellation.
     """
-    await chat.serve(address, telnet=telnet, lobby=lobby, task_status=task_status)
+    await chat.serve(address, telnet=telnet, lobby=lobby, doors=doors, task_status=task_status)

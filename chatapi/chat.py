@@ -46,7 +46,7 @@ class Listening(NamedTuple):
     """Where a server listens."""
 
     door: str
-    """``"text"`` or ``"telnet"``."""
+    """``"text"``, ``"telnet"``, or the name of a door of the program's own."""
     address: Address
 
 
@@ -278,15 +278,19 @@ class ChatAPI:
         *,
         telnet: str | None = None,
         lobby: str = "lounge",
+        doors: Mapping[str, tuple[str, Door]] | None = None,
         task_status: anyio.abc.TaskStatus[list[Listening]] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Let clients in at `address`, and people with ``telnet`` at `telnet`, until drained or cancelled.
+
+        `doors` are the program's own: by a name, the address at which to listen and the door (docs/doors.md).
 
         With ``await task_group.start(chat.serve, …)`` it returns where it listens, or an empty list if `drain` was
         called while it started. Cancelling it closes every connection at once, without a word; the members leave with
         the code ``draining``, and `on_presence` is told of each before this returns. `drain` does it in good order.
         Raises `AddressError`, `OSError` (an address is in use), `StoreError` (the file of a durable broker), `Refused`
-        (the lobby's name) and `RuntimeError` (this chat is being served already); later, what the broker fails with.
+        (the lobby's name), `ValueError` (one of `doors` is called ``text`` or ``telnet``) and `RuntimeError`
+        (this chat is being served already); later, what the broker fails with.
         """
         if self._served:
             raise RuntimeError("this chat is being served already")
@@ -294,16 +298,20 @@ class ChatAPI:
         if self._stopped.is_set():
             self._stopped = anyio.Event()
         try:
-            doors: list[tuple[str, Door, Address]] = [("text", HandshakeProtocol, parse_address(address))]
+            opened: list[tuple[str, Door, Address]] = [("text", HandshakeProtocol, parse_address(address))]
             # made in any case: a lobby that cannot be is an error with or without a way to it
             for_people = telnet_door(lobby, self._hub.naming)
             if telnet is not None:
-                doors.append(("telnet", for_people, parse_address(telnet)))
+                opened.append(("telnet", for_people, parse_address(telnet)))
+            for name, (where, door) in (doors or {}).items():
+                if name in ("text", "telnet"):
+                    raise ValueError(f"{name!r} is a door of the library's own; choose another name")
+                opened.append((name, door, parse_address(where)))
             with anyio.CancelScope() as starting:
                 self._starting = starting
                 async with self._running() if self._poller is None else nullcontext():
                     await anyio.lowlevel.checkpoint()  # where a drain has come meanwhile, it ends here
-                    await self._serve(doors, task_status)
+                    await self._serve(opened, task_status)
         finally:
             self._starting = None
             self._served = False

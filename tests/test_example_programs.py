@@ -20,7 +20,7 @@ from chatapi import ChatAPI, Joined
 needs_web = pytest.mark.skipif(
     not (importlib.util.find_spec("starlette") and importlib.util.find_spec("uvicorn")), reason="needs '.[examples]'"
 )
-PROGRAMS = ["bot", "bridge", pytest.param("web_app", marks=needs_web)]
+PROGRAMS = ["bot", "bridge", "own_door", pytest.param("web_app", marks=needs_web)]
 
 
 def ended(*command: str | Path) -> tuple[int, str, str]:

@@ -37,6 +37,30 @@ def test_bot_rolls_dice_for_all_and_for_one() -> None:
         assert process.wait() == 0
 
 
+def test_own_door_takes_commands_from_clients_beside_the_usual_ones() -> None:
+    with running(EXAMPLES / "own_door.py", "127.0.0.1:0", "127.0.0.1:0") as process:
+        assert process.stdout is not None
+        usual, own = re.findall(r"port=(\d+)", process.stdout.readline())
+        with (
+            socket.create_connection(("127.0.0.1", int(usual)), 30) as one,
+            socket.create_connection(("127.0.0.1", int(own)), 30) as two,
+            one.makefile("rwb") as mina,
+            two.makefile("rwb") as zoe,
+        ):
+            mina.write(b'{"name": "Mina", "room": "lounge"}\n/list\n')
+            mina.flush()
+            assert mina.readline() == b"* in lounge (1): Mina\n"
+            zoe.write(b"LOGIN Zoe lounge\nWHO\nSAY hello\n")
+            zoe.flush()
+            assert zoe.readline() == b"* Mina Zoe\r\n"
+            assert mina.readline() == b"Zoe:hello\n"
+            zoe.write(b"QUIT\n")
+            zoe.flush()
+            assert zoe.read() == b"* goodbye\r\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
 @pytest.mark.anyio
 async def test_bridge_passes_messages_both_ways() -> None:
     chat = ChatAPI()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from ..errors import Refused
+from ..errors import RefusalCode, Refused
 from .names import OURS, Naming
+
+EXAMPLE: Final = '{"name": "Mina", "room": "devroom"}'
+"""A handshake."""
 
 
 def _naming(info: ValidationInfo) -> Naming:
@@ -66,3 +70,21 @@ class Handshake(BaseModel):
     """Credentials, for the program's `admit` hook."""
     resume: Resume | None = None
     """JSON only: go on where one was."""
+
+
+def handshake_of(fields: Mapping[str, object], naming: Naming = OURS) -> Handshake:
+    """Return the handshake with these fields. Raises `Refused` (``bad_handshake``, ``bad_name``, ``bad_room``)."""
+    try:
+        return Handshake.model_validate(fields, context=naming)
+    except ValidationError as errors:
+        first = errors.errors(include_url=False)[0]
+    if first["type"] in ("bad_name", "bad_room"):
+        raise Refused(RefusalCode(first["type"]), first["msg"])
+    field = first["loc"][0]
+    said = "" if first["type"] == "missing" else f", not {_short(first['input'])}"
+    raise Refused(RefusalCode.BAD_HANDSHAKE, f"{field!r}: {first['msg']}{said}; a handshake looks like {EXAMPLE}")
+
+
+def _short(value: object) -> str:
+    shown = ascii(value)
+    return shown if len(shown) <= 40 else shown[:37] + "..."

@@ -9,7 +9,7 @@ from ..core.client import Client
 from ..core.entries import Said
 from ..core.handshake import Handshake
 from ..core.style import Style
-from ..errors import ChatError, Refused
+from ..errors import ChatError, FrameError, NotDelivered, RefusalCode, Refused, TextTooLong
 from ..limits import Limits
 from ..pending import Pending
 from .framing import ReceiveBuffer
@@ -64,11 +64,14 @@ class Conversation(Protocol):
         """Charge the member for so many messages of the past, of about `size` bytes."""
         ...
 
-    def bye(self) -> None:
-        """Have the member leave, as it has asked, and end the connection."""
+    def bye(self, last: bytes | None = None) -> None:
+        """End the connection as the client has asked; a member leaves its room.
+
+        `last` are the last bytes that are sent, instead of the style's goodbye.
+        """
         ...
 
-    def refuse(self, refused: Refused, last: bytes) -> None:
+    def refuse(self, error: ChatError, last: bytes) -> None:
         """End a connection that has no member yet; `last` are the bytes that tell why."""
         ...
 
@@ -120,8 +123,18 @@ class ConnectionProtocol:
         raise NotImplementedError
 
     def refuse(self, error: ChatError) -> None:
-        """Tell the client why a step failed; before it has joined, the connection may end with that."""
-        raise NotImplementedError
+        """Tell the client why a step failed; before it has joined, the connection ends with that."""
+        told = self.style.notice(*code_and_detail(error))
+        if self.connection.client is None:
+            self.connection.refuse(error, told)
+        else:
+            self.connection.write(told)
+            self.blame(error)
+
+    def blame(self, error: ChatError) -> None:
+        """Count an error as a fault of the member's, unless it is the server's."""
+        if not (isinstance(error, Refused) and error.code == RefusalCode.UNAVAILABLE):
+            self.connection.fault()
 
     # What a member is told, besides what `style` renders
 
@@ -139,11 +152,28 @@ class ConnectionProtocol:
 
     def not_kept(self, said: Said, reason: Refused) -> None:
         """Tell the member that the broker refused what it said."""
-        raise NotImplementedError
+        lines = "your line was" if said.count == 1 else f"your last {said.count:,} lines were"
+        self.connection.write(self.style.notice(reason.code, f"{lines} {not_kept_as(reason)}: {reason.detail}"))
 
     def already_sent(self, said: Said) -> None:
         """Tell the member that its session has sent this message before; only resumable protocols are told."""
         raise NotImplementedError
+
+
+def code_and_detail(error: ChatError) -> tuple[str, str]:
+    """Return what a client is told of an error that a step has caused. Raises other errors again."""
+    if isinstance(error, Refused):
+        return error.code, error.detail
+    if isinstance(error, NotDelivered):
+        return FrameError.NOT_DELIVERED, str(error)
+    if isinstance(error, TextTooLong):
+        return FrameError.TEXT_TOO_LONG, str(error)
+    raise error
+
+
+def not_kept_as(reason: Refused) -> str:
+    """Return what is known of a message that was refused."""
+    return "not kept" if reason.sure else "perhaps not kept"
 
 
 Door: TypeAlias = Callable[[Conversation], ConnectionProtocol]

@@ -9,16 +9,18 @@ import re
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
+from ..errors import TextTooLong
 from ..limits import LINES_AT_ONCE, RUN_SHARE, Limits
+from ..text import too_long
 
 _STRUCTURE: Final = re.compile(rb'["\\{}\[\]]')
 
 
-class LineTooLong(Exception):
+class LineTooLong(TextTooLong):
     """The line that ends here had more bytes than are allowed; the following line is intact."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(f"a line of {size:,} bytes")
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(too_long(size, limit))
         self.size: int = size
         """Its bytes, its line end not counted."""
 
@@ -92,7 +94,7 @@ class ReceiveBuffer:
         self.lines += 1
         self.advance(end + 1)
         if len(line) > limit:
-            raise LineTooLong(len(line))
+            raise LineTooLong(len(line), limit)
         return line
 
     def lines_end(self, limit: int | None) -> int:
@@ -101,7 +103,7 @@ class ReceiveBuffer:
         A line that has more than `limit` bytes before its line end has come is dropped as it comes. Raises
         `LineTooLong` at its end. Whole lines are not measured.
         """
-        if self._dropping is not _Dropping.NOTHING and not self._drop():
+        if self._dropping is not _Dropping.NOTHING and not self._drop(limit):
             return 0
         end = self.data.rfind(b"\n", self.at) + 1
         if end > self.at:
@@ -109,7 +111,7 @@ class ReceiveBuffer:
         size = len(self.data) - self.at
         if limit is not None and size > limit and (size > limit + 1 or not self.data.endswith(b"\r")):
             self._dropping = _Dropping.LONG_LINE
-            self._drop()
+            self._drop(limit)
         elif self.ended and size:
             self.data += b"\n"
             return len(self.data)
@@ -118,9 +120,9 @@ class ReceiveBuffer:
     def drop_line_end(self) -> None:
         """Drop the line end that comes next, if one does."""
         self._dropping = _Dropping.LINE_END
-        self._drop()
+        self._drop(None)
 
-    def _drop(self) -> bool:
+    def _drop(self, limit: int | None) -> bool:
         """Drop what is to be dropped; return whether all of it has come. Raises `LineTooLong`."""
         data, at = self.data, self.at
         if self._dropping is _Dropping.LINE_END:
@@ -143,7 +145,7 @@ class ReceiveBuffer:
         self.advance(end + 1 if end >= 0 else len(data))
         size = self._skipped + len(rest.removesuffix(b"\r"))
         self._dropping, self._skipped = _Dropping.NOTHING, 0
-        raise LineTooLong(size)
+        raise LineTooLong(size, limit or 0)
 
 
 def largest_run(limits: Limits, most: int) -> tuple[int, int]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import ValidationError
 from pydantic_core import from_json
 
-from ..core.handshake import Handshake
+from ..core.handshake import EXAMPLE, Handshake, handshake_of
 from ..core.names import OURS, Naming
 from ..errors import ChatError, RefusalCode, Refused
 from ..text import one_line
@@ -17,7 +16,7 @@ from .json.protocol import JsonProtocol
 from .json.rendering import frame
 from .text.protocol import TextProtocol
 from .text.rendering import TEXT, TEXT_WITH_NOTICES
-from .wrong_protocol import EXAMPLE, Stranger, find_stranger, how_people_connect, may_become_stranger
+from .wrong_protocol import Stranger, find_stranger, how_people_connect, may_become_stranger
 
 _BLANKS: Final = b" \t\r\n"
 _MARKS: Final = {
@@ -126,17 +125,4 @@ def parse_handshake(data: bytes, naming: Naming = OURS) -> Handshake:
     fields = {key.lower(): field for key, field in value.items()}
     if naming.allows_empty:
         fields |= {key: "" for key in ("name", "room") if fields.get(key) is None}
-    try:
-        return Handshake.model_validate(fields, context=naming)
-    except ValidationError as errors:
-        first = errors.errors(include_url=False)[0]
-    if first["type"] in ("bad_name", "bad_room"):
-        raise Refused(RefusalCode(first["type"]), first["msg"])
-    field = first["loc"][0]
-    said = "" if first["type"] == "missing" else f", not {_short(first['input'])}"
-    raise Refused(RefusalCode.BAD_HANDSHAKE, f"{field!r}: {first['msg']}{said}; a handshake looks like {EXAMPLE}")
-
-
-def _short(value: object) -> str:
-    shown = ascii(value)
-    return shown if len(shown) <= 40 else shown[:37] + "..."
+    return handshake_of(fields, naming)

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from ..addresses import Address
+from ..core.handshake import EXAMPLE
 from ..errors import RefusalCode, Refused
-
-EXAMPLE: Final = '{"name": "Mina", "room": "devroom"}'
-"""A handshake."""
 
 _TLS: Final = b"\x16\x03"  # a record of the type handshake, of SSL 3.0 or any TLS (RFC 8446, 5.1)
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, 9.1 and 5.6.2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..core.client import Client
 from ..core.entries import Said
-from ..errors import DISCONNECTS, Disconnect, RefusalCode, Refused
+from ..errors import DISCONNECTS, ChatError, Disconnect, RefusalCode, Refused
 from ..limits import READ_BYTES
 from ..protocol.connection_protocol import ConnectionProtocol
 from ..text import one_line
@@ -139,12 +139,12 @@ class SendingHalf:
 
     # How it ends
 
-    def refuse(self, refused: Refused, last: bytes) -> None:
+    def refuse(self, error: ChatError, last: bytes) -> None:
         """End the connection before its client has joined; `last` tells why. No effect if it ends already."""
         if self.state.life is not Life.OPENING:
             return
-        self.hub.refusals[refused.code] += 1
-        _logger.info("refused %s: %s", self.address, one_line(str(refused)))
+        self.hub.refusals[error.code if isinstance(error, Refused) else RefusalCode.BAD_HANDSHAKE] += 1
+        _logger.info("refused %s: %s", self.address, one_line(str(error)))
         self._finish(last, self.hub.limits.linger)
 
     def disconnect(self, code: str) -> None:
@@ -204,11 +204,11 @@ class SendingHalf:
             self._finish(self._last_words("replaced"), self.hub.limits.linger)
         self.client = None
 
-    def bye(self) -> None:
-        """Have the member leave, as it has asked."""
+    def bye(self, last: bytes | None = None) -> None:
+        """End the connection as the client has asked; `last` are the last bytes, instead of the style's goodbye."""
         if self.client is not None:
             self.hub.sessions.over(self.client, may_come_back=False)
-        self._leave("bye", self._last_words("bye"))
+        self._leave("bye", self._last_words("bye") if last is None else last)
 
     def _leave_at_end_of_stream(self) -> None:
         """Have a member leave whose client has ended its stream, or reserve its name if it may come back."""

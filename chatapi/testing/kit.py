@@ -107,10 +107,15 @@ class ChatKit:
         self._telnet = telnet_door(lobby, self.hub.naming)
         self._hosts = count(1)
 
-    def connect(self, *, telnet: bool = False, address: str = "", capacity: int = 1 << 30) -> Peer:
-        """Open a connection; `capacity` is the bytes that its buffer accepts before the server's sends are refused."""
+    def connect(
+        self, *, telnet: bool = False, door: Door | None = None, address: str = "", capacity: int = 1 << 30
+    ) -> Peer:
+        """Open a connection, at the door for programs if nothing else is said.
+
+        `capacity` is the bytes that its buffer accepts before the server's sends are refused.
+        """
         address = address or f"10.0.{next(self._hosts)}.1:1000"
-        peer = Peer(self, self._telnet if telnet else self._text, address, capacity)
+        peer = Peer(self, door or (self._telnet if telnet else self._text), address, capacity)
         self.peers.append(peer)
         return peer
 

@@ -13,9 +13,9 @@ from ...core.entries import Said
 from ...core.history import read_page
 from ...core.hooks import OnMessage, ask, passed
 from ...core.sessions import Kept, Session
-from ...errors import ChatError, FrameError, NotDelivered, RefusalCode, Refused, TextTooLong
+from ...errors import ChatError, FrameError, Refused
 from ...pending import Pending
-from ..connection_protocol import ConnectionProtocol
+from ..connection_protocol import ConnectionProtocol, code_and_detail, not_kept_as
 from ..framing import Lines, LineTooLong, largest_run
 from .frames import AskHistory, AskMembers, AskRooms, BadFrame, Bye, Frame, Move, Ping, Rename, Say, Tell, parse_frame
 from .rendering import JSON, already_sent, error_frame, frame, history_page, page, ref_of, welcome
@@ -143,15 +143,14 @@ class JsonProtocol(ConnectionProtocol):
     def _fail(self, asked: Frame, error: ChatError) -> None:
         """Answer a frame by an error, and count that as a fault of the member's, if it is."""
         self._answer_error(asked, *_code_and_detail(error))
-        if not (isinstance(error, Refused) and error.code == RefusalCode.UNAVAILABLE):
-            self.connection.fault()
+        self.blame(error)
 
     def _answer_error(self, asked: Frame | BadFrame, code: str, detail: str) -> None:
         self.client.push(error_frame(code, detail, getattr(asked, "id", None), getattr(asked, "ref", None)))
 
     def not_kept(self, said: Said, reason: Refused) -> None:
         """Answer each message by an `error`."""
-        detail = f"{'not kept' if reason.sure else 'perhaps not kept'}: {reason.detail}"
+        detail = f"{not_kept_as(reason)}: {reason.detail}"
         for i in range(said.count):
             self.client.push(error_frame(reason.code, detail, said.id_of(i)))
 
@@ -295,12 +294,6 @@ class _EmptyTextError(ChatError):
 
 
 def _code_and_detail(error: ChatError) -> tuple[str, str]:
-    if isinstance(error, Refused):
-        return error.code, error.detail
-    if isinstance(error, NotDelivered):
-        return FrameError.NOT_DELIVERED, str(error)
-    if isinstance(error, TextTooLong):
-        return FrameError.TEXT_TOO_LONG, str(error)
     if isinstance(error, _EmptyTextError):
         return FrameError.EMPTY_TEXT, "nothing is left of the text without control characters and empty lines"
-    raise error
+    return code_and_detail(error)

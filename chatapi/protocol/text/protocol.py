@@ -8,14 +8,13 @@ from typing import Final, NamedTuple, TypeAlias
 
 from ...core import views
 from ...core.client import Client
-from ...core.entries import Said
 from ...core.hooks import OnMessage, ask, passed
 from ...core.room import Room
-from ...errors import ChatError, RefusalCode, Refused
+from ...errors import ChatError
 from ...limits import LISTED
 from ...pending import Pending
-from ...text import clean, close_lines, cut_lines, find_fault, too_long, without_controls
-from ..connection_protocol import ConnectionProtocol, Conversation
+from ...text import clean, close_lines, cut_lines, find_fault, without_controls
+from ..connection_protocol import ConnectionProtocol, Conversation, code_and_detail
 from ..framing import Lines, LineTooLong, ReceiveBuffer, largest_run
 from .commands import BadCommand, Command, help_lines, parse_command
 from .rendering import TextStyle
@@ -56,7 +55,7 @@ class TextProtocol(ConnectionProtocol):
         try:
             end = received.lines_end(limits.line_bytes)
         except LineTooLong as error:
-            return BadLine(too_long(error.size, limits.line_bytes))
+            return BadLine(str(error))
         if not end:
             return None
         data, at = received.data, received.at
@@ -138,9 +137,8 @@ class TextProtocol(ConnectionProtocol):
 
     def refuse(self, error: ChatError) -> None:
         """Tell the member why a command was refused, and count that as a fault of its own, if it is."""
-        self.tell(_detail(error))
-        if not (isinstance(error, Refused) and error.code == RefusalCode.UNAVAILABLE):
-            self.connection.fault()
+        self.tell(code_and_detail(error)[1])
+        self.blame(error)
 
     def tell(self, text: str) -> None:
         """Tell the member something, as a line of the server's own."""
@@ -149,11 +147,6 @@ class TextProtocol(ConnectionProtocol):
     def joined(self, client: Client) -> None:
         """Note which member this is."""
         self.client = client
-
-    def not_kept(self, said: Said, reason: Refused) -> None:
-        """Tell the member that the broker refused what it said."""
-        lines = "your line was" if said.count == 1 else f"your last {said.count:,} lines were"
-        self.tell(f"{reason.code}: {lines} {not_kept_as(reason)}: {reason.detail}")
 
     def _ask_to_say(self, hook: OnMessage, block: bytes) -> None:
         """Say one message as the program's hook lets it pass."""
@@ -167,7 +160,7 @@ class TextProtocol(ConnectionProtocol):
             try:
                 client.say(passed(block, answer.result(), client.prepare), 1)
             except ChatError as error:  # no fault: the hook decides, or has made the text too long
-                self.tell(_detail(error))
+                self.tell(code_and_detail(error)[1])
 
     def _rename(self, command: Command) -> None:
         renamed = self.client.ask_rename(command.argument)
@@ -239,15 +232,6 @@ def who_is_here(room: Room, heading: str) -> str:
     names = room.first_members(LISTED)
     more = f" and {len(room) - len(names):,} more" if len(room) > len(names) else ""
     return f"{heading} ({len(room):,}): {', '.join(names)}{more}"
-
-
-def not_kept_as(reason: Refused) -> str:
-    """Return what is known of a message that was refused."""
-    return "not kept" if reason.sure else "perhaps not kept"
-
-
-def _detail(error: ChatError) -> str:
-    return error.detail if isinstance(error, Refused) else str(error)
 
 
 def _has_command(block: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ...core.client import Client
-from ...core.handshake import Handshake
+from ...core.handshake import Handshake, handshake_of
 from ...core.names import OURS, Naming
 from ...errors import ChatError, RefusalCode, Refused
 from ...limits import Limits
@@ -71,9 +71,8 @@ class NicknameProtocol(ConnectionProtocol):
         naming = self.connection.hub.naming
         if not step and naming.allows_empty:
             raise Refused(RefusalCode.BAD_NAME, "a nickname has at least one character")
-        fields = {"name": naming.name(step), "room": self._lobby, "notices": True}
-        handshake = Handshake.model_validate(fields, context=naming)
-        self.connection.admit(handshake, self._protocol_of)
+        fields = {"name": step, "room": self._lobby, "notices": True}
+        self.connection.admit(handshake_of(fields, naming), self._protocol_of)
 
     def _protocol_of(self, handshake: Handshake) -> ConnectionProtocol:
         return TelnetProtocol(self.connection, self.received, handshake.commands, self._filter)

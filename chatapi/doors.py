@@ -1,0 +1,27 @@
+"""What a program needs to write a door of its own: see docs/doors.md. Everything here is part of the public API."""
+
+from .core.entries import Arrived, Deletion, Departed, NameChanged, Said
+from .core.handshake import Handshake, handshake_of
+from .core.style import Style
+from .pending import Pending
+from .protocol.connection_protocol import ConnectionProtocol, Conversation, Door
+from .protocol.framing import LineTooLong, ReceiveBuffer
+from .protocol.text.rendering import TextStyle
+
+__all__ = [
+    "Arrived",
+    "ConnectionProtocol",
+    "Conversation",
+    "Deletion",
+    "Departed",
+    "Door",
+    "Handshake",
+    "LineTooLong",
+    "NameChanged",
+    "Pending",
+    "ReceiveBuffer",
+    "Said",
+    "Style",
+    "TextStyle",
+    "handshake_of",
+]

@@ -1,0 +1,246 @@
+"""A program's own door: a protocol object for each connection, beside the doors that the library has."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from chatapi import AddressError, ChatAPI, Limits, RefusalCode, Refused
+from chatapi.core.hooks import Hooks
+from chatapi.doors import ConnectionProtocol, TextStyle
+from chatapi.testing import ChatKit, LateBroker, Peer
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "own_door.py"
+SPEC = importlib.util.spec_from_file_location("own_door", EXAMPLE)
+assert SPEC is not None
+assert SPEC.loader is not None
+own_door = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(own_door)
+CommandProtocol: type[ConnectionProtocol] = own_door.CommandProtocol
+
+
+def login(kit: ChatKit, name: str, room: str = "dev", **fields: Any) -> Peer:
+    peer = kit.connect(door=CommandProtocol, **fields)
+    peer.send(f"LOGIN {name} {room}\r\n")
+    kit.settle()
+    return peer
+
+
+# A conversation
+
+
+def test_members_of_all_doors_are_in_the_same_room() -> None:
+    kit = ChatKit()
+    mina, zoe = kit.member("Mina", notices=True), login(kit, "Zoe")
+    assert mina.lines() == ["* Zoe joined"]
+    zoe.send("SAY hello\r\nWHO\r\n")
+    assert mina.lines() == ["Zoe:hello"]
+    assert zoe.lines() == ["* Mina Zoe"]
+    mina.send("hi\nthere\n")
+    assert zoe.received() == "Mina says: hi\r\nMina says: there\r\n"
+    zoe.send("QUIT\r\n")
+    assert zoe.lines() == ["* goodbye"]
+    assert zoe.wire.ended
+    assert mina.lines() == ["* Zoe left"]
+
+
+def test_a_command_may_come_in_pieces_and_several_at_once() -> None:
+    kit = ChatKit()
+    mina, zoe = kit.member("Mina"), kit.connect(door=CommandProtocol)
+    for byte in b"LOGIN Zoe dev\nSAY one\nSAY two":
+        zoe.send(bytes([byte]))
+        kit.settle()
+    assert mina.lines() == ["Zoe:one"]
+    zoe.end()  # ends the last line too
+    assert mina.lines() == ["Zoe:two"]
+    assert zoe.wire.closed
+
+
+def test_history_is_shown_in_the_style_of_the_door() -> None:
+    kit = ChatKit()
+    kit.member("Mina").send("before\n")
+    kit.settle()
+    assert login(kit, "Zoe").lines() == ["Mina says: before"]
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("sent", "told", "code"),
+    [
+        ("SAY hello\n", "* bad_handshake: say LOGIN NAME ROOM first", "bad_handshake"),
+        ("LOGIN a,b dev\n", "* bad_name: ", "bad_name"),
+        ("LOGIN Mina dev\n", "* name_taken: 'Mina' is already in 'dev'", "name_taken"),
+        ("x" * 9000 + "\n", "* text_too_long: your line has 9,000 bytes", "bad_handshake"),
+    ],
+)
+def test_a_client_that_is_refused_before_it_has_joined_is_told_why_and_its_connection_ends(
+    sent: str, told: str, code: str
+) -> None:
+    kit = ChatKit()
+    kit.member("Mina")
+    stranger = kit.connect(door=CommandProtocol)
+    stranger.send(sent)
+    assert stranger.received().startswith(told)
+    assert stranger.wire.ended
+    assert kit.hub.refusals == {code: 1}
+
+
+def test_a_client_that_says_nothing_is_told_so_after_the_time_for_a_handshake() -> None:
+    kit = ChatKit(Limits(handshake_seconds=3))
+    silent = kit.connect(door=CommandProtocol)
+    kit.wait(2.8)
+    assert silent.received() == ""
+    kit.wait(0.4)
+    assert silent.lines() == ["* handshake_timeout: you did not say who you are within 3 s"]
+
+
+def test_an_error_of_a_members_command_is_told_and_the_connection_goes_on() -> None:
+    kit = ChatKit(Limits(line_bytes=64))
+    mina, zoe = kit.member("Mina"), login(kit, "Zoe")
+    zoe.send("SAY " + "x" * 100 + "\nDANCE\nSAY still here\n")
+    too_long, unknown = zoe.lines()
+    assert too_long.startswith("* text_too_long: your line has 104 bytes; at most 64 are allowed")
+    assert unknown == "* the commands are SAY TEXT, WHO and QUIT"
+    assert mina.lines() == ["Zoe:still here"]
+
+
+def test_too_many_errors_are_a_flood() -> None:
+    kit = ChatKit(Limits(rate=0, flood=5))
+    zoe = login(kit, "Zoe")
+    zoe.send("DANCE\n" * 20)
+    assert zoe.lines()[-1].startswith("* flood: ")
+    assert zoe.wire.ended
+
+
+def test_a_member_is_told_what_the_broker_did_not_keep() -> None:
+    kit = ChatKit(broker=LateBroker)
+    assert isinstance(kit.broker, LateBroker)
+    zoe = login(kit, "Zoe")
+    kit.broker.failing = Refused(RefusalCode.UNAVAILABLE, "the disk is full")
+    zoe.send("SAY hello\nQUIT\n")
+    assert zoe.received() == ""  # QUIT waits until it is known what became of the line
+    kit.broker.release()
+    assert zoe.lines() == ["* unavailable: your line was not kept: the disk is full", "* goodbye"]
+
+
+def test_the_rate_holds_members_of_the_door_back_too() -> None:
+    kit = ChatKit(Limits(rate=10, burst=10))
+    mina, zoe = kit.member("Mina"), login(kit, "Zoe")
+    zoe.send("SAY x\n" * 30)
+    assert len(mina.lines()) == 10
+    assert not zoe.wire.reading
+    kit.wait(1)
+    assert 8 <= len(mina.lines()) <= 12
+
+
+def test_the_hook_decides_who_comes_in_through_the_door() -> None:
+    def admit(handshake: Any) -> Any:
+        if handshake.name == "Zoe":
+            raise Refused(RefusalCode.FORBIDDEN, "not you")
+        return handshake.model_copy(update={"room": "lobby"})
+
+    kit = ChatKit(hooks=Hooks(admit=admit))
+    assert login(kit, "Zoe").lines() == ["* forbidden: not you"]
+    login(kit, "Mina")
+    assert [client.name for client in kit.hub.rooms["lobby"].members] == ["Mina"]
+
+
+# Faults of the program
+
+
+class Faulty(ConnectionProtocol):
+    """Fails in its constructor, at the greeting, or at a step."""
+
+    style = TextStyle()
+    where = "step"
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
+        if self.where == "constructor":
+            raise ZeroDivisionError
+
+    def connected(self) -> None:
+        if self.where == "greeting":
+            raise ZeroDivisionError
+
+    def next_step(self, most: int) -> Any:
+        raise ZeroDivisionError
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("where", ["greeting", "step"])
+async def test_a_fault_of_a_door_ends_its_connection_alone(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Faulty, "where", where)
+    chat = ChatAPI()
+    async with anyio.create_task_group() as tasks:
+        doors = {"faulty": ("127.0.0.1:0", Faulty)}
+        listening = dict(await tasks.start(lambda **started: chat.serve("127.0.0.1:0", doors=doors, **started)))
+        with anyio.fail_after(60):
+            async with (
+                await anyio.connect_tcp(*listening["text"]) as mina,
+                await anyio.connect_tcp(*listening["faulty"]) as broken,
+            ):
+                await broken.send(b"hello\n")
+                assert await broken.receive() == b"* server_error: an error inside the server\n"
+                assert "an error inside the server" in caplog.text
+                await mina.send(b'{"name": "Mina", "room": "dev", "echo": true}\nhello\n')
+                assert await mina.receive() == b"Mina:hello\n"
+        await chat.drain()
+
+
+def test_a_door_that_makes_no_protocol_object_has_its_connection_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Faulty, "where", "constructor")
+    kit = ChatKit()
+    with pytest.raises(ZeroDivisionError):
+        kit.connect(door=Faulty)
+    assert not kit.hub.connections
+    assert len(kit.hub.origins) == 0
+
+
+# Over sockets
+
+
+@pytest.mark.anyio
+async def test_a_chat_listens_at_a_door_of_the_programs_own_beside_the_others() -> None:
+    chat = ChatAPI()
+    async with anyio.create_task_group() as tasks:
+        doors = {"commands": ("127.0.0.1:0", CommandProtocol)}
+        listening = dict(await tasks.start(lambda **started: chat.serve("127.0.0.1:0", doors=doors, **started)))
+        assert list(listening) == ["text", "commands"]
+        with anyio.fail_after(60):
+            async with (
+                await anyio.connect_tcp(*listening["text"]) as mina,
+                await anyio.connect_tcp(*listening["commands"]) as zoe,
+            ):
+                await mina.send(b'{"name": "Mina", "room": "dev", "notices": true}\n/list\n')
+                assert await mina.receive() == b"* in dev (1): Mina\n"
+                await zoe.send(b"LOGIN Zoe dev\r\nSAY hello\r\n")
+                told = b""
+                while b"hello" not in told:
+                    told += await mina.receive()
+                assert told == b"* Zoe joined\nZoe:hello\n"
+                await mina.send(b"hi\n")
+                assert await zoe.receive() == b"Mina says: hi\r\n"
+                await chat.drain()
+                assert await zoe.receive() == b"* draining: the server is shutting down\r\n"
+
+
+@pytest.mark.anyio
+async def test_an_address_of_a_door_that_is_none_is_an_error() -> None:
+    with pytest.raises(AddressError):
+        await ChatAPI().serve("127.0.0.1:0", doors={"commands": ("nonsense", CommandProtocol)})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["text", "telnet"])
+async def test_the_librarys_own_doors_keep_their_names(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is a door of the library's own"):
+        await ChatAPI().serve("127.0.0.1:0", doors={name: ("127.0.0.1:0", CommandProtocol)})
