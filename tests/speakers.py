@@ -58,7 +58,7 @@ class Speaker:
     def cut(self, how: str) -> None:
         """Lose the connection: a ``reset``, or the ``end`` of this side's stream without a goodbye."""
         if how == "reset":
-            self.peer.wire.reset()
+            self.peer.transport.reset()
         else:
             self.peer.end()
         self.kit.settle()
@@ -80,7 +80,7 @@ def release(kit: ChatKit, most: int | None = None) -> None:
 def nothing_is_left(kit: ChatKit) -> bool:
     """Whether everybody leaves, all time passes, and no room, timer, session or connection is left behind."""
     for peer in kit.peers:
-        if not peer.wire.closed:
+        if not peer.transport.closed:
             peer.end()
     release(kit)
     kit.wait(7)  # the grace of who did not say goodbye

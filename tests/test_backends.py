@@ -453,7 +453,7 @@ def test_who_goes_while_its_line_is_on_its_way_still_gets_its_echo(how: str) -> 
     broker.release()
     lines = mina.lines()
     assert lines[0] == "Mina:hello"
-    assert (mina.wire.ended, lines[1:]) == {
+    assert (mina.transport.ended, lines[1:]) == {
         "/join lab\n": (False, ["* you are now in lab (1): Mina"]),
         "/bye\n": (True, ["* goodbye"]),
         "end": (True, []),

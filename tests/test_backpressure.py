@@ -22,11 +22,11 @@ def test_while_a_member_lags_by_half_the_log_nobody_is_read_from() -> None:
     talk(kit, talker, 100)
     heard = len(reader.lines())
     assert 32 <= heard < 64
-    assert not talker.wire.reading
-    slow.wire.capacity = 1 << 30
+    assert not talker.transport.reading
+    slow.transport.capacity = 1 << 30
     assert [*slow.lines()] == [f"talker:{i}" for i in range(100)]
     assert len(reader.lines()) == 100 - heard
-    assert talker.wire.reading
+    assert talker.transport.reading
 
 
 def test_who_does_not_recover_within_the_grace_is_disconnected_and_the_others_get_everything() -> None:
@@ -34,15 +34,15 @@ def test_who_does_not_recover_within_the_grace_is_disconnected_and_the_others_ge
     talker, reader, slow = kit.member("talker"), kit.member("reader"), kit.member("slow", capacity=0)
     talk(kit, talker, 100)
     kit.wait(4.8)
-    assert not talker.wire.reading
+    assert not talker.transport.reading
     kit.wait(0.4)
     assert reader.lines() == [f"talker:{i}" for i in range(100)]
-    assert talker.wire.reading
+    assert talker.transport.reading
     assert kit.hub.disconnects == {"slow_consumer": 1}
     assert kit.hub.room("dev").member("slow") is None  # type: ignore[union-attr]
     kit.wait(3)
-    assert slow.wire.closed
-    assert slow.wire.given_up, "the kernel keeps what nobody will read"
+    assert slow.transport.closed
+    assert slow.transport.given_up, "the kernel keeps what nobody will read"
 
 
 def test_what_the_system_has_taken_is_not_destroyed_when_the_other_side_says_nothing() -> None:
@@ -50,8 +50,8 @@ def test_what_the_system_has_taken_is_not_destroyed_when_the_other_side_says_not
     peer = kit.member("Mina")
     peer.connection.disconnect("kicked")
     kit.wait(3)
-    assert peer.wire.closed
-    assert not peer.wire.given_up
+    assert peer.transport.closed
+    assert not peer.transport.given_up
 
 
 def test_a_slow_member_that_takes_bytes_again_is_told_why_after_a_whole_line() -> None:
@@ -59,10 +59,10 @@ def test_a_slow_member_that_takes_bytes_again_is_told_why_after_a_whole_line() -
     talker, slow = kit.member("talker"), kit.member("slow", capacity=25)
     talk(kit, talker, 100)
     kit.wait(5.5)
-    slow.wire.capacity = 1 << 30
+    slow.transport.capacity = 1 << 30
     text = slow.received()
     assert text.endswith("\n* slow_consumer: you read too slowly to keep up with the room\n")
-    assert slow.wire.ended
+    assert slow.transport.ended
     lines = text.splitlines()[:-1]
     assert lines == [f"talker:{i}" for i in range(len(lines))]
 
@@ -93,7 +93,7 @@ def test_a_member_that_reads_slowly_but_steadily_stays_if_the_room_may_wait_for_
     text = b""
     for _ in range(600):
         kit.wait(0.1)
-        text += slow.wire.take(20)
+        text += slow.transport.take(20)
     text += slow.received().encode()
     assert text.decode().splitlines() == [f"talker:{i}" for i in range(300)]
     assert not kit.hub.disconnects
@@ -120,7 +120,7 @@ def test_a_chunk_of_many_short_messages_is_no_larger() -> None:
     kit = ChatKit(Limits(rate=0))
     talker, slow = kit.member("t"), kit.member("slow", protocol="json", capacity=1000)
     talk(kit, talker, 4000)
-    slow.wire.take()  # it is given more
+    slow.transport.take()  # it is given more
     kit.settle()
     assert 0 < slow.connection._send_buffer.waiting <= 2 * CHUNK_BYTES
 
@@ -132,11 +132,11 @@ def test_a_broker_with_too_much_in_hand_pauses_those_who_send_but_nobody_else() 
         a.send("x" * 8000 + "\n")
         kit.settle()
     assert isinstance(kit.broker, LateBroker)
-    assert not a.wire.reading
+    assert not a.transport.reading
     assert kit.broker.pending < 15
     b.send("@a psst\n")
     while kit.broker.release(3):
         kit.settle()
     assert "* b whispers: psst" in a.lines()
     assert len(b.lines()) == 40
-    assert a.wire.reading
+    assert a.transport.reading

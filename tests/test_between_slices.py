@@ -13,7 +13,7 @@ def test_a_member_that_is_removed_between_two_slices_gets_what_it_is_owed(monkey
     kit = ChatKit(Limits(rate=0))
     a, b, c = (kit.member(name) for name in "abc")
     a.send("one\ntwo\n")
-    a.wire.poll(kit.clock.monotonic())
+    a.transport.poll(kit.clock.monotonic())
     work = kit.hub.settle()
     next(work)  # the pass has begun
     for peer in (b, c):
@@ -61,7 +61,7 @@ def test_a_telnet_opening_that_reads_nothing_holds_no_memory() -> None:
     for _ in range(50):
         peer.send(b"\xff\xf6" * 1000)
         kit.settle()
-    assert not peer.wire.reading
+    assert not peer.transport.reading
 
 
 def test_history_that_nobody_reads_fills_the_lane() -> None:
@@ -69,7 +69,7 @@ def test_history_that_nobody_reads_fills_the_lane() -> None:
     peer = kit.member("a", capacity=0)
     peer.send("hello\n" + "/history\n" * 1000)
     kit.settle()
-    assert not peer.wire.reading
+    assert not peer.transport.reading
 
 
 def test_a_newcomer_with_history_is_not_blamed_for_what_is_trimmed_meanwhile() -> None:
@@ -81,8 +81,8 @@ def test_a_newcomer_with_history_is_not_blamed_for_what_is_trimmed_meanwhile() -
     new = kit.connect()
     new.send('{"name": "new", "room": "dev", "history": 1000}')
     a.send("".join(f"more {i}\n" for i in range(4)))
-    new.wire.poll(kit.clock.monotonic())
-    a.wire.poll(kit.clock.monotonic())
+    new.transport.poll(kit.clock.monotonic())
+    a.transport.poll(kit.clock.monotonic())
     lines = new.lines()
     assert lines[-1] == "a:more 3"
     assert not kit.hub.disconnects
@@ -115,7 +115,7 @@ def test_a_text_that_cannot_be_encoded_does_not_keep_a_member_half_removed() -> 
     assert a.connection.client is not None
     a.connection.client.disconnect("kicked", "\ud800")
     assert a.lines() == ["* kicked: ?"]
-    assert a.wire.ended
+    assert a.transport.ended
 
 
 def test_pasted_rubbish_is_no_flood() -> None:
@@ -131,11 +131,11 @@ def test_what_was_read_is_processed_though_the_connection_is_known_to_be_broken(
     a, b = kit.member("a"), kit.member("b", notices=True)
     a.send("".join(f"{i}\n" for i in range(40)))
     kit.settle()
-    a.wire.reset()
+    a.transport.reset()
     b.send("hello\n")
     kit.wait(5)
     assert b.lines() == [*(f"a:{i}" for i in range(40)), "* a left (connection_lost)"]
-    assert a.wire.closed
+    assert a.transport.closed
     assert not kit.hub.timers
 
 
@@ -147,7 +147,7 @@ def test_a_move_is_not_put_off_for_ever_by_those_who_talk() -> None:
         kit.settle()
     b.send("/join two\nhere\n")
     for _ in range(60):
-        b.wire.take(5_000)
+        b.transport.take(5_000)
         a.send("y" * 5000 + "\n")
         kit.settle()
     assert c.lines() == ["b:here"]

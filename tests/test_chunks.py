@@ -157,7 +157,7 @@ def test_a_member_that_stalls_in_a_fan_out_holds_no_more_than_a_chunk(
         speak(kit, talker)
         kit.settle()
         assert 0 < slow.connection._send_buffer.waiting <= MOST
-        slow.wire.take()
+        slow.transport.take()
 
 
 @pytest.mark.parametrize("echo", [True, False])
@@ -169,7 +169,7 @@ def test_a_member_that_does_not_read_its_own_messages_holds_no_more_than_a_chunk
             slow.send("message", text='"' * 500, id=f"{number}".rjust(64, "\U0001f600"))
         kit.settle()
         assert 0 < slow.peer.connection._send_buffer.waiting <= MOST
-        slow.peer.wire.take()
+        slow.peer.transport.take()
 
 
 @SPOKEN
@@ -184,8 +184,8 @@ def test_a_member_that_catches_up_holds_no_more_than_a_chunk_and_misses_nothing(
     speak(kit, talker)
     kit.settle()
     text = b""
-    lazy.wire.capacity = 5000
-    while taken := lazy.wire.take():
+    lazy.transport.capacity = 5000
+    while taken := lazy.transport.take():
         text += taken
         kit.settle()
         assert lazy.connection._send_buffer.waiting <= MOST

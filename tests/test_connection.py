@@ -27,7 +27,7 @@ def code(peer: Peer) -> str:
 
 def closed(peer: Peer) -> bool:
     """Whether the connection is closed, and nothing that arrived was left unread."""
-    return peer.wire.closed and not peer.wire.discarded
+    return peer.transport.closed and not peer.transport.discarded
 
 
 # Opening
@@ -42,7 +42,7 @@ def test_a_handshake_that_does_not_come_is_refused_in_time(so_far: bytes) -> Non
     assert peer.received() == ""
     kit.wait(0.4)
     assert code(peer) == "handshake_timeout"
-    assert peer.wire.ended
+    assert peer.transport.ended
     kit.wait(2.2)
     assert closed(peer)
     assert not kit.hub.timers
@@ -71,7 +71,7 @@ def test_a_name_is_free_again_however_its_connection_ended() -> None:
     for end in ("/bye\n", "", "reset", "kicked"):
         peer = kit.member("Mina")
         if end == "reset":
-            peer.wire.reset()
+            peer.transport.reset()
         elif end == "kicked":
             assert peer.connection.client is not None
             peer.connection.client.disconnect("kicked")
@@ -83,7 +83,7 @@ def test_a_name_is_free_again_however_its_connection_ended() -> None:
         taken.end()
         kit.wait(3)
         assert closed(taken)
-        assert peer.wire.closed
+        assert peer.transport.closed
     assert not kit.hub.rooms
     assert not kit.hub.connections
     assert not kit.hub.timers
@@ -124,13 +124,13 @@ def test_nobody_waits_for_more_than_the_burst_and_all_lines_arrive_in_the_end() 
     a, b = kit.member("a"), kit.member("b")
     a.send("".join(f"{i}\n" for i in range(50)))
     assert len(b.lines()) == 20
-    assert not a.wire.reading
+    assert not a.transport.reading
     kit.wait(1.05)
     assert len(b.lines()) == 10
     kit.wait(2.05)
     assert b.lines()[-1] == "a:49"
     kit.wait(1)
-    assert a.wire.reading
+    assert a.transport.reading
 
 
 def test_commands_count_as_lines() -> None:
@@ -160,7 +160,7 @@ def test_a_stream_of_refused_commands_is_a_flood() -> None:
     assert len(a.lines()) == 5
     a.send("/nonsense\n@nobody hi\n" + "x" * 9000 + "\nhello\n" * 3)
     assert a.lines()[-1].startswith("* flood: ")
-    assert a.wire.ended
+    assert a.transport.ended
     assert b.received() == ""
     assert kit.hub.disconnects["flood"] == 1
 
@@ -218,7 +218,7 @@ def test_a_whisper_to_who_reads_nothing_is_refused_when_its_lane_is_full() -> No
     refused = a.lines()
     assert 3 <= len(refused) <= 6
     assert set(refused) == {"* b does not read what it is sent; nothing was sent"}
-    b.wire.capacity = 1 << 30
+    b.transport.capacity = 1 << 30
     assert len(b.lines()) == 10 - len(refused)
 
 
@@ -236,12 +236,12 @@ def test_who_does_not_read_its_answers_is_not_read_from() -> None:
     a = kit.member("a", capacity=0)
     a.send("/help\n" * 1000)
     kit.settle()
-    assert not a.wire.reading
+    assert not a.transport.reading
     assert a.connection.client is not None
     assert a.connection.client.lane_size < 8192
-    a.wire.capacity = 1 << 30
+    a.transport.capacity = 1 << 30
     assert len(a.lines()) == 1000 * 9
-    assert a.wire.reading
+    assert a.transport.reading
 
 
 def test_moving_to_another_room_leaves_no_line_behind() -> None:
@@ -371,12 +371,12 @@ def test_a_goodbye_comes_last_and_the_close_waits_for_the_other_side() -> None:
     kit.settle()
     a.send("/bye\nignored\n")
     assert a.lines() == ["b:for a", "* goodbye"]
-    assert a.wire.ended
-    assert not a.wire.closed
+    assert a.transport.ended
+    assert not a.transport.closed
     assert b.received() == ""
     a.send("still talking\n")
     kit.settle()
-    assert not a.wire.closed
+    assert not a.transport.closed
     a.end()
     kit.settle()
     assert closed(a)
@@ -388,7 +388,7 @@ def test_who_never_ends_its_stream_is_closed_after_a_while() -> None:
     a.send("/bye\n")
     assert a.lines() == ["* goodbye"]
     kit.wait(1.9)
-    assert not a.wire.closed
+    assert not a.transport.closed
     kit.wait(0.3)
     assert closed(a)
 
@@ -412,9 +412,9 @@ def test_who_takes_nothing_more_is_closed_when_the_grace_is_over() -> None:
     a = kit.member("a", capacity=0)
     a.send("/help\n/bye\n")
     kit.wait(2.8)
-    assert not a.wire.closed
+    assert not a.transport.closed
     kit.wait(0.4)
-    assert a.wire.closed
+    assert a.transport.closed
     assert not kit.hub.connections
 
 
@@ -426,7 +426,7 @@ def test_every_reason_of_the_table_is_told_and_counted(disconnect: str) -> None:
     a.connection.client.disconnect(disconnect)
     detail = DISCONNECTS[disconnect].detail
     assert a.lines() == ["* goodbye" if disconnect == "bye" else f"* {disconnect}: {detail}"]
-    assert a.wire.ended
+    assert a.transport.ended
     left = "* a left" if disconnect == "bye" else f"* a left ({disconnect})"
     assert b.lines() == [left]
     assert kit.hub.disconnects == {disconnect: 1}
@@ -441,14 +441,14 @@ def test_a_fault_of_the_program_ends_one_connection_and_no_other(
     def broken(data: bytes) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(b.wire, "send", broken)
+    monkeypatch.setattr(b.transport, "send", broken)
     monkeypatch.setattr(b.connection, "send", broken)
     a.send("hello\n")
     assert c.lines() == ["a:hello"]
     assert "an error inside the server" in caplog.text
     assert kit.hub.disconnects == {"server_error": 1}
     kit.wait(10)
-    assert b.wire.closed
+    assert b.transport.closed
     a.send("again\n")
     assert c.lines() == ["a:again"]
 
@@ -461,7 +461,7 @@ def test_a_fault_while_a_failed_send_is_dealt_with_ends_no_round(
 
     kit = ChatKit()
     a, b, c = kit.member("a"), kit.member("b", capacity=0), kit.member("c")
-    monkeypatch.setattr(b.wire, "watch", no_memory)
+    monkeypatch.setattr(b.transport, "watch", no_memory)
     a.send("hello\n")
     assert c.lines() == ["a:hello"]
     assert "an error inside the server" in caplog.text
@@ -504,7 +504,7 @@ def test_telnet_options_are_refused_and_never_shown() -> None:
     t.received()
     t.send(b"\xff\xfb\x18\xff\xfd\x01\xff\xfa\x18\x00abc\xff\xf0\xff\xfc\x05Zo\xff\xf1e\r\n")
     kit.settle()
-    sent = t.wire.take()
+    sent = t.transport.take()
     assert sent.startswith(b"\xff\xfe\x18\xff\xfc\x01")
     assert b"hello Zoe; in lounge" in sent
 
@@ -516,7 +516,7 @@ def test_endless_bad_nicknames_are_a_flood() -> None:
     text = t.received()
     assert text.count("Nickname: ") <= 8
     assert "* flood: " in text
-    assert t.wire.ended
+    assert t.transport.ended
 
 
 def test_a_person_has_more_time_than_a_program() -> None:
@@ -526,7 +526,7 @@ def test_a_person_has_more_time_than_a_program() -> None:
     assert t.received().endswith("Nickname: ")
     kit.wait(2)
     assert "handshake_timeout" in t.received()
-    assert t.wire.ended
+    assert t.transport.ended
 
 
 # The log
@@ -569,12 +569,12 @@ def test_who_is_gone_is_no_work_for_the_garbage_collector(by_counting: None, how
     elif how == "end":
         peer.end()
     elif how == "reset":
-        peer.wire.reset()
+        peer.transport.reset()
     elif how == "kicked":
         peer.connection.disconnect("kicked")
     kit.settle()
     kit.wait(400)  # the memory of sessions
-    assert peer.wire.closed
+    assert peer.transport.closed
     kit.peers.remove(peer)
     del peer
     left = [type(found) for found in gc.get_objects() if isinstance(found, Connection | Client)]

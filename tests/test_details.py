@@ -61,4 +61,4 @@ def test_a_detail_is_one_line_that_a_terminal_can_show(way: Callable[..., None],
     for line in lines:
         assert "a[2Jb c?d\u202e\u202c" in line
         assert "server_error" not in line
-    assert peer.wire.ended is (way is is_disconnected)
+    assert peer.transport.ended is (way is is_disconnected)

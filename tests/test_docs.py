@@ -800,8 +800,8 @@ class Conversation:
             await self._start(Limits(**{name: given[name] for name in Limits.model_fields if given[name]}))
         elif line == "(the server is killed and started again)":
             for peer in self._peers.values():
-                peer.wire.reset()
-                peer.wire.closed = peer.wire.ended = True
+                peer.transport.reset()
+                peer.transport.closed = peer.transport.ended = True
             self._over |= set(self._peers)
             await self._start(self._kit.hub.limits)
         elif match := re.fullmatch(r"\(the disk (is full|has room again)\)", line):
@@ -824,7 +824,7 @@ class Conversation:
         elif match := re.fullmatch(r"\((\d+) seconds later\)", line):
             self._kit.wait(int(match[1]))
         elif match := re.fullmatch(r"\((\w+) loses the connection\)", line):
-            self._peers[match[1]].wire.reset()
+            self._peers[match[1]].transport.reset()
             self._over.add(match[1])
         elif match := re.fullmatch(r'\((\w+) sends "(.*)" (at once|and ends the stream)\)', line):
             self._peers[match[1]].send(unescaped(match[2]))
@@ -866,7 +866,7 @@ class Conversation:
     def _hears(self, name: str, text: str) -> None:
         if text == "(end)":
             assert self._pending[name] == []
-            assert self._peers[name].wire.ended
+            assert self._peers[name].transport.ended
             self._over.add(name)
         else:
             assert self._pending[name][:1] == [as_told(text, self._pending[name][:1])]
@@ -887,7 +887,7 @@ class Conversation:
 
     def _nothing_is_left_out(self) -> None:
         assert not any(self._pending.values()), f"not in the example: {self._pending}"
-        assert {name for name, peer in self._peers.items() if peer.wire.ended} == self._over
+        assert {name for name, peer in self._peers.items() if peer.transport.ended} == self._over
 
 
 def as_told(text: str, lines: list[str]) -> str:

@@ -44,7 +44,7 @@ def test_members_of_all_doors_are_in_the_same_room() -> None:
     assert zoe.received() == "Mina says: hi\r\nMina says: there\r\n"
     zoe.send("QUIT\r\n")
     assert zoe.lines() == ["* goodbye"]
-    assert zoe.wire.ended
+    assert zoe.transport.ended
     assert mina.lines() == ["* Zoe left"]
 
 
@@ -57,7 +57,7 @@ def test_a_command_may_come_in_pieces_and_several_at_once() -> None:
     assert mina.lines() == ["Zoe:one"]
     zoe.end()  # ends the last line too
     assert mina.lines() == ["Zoe:two"]
-    assert zoe.wire.closed
+    assert zoe.transport.closed
 
 
 def test_history_is_shown_in_the_style_of_the_door() -> None:
@@ -87,7 +87,7 @@ def test_a_client_that_is_refused_before_it_has_joined_is_told_why_and_its_conne
     stranger = kit.connect(door=CommandProtocol)
     stranger.send(sent)
     assert stranger.received().startswith(told)
-    assert stranger.wire.ended
+    assert stranger.transport.ended
     assert kit.hub.refusals == {code: 1}
 
 
@@ -115,7 +115,7 @@ def test_too_many_errors_are_a_flood() -> None:
     zoe = login(kit, "Zoe")
     zoe.send("DANCE\n" * 20)
     assert zoe.lines()[-1].startswith("* flood: ")
-    assert zoe.wire.ended
+    assert zoe.transport.ended
 
 
 def test_a_member_is_told_what_the_broker_did_not_keep() -> None:
@@ -134,7 +134,7 @@ def test_the_rate_holds_members_of_the_door_back_too() -> None:
     mina, zoe = kit.member("Mina"), login(kit, "Zoe")
     zoe.send("SAY x\n" * 30)
     assert len(mina.lines()) == 10
-    assert not zoe.wire.reading
+    assert not zoe.transport.reading
     kit.wait(1)
     assert 8 <= len(mina.lines()) <= 12
 

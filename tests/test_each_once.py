@@ -361,7 +361,7 @@ class Script(RuleBasedStateMachine):
         self.on_its_way: list[tuple[float, bytes]] = []  # written by the client, not yet read by the server
         self.start()
         self.connect()
-        self.hear(self.peer.wire.take())
+        self.hear(self.peer.transport.take())
 
     def start(self) -> None:
         self.lives += 1
@@ -418,7 +418,7 @@ class Script(RuleBasedStateMachine):
 
     @rule(most=st.sampled_from([1, 60, 400, 1 << 30]))
     def arrive_at_the_client(self, most: int) -> None:
-        self.hear(self.peer.wire.take(most))
+        self.hear(self.peer.transport.take(most))
 
     @rule(lost=st.sampled_from([0, 60, 1 << 30]), how=st.sampled_from(["reset", "end", "unnoticed"]))
     def break_off(self, lost: int, how: str) -> None:
@@ -427,7 +427,7 @@ class Script(RuleBasedStateMachine):
             return
         self.deliver(lost)
         if how == "reset":
-            self.peer.wire.reset()
+            self.peer.transport.reset()
         elif how == "end":
             self.peer.end()
         self.open = False
@@ -466,7 +466,7 @@ class Script(RuleBasedStateMachine):
         if trimmed:
             self.rooms_forget_what_was_said()
         self.come_back()
-        self.hear(self.peer.wire.take())
+        self.hear(self.peer.transport.take())
 
     @rule()
     def the_server_is_started_anew(self) -> None:
@@ -556,13 +556,13 @@ class Script(RuleBasedStateMachine):
                 break
             if not self.open:
                 for peer in self.kit.peers:
-                    if peer is not self.zoe and not peer.wire.closed:
+                    if peer is not self.zoe and not peer.transport.closed:
                         peer.end()  # the server notices at last
                 self.kit.settle()
                 self.connect()
             if self.late:
                 self.the_broker_answers(1_000_000, failing=False)
-            self.hear(self.peer.wire.take())
+            self.hear(self.peer.transport.take())
             self.write()
             self.deliver(1 << 30)
             self.kit.wait(0.2)

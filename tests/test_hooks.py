@@ -33,7 +33,7 @@ def test_a_handshake_is_admitted_under_another_name_or_refused(protocol: str) ->
     kit = ChatKit(hooks=Hooks(admit=only_members))
     stranger = kit.member("Eve", protocol=protocol)
     assert frames(stranger.received()) == [{"type": "error", "code": "unauthorized", "detail": "who are you?"}]
-    assert stranger.wire.ended
+    assert stranger.transport.ended
     kit.member("Mina", "dev", protocol=protocol, token="secret")
     assert [client.name for client in kit.hub.rooms["hall"].members] == ["Mina."]
     assert kit.hub.refusals == {"unauthorized": 1}
@@ -44,7 +44,7 @@ def test_the_telnet_door_asks_too() -> None:
     peer = kit.connect(telnet=True)
     peer.send("Mina\r\n")
     assert "* unauthorized: who are you?" in peer.received()
-    assert peer.wire.ended
+    assert peer.transport.ended
 
 
 def shout(client: Client, text: str) -> str | None:
@@ -125,7 +125,7 @@ def test_while_a_hook_takes_its_time_one_session_waits_and_everybody_else_goes_o
     other.send("hello\n")
     assert reader.lines() == ["other:hello"]
     assert slow.lines() == ["other:hello"]
-    assert not slow.wire.reading
+    assert not slow.transport.reading
     [(coroutine, decided)] = kit.asked
     kit.asked.clear()
     coroutine.close()  # type: ignore[attr-defined]
@@ -137,7 +137,7 @@ def test_while_a_hook_takes_its_time_one_session_waits_and_everybody_else_goes_o
         assert reader.received() == ""
         return
     if end == "breaks":
-        slow.wire.reset()
+        slow.transport.reset()
     decided.resolve(None)
     assert reader.lines() == ["slow:one"]
     if end == "lives":

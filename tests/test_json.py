@@ -112,7 +112,7 @@ def test_a_refused_handshake_gets_one_line_and_leaves_nothing(fields: dict[str, 
     lines = peer.lines()
     assert len(lines) == 1
     assert f'"code":"{code}"' in lines[0]
-    assert peer.wire.ended
+    assert peer.transport.ended
     assert nothing_is_left(kit)
 
 
@@ -139,7 +139,7 @@ def test_what_is_sent_with_the_handshake_counts() -> None:
     peer.end()
     lines = peer.lines()
     assert [line.split('"')[3] for line in lines] == ["welcome", "pong", "bye"]
-    assert peer.wire.closed
+    assert peer.transport.closed
 
 
 # Saying something
@@ -208,7 +208,7 @@ def test_no_ack_overtakes_what_came_before_it_however_slowly_one_reads() -> None
     kit = ChatKit(Limits(rate=0))
     mina, zoe = crowd(kit, "Mina", "Zoe")
     mina.frames()
-    mina.peer.wire.capacity = 50
+    mina.peer.transport.capacity = 50
     for number in range(40):
         zoe.send("message", text=f"{number} " + "x" * 3000)
         mina.send("message", text="y", id=str(number))
@@ -355,7 +355,7 @@ def test_a_whisper_that_cannot_be_handed_over_is_an_error_and_never_a_broadcast(
 def test_a_whisper_to_a_full_lane_is_not_delivered() -> None:
     kit = ChatKit(Limits(rate=0, lane_bytes=4096))
     mina, zoe = crowd(kit, "Mina", "Zoe")
-    zoe.peer.wire.capacity = 0
+    zoe.peer.transport.capacity = 0
     for number in range(10):
         mina.send("whisper", to="Zoe", text="x" * 1000, id=str(number))
     answers = mina.frames()
@@ -364,14 +364,14 @@ def test_a_whisper_to_a_full_lane_is_not_delivered() -> None:
     assert sorted(taken + refused) == [str(i) for i in range(10)]
     assert taken
     assert refused
-    zoe.peer.wire.capacity = 1 << 30
+    zoe.peer.transport.capacity = 1 << 30
     assert types(zoe.frames()) == ["whisper"] * len(taken)
 
 
 def test_a_whisper_follows_what_was_delivered_before_it() -> None:
     kit = ChatKit(Limits(rate=0))
     mina, zoe = crowd(kit, "Mina", "Zoe")
-    zoe.peer.wire.capacity = 100
+    zoe.peer.transport.capacity = 100
     for number in range(10):
         mina.send("message", text=f"{number} " + "x" * 500)
     mina.send("whisper", to="Zoe", text="psst")
@@ -489,7 +489,7 @@ def test_joining_another_room_is_answered_by_its_welcome(late: bool) -> None:
 def test_joining_leaves_nothing_of_the_old_room_unread() -> None:
     kit = ChatKit(Limits(rate=0))
     mina, zoe = crowd(kit, "Mina", "Zoe")
-    mina.peer.wire.capacity = 100
+    mina.peer.transport.capacity = 100
     for number in range(20):
         zoe.send("message", text=f"{number} " + "x" * 8000)
         kit.settle()
@@ -822,7 +822,7 @@ def test_every_reason_of_the_table_is_told_as_a_bye(code: str) -> None:
         "reconnect": reason.reconnect,
         "after": reason.after,
     }
-    assert mina.peer.wire.ended
+    assert mina.peer.transport.ended
     assert zoe.frame() == {"type": "left", "seq": 0, "name": "Mina", "reason": code}
     assert kit.hub.disconnects == {code: 1}
     assert nothing_is_left(kit)
@@ -839,10 +839,10 @@ def test_a_bye_comes_behind_everything_else_and_nothing_behind_it_counts() -> No
     frames = mina.frames()
     assert types(frames) == ["ack", "pong", "bye"]
     assert (frames[-1]["code"], frames[-1]["reconnect"], frames[-1]["after"]) == ("bye", False, 0)
-    assert mina.peer.wire.ended
+    assert mina.peer.transport.ended
     mina.peer.end()
     kit.settle()
-    assert mina.peer.wire.closed
+    assert mina.peer.transport.closed
     heard = zoe.frames()
     assert stream(heard) == [("message", 1, "last words")]
     assert heard[-1] == {"type": "left", "seq": 1, "name": "Mina", "reason": "bye"}
@@ -877,12 +877,12 @@ def test_a_member_that_does_not_read_is_told_so_and_has_no_more_to_come() -> Non
     kit = ChatKit(Limits(rate=0, log_entries=64, grace=5))
     mina, zoe = crowd(kit, "Mina", "Zoe")
     mina.frames()
-    mina.peer.wire.capacity = 0
+    mina.peer.transport.capacity = 0
     for number in range(200):
         zoe.send("message", text=f"{number} " + "x" * 4000)
         kit.settle()
     kit.wait(7)
-    mina.peer.wire.capacity = 1 << 30
+    mina.peer.transport.capacity = 1 << 30
     frames = mina.frames()
     assert frames[-1]["code"] == "slow_consumer"
     assert (frames[-1]["reconnect"], frames[-1]["after"]) == (True, 5)

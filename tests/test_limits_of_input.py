@@ -297,14 +297,14 @@ def test_nickname_seconds_at_the_limit(drip: str) -> None:
     chat, peer = dawdle_by_telnet(5 - TICK, drip)
     assert "* hello Mina" in peer.received()
     chat.wait(2 * TICK)
-    assert not peer.wire.ended
+    assert not peer.transport.ended
 
 
 @pytest.mark.parametrize("drip", NICKNAMES)
 def test_nickname_seconds_one_beyond(drip: str) -> None:
     chat, peer = dawdle_by_telnet(5 + TICK, drip)
     assert "* handshake_timeout: " in peer.received()
-    assert peer.wire.ended
+    assert peer.transport.ended
     room = chat.hub.room("dev")
     assert room is not None
     assert [member.name for member in room.members] == ["Zoe"]

@@ -158,7 +158,7 @@ def test_in_hand_bytes_one_beyond(way: str) -> None:
     talk(chat, speaker, 1)
     assert isinstance(chat.broker, LateBroker)
     assert chat.broker.pending == 65
-    assert not speaker.wire.reading
+    assert not speaker.transport.reading
     other = chat.member("b")
     other.send("me too\n")  # neither is anybody else's
     chat.settle()
@@ -240,7 +240,7 @@ def whispered(way: str, protocol: str) -> Iterator[tuple[Callable[[], str], Peer
     chat = kit(Limits(rate=0, announce=0, lane_bytes=4 * KiB))
     zoe = chat.member("Zoe", protocol=protocol)
     zoe.received()
-    zoe.wire.capacity = 0
+    zoe.transport.capacity = 0
     whisper = WHISPERS[way](chat)
     assert whisper("the socket refuses this one: it is in no lane any more") == ""
     yield lambda: whisper("x" * ITEM), zoe
@@ -251,7 +251,7 @@ def whispered(way: str, protocol: str) -> Iterator[tuple[Callable[[], str], Peer
 def test_lane_bytes_at_the_limit(way: str, protocol: str) -> None:
     with whispered(way, protocol) as (whisper, zoe):
         assert [whisper() for _ in range(4)] == [""] * 4
-        zoe.wire.capacity = 1 << 20
+        zoe.transport.capacity = 1 << 20
         assert len(zoe.lines()) == 5
 
 
@@ -262,7 +262,7 @@ def test_lane_bytes_one_beyond(way: str, protocol: str) -> None:
         told = [whisper() for _ in range(5)]
         assert told[:4] == [""] * 4
         assert "does not read what it is sent" in told[4]
-        zoe.wire.capacity = 1 << 20
+        zoe.transport.capacity = 1 << 20
         assert len(zoe.lines()) == 5
         assert whisper() == ""
 
@@ -275,11 +275,11 @@ def test_lane_bytes_hold_back_who_does_not_read_its_answers(way: str) -> None:
     chat = kit(Limits(rate=0, lane_bytes=4 * KiB))
     mina = enter_by_telnet(chat, "Mina") if way == "telnet" else chat.member("Mina", protocol=way)
     mina.received()
-    mina.wire.capacity = 0
+    mina.transport.capacity = 0
     mina.send(QUESTIONS[way] * 1000)
     chat.settle()
-    assert not mina.wire.reading
-    mina.wire.capacity = 1 << 30
+    assert not mina.transport.reading
+    mina.transport.capacity = 1 << 30
     answered = mina.lines()
     assert len(answered) == 1000 * (1 if way == "json" else 9)
 

@@ -148,8 +148,8 @@ def refused(way: str, times: int, more: int = 0, pause: float = 0) -> bool:
     if more:
         mina.send(line * more)
     told = mina.received()
-    assert mina.wire.ended == ("flood" in told)
-    return not mina.wire.ended
+    assert mina.transport.ended == ("flood" in told)
+    return not mina.transport.ended
 
 
 @pytest.mark.parametrize("way", REFUSED)
@@ -173,7 +173,7 @@ LOG = Limits(rate=0, announce=0, log_bytes=1 << 20, grace=3600)
 def test_senders_go_on_when_nobody_lags_by_more_than_a_quarter_of_the_log() -> None:
     chat = kit(LOG)
     mina, slow = chat.member("Mina"), chat.member("Slow", capacity=0)
-    while mina.wire.reading:
+    while mina.transport.reading:
         mina.send(f"{LINE}\n")
         chat.settle()
     weight = Said(1, "Mina", f"{LINE}\n".encode(), 1).weight
@@ -182,10 +182,10 @@ def test_senders_go_on_when_nobody_lags_by_more_than_a_quarter_of_the_log() -> N
     room = client.room
     assert room is not None
     lags = []
-    while not mina.wire.reading:
+    while not mina.transport.reading:
         lags.append((room.log.head - client.position) * weight / LOG.log_bytes)
-        slow.wire.take()
-        slow.wire.capacity = 16 * len(LINE)
+        slow.transport.take()
+        slow.transport.capacity = 16 * len(LINE)
         chat.wait(0.1)  # those who lag are looked at
     went_on = (room.log.head - client.position) * weight / LOG.log_bytes
     assert lags[0] > 1 / 2

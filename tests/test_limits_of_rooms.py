@@ -24,7 +24,7 @@ Enter = Callable[[ChatKit, str], str]
 def refusal(peer: Peer) -> str:
     """The code of the refusal that this connection got, if it got one."""
     told = peer.lines()
-    if not peer.wire.ended:
+    if not peer.transport.ended:
         return ""
     if told[0].startswith("{"):
         return str(json.loads(told[0])["code"])
@@ -65,7 +65,7 @@ def by_resume(chat: ChatKit, room: str) -> str:
     late = Speaker(chat, "Late", "elsewhere").opened()
     late.cut("reset")
     back = Speaker(chat, "Late", room, resume=late.resume())
-    return refusal(back.peer) if back.peer.wire.ended else ""
+    return refusal(back.peer) if back.peer.transport.ended else ""
 
 
 def by_program(chat: ChatKit, room: str) -> str:
@@ -412,7 +412,7 @@ def announced(protocol: str, change: str, others: int) -> list[str]:
     if mina is None:
         chat.member("Mina")
     elif change == "lose":
-        mina.wire.reset()
+        mina.transport.reset()
         chat.wait(2)
     else:
         mina.send({"leave": "/bye\n", "rename": "/nick Mia\n"}[change])

@@ -30,8 +30,8 @@ def lagging(protocol: str) -> tuple[ChatKit, Peer, Peer]:
     chat = kit(LOG)
     mina, slow = chat.member("Mina"), chat.member("Slow", protocol=protocol)
     slow.received()
-    slow.wire.capacity = 0
-    while mina.wire.reading:
+    slow.transport.capacity = 0
+    while mina.transport.reading:
         mina.send("hi\n")
         chat.settle()
     return chat, mina, slow
@@ -49,11 +49,11 @@ PROTOCOLS = pytest.mark.parametrize("protocol", ["text", "json"])
 def test_grace_at_the_limit(protocol: str) -> None:
     chat, mina, slow = lagging(protocol)
     chat.wait(5 - TICK)
-    assert not mina.wire.reading
+    assert not mina.transport.reading
     assert is_member(chat, "Slow")
-    slow.wire.capacity = 1 << 30
+    slow.transport.capacity = 1 << 30
     chat.settle()
-    assert mina.wire.reading
+    assert mina.transport.reading
     chat.wait(1)
     assert is_member(chat, "Slow")
 
@@ -62,7 +62,7 @@ def test_grace_at_the_limit(protocol: str) -> None:
 def test_grace_one_beyond(protocol: str) -> None:
     chat, mina, _ = lagging(protocol)
     chat.wait(5 + TICK)
-    assert mina.wire.reading
+    assert mina.transport.reading
     assert not is_member(chat, "Slow")
     assert chat.hub.disconnects == {"slow_consumer": 1}
 
@@ -78,7 +78,7 @@ def test_a_leaving_member_has_the_grace_to_take_what_is_on_its_way(leave: str, s
     chat.settle()
     assert not is_member(chat, "Slow")
     chat.wait(seconds)
-    assert slow.wire.closed == closed
+    assert slow.transport.closed == closed
 
 
 # slow_penalty_seconds
@@ -104,14 +104,14 @@ def is_waited_for_again(mark: str, protocol: str, seconds: float) -> bool:
     def lag(name: str, address: str) -> Peer:
         slow = chat.member(name, protocol=protocol, address=address)
         slow.received()
-        slow.wire.capacity = 0
+        slow.transport.capacity = 0
         return slow
 
     lag("Slow", "10.9.9.9:1")
     while is_member(chat, "Slow"):
         mina.send("hi\n")
         chat.settle()
-        if not mina.wire.reading:
+        if not mina.transport.reading:
             chat.wait(TICK)
     chat.wait(seconds)
     name = "Slow" if mark == "name" else "Other"
@@ -119,7 +119,7 @@ def is_waited_for_again(mark: str, protocol: str, seconds: float) -> bool:
     for _ in range(50):  # more than half of the log
         mina.send("hi\n")
         chat.settle()
-    return not mina.wire.reading
+    return not mina.transport.reading
 
 
 # hook_seconds, drain: the program's event loop counts these
@@ -372,7 +372,7 @@ def test_idle_at_the_limit(way: str) -> None:
     mina = member_by(way, chat)
     for _ in range(3):
         chat.wait(5 - TICK)
-        assert not mina.wire.ended
+        assert not mina.transport.ended
         mina.send("\n")  # any byte will do
         chat.settle()
 
@@ -383,7 +383,7 @@ def test_idle_one_beyond(way: str) -> None:
     mina = member_by(way, chat)
     chat.wait(5 + TICK)
     assert "idle_timeout" in mina.received()
-    assert mina.wire.ended
+    assert mina.transport.ended
 
 
 def hi(way: str) -> str:
@@ -395,19 +395,19 @@ def test_a_member_that_waits_for_a_slow_one_is_not_idle(way: str) -> None:
     """The server does not read from it: it cannot know whether more was sent."""
     chat = kit(IDLE)
     mina, slow = member_by(way, chat), chat.member("Slow", capacity=0)
-    while mina.wire.reading:
+    while mina.transport.reading:
         mina.send(hi(way))
         chat.settle()
     mina.send(hi(way) * 3)
     for _ in range(20):
         slow.send("\n")
         chat.wait(1)
-    assert not mina.wire.ended
+    assert not mina.transport.ended
     assert mina.connection.client is not None
-    slow.wire.capacity = 1 << 30
+    slow.transport.capacity = 1 << 30
     chat.wait(TICK)
-    assert not mina.wire.ended
-    assert mina.wire.reading
+    assert not mina.transport.ended
+    assert mina.transport.reading
 
 
 @WAYS
@@ -418,7 +418,7 @@ def test_a_member_whose_rate_holds_it_back_is_not_idle(way: str) -> None:
         mina.send(hi(way))
         chat.settle()
     chat.wait(20)
-    assert not mina.wire.ended
+    assert not mina.transport.ended
 
 
 # linger
@@ -442,7 +442,7 @@ def closing(how: str) -> tuple[ChatKit, Peer]:
             assert peer.connection.client is not None
             peer.connection.client.disconnect("kicked")
     chat.settle()
-    assert peer.wire.ended
+    assert peer.transport.ended
     return chat, peer
 
 
@@ -453,17 +453,17 @@ ENDS = pytest.mark.parametrize("how", ["a refusal", "a refusal by telnet", "/bye
 def test_linger_at_the_limit(how: str) -> None:
     chat, peer = closing(how)
     chat.wait(5 - TICK)
-    assert not peer.wire.closed
+    assert not peer.transport.closed
     peer.send("and another thing\n")  # it is read, so that closing makes no reset
     peer.end()
     chat.settle()
-    assert peer.wire.closed
-    assert not peer.wire.discarded
+    assert peer.transport.closed
+    assert not peer.transport.discarded
 
 
 @ENDS
 def test_linger_one_beyond(how: str) -> None:
     chat, peer = closing(how)
     chat.wait(5 + TICK)
-    assert peer.wire.closed
+    assert peer.transport.closed
     assert not chat.hub.connections

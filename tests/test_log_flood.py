@@ -71,7 +71,7 @@ def have_the_hook_fail(kit: ChatKit, i: int) -> None:
 
 
 def change_rooms(kit: ChatKit, i: int) -> None:
-    peer = next((peer for peer in kit.peers if not peer.wire.closed), None) or kit.member("Mina")
+    peer = next((peer for peer in kit.peers if not peer.transport.closed), None) or kit.member("Mina")
     peer.send(f"/join room{i % 2}\n")
     kit.settle()
 

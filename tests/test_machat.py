@@ -86,14 +86,14 @@ class Transcript:
                 self._peers[who].send(raw(what))
             self._kit.settle()
             for name, peer in self._peers.items():
-                while taken := peer.wire.take():
+                while taken := peer.transport.take():
                     self._got[name] += taken
                     self._kit.settle()
 
     def check(self, expected: list[str]) -> None:
         ended = {line.partition("< ")[0] for line in expected if line.endswith("< (end)")}
         told = dict(line.split("< ", 1) for line in expected if not line.endswith("< (end)"))
-        assert {name for name, peer in self._peers.items() if peer.wire.ended} == ended
+        assert {name for name, peer in self._peers.items() if peer.transport.ended} == ended
         for name, got in self._got.items():
             pattern = re.escape(raw(told.get(name, ""))).replace("…".encode(), b"[^\n]*")
             assert re.fullmatch(pattern, got), f"{name} got {got[:300]!r}"
@@ -449,7 +449,7 @@ def test_a_json_member_comes_back_under_its_name() -> None:
     kit = ChatKit(machat=True)
     mina = kit.member("Mina A.", "Dev Team", protocol="json")
     welcome = json.loads(mina.lines()[0])
-    mina.wire.reset()
+    mina.transport.reset()
     zoe = kit.member("Zoe", "Dev Team")
     zoe.send("\n")
     assert "name_taken" in kit.member("Mina A.", "Dev Team").received()

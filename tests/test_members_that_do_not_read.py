@@ -115,7 +115,7 @@ def test_a_bot_that_is_never_iterated_is_disconnected_when_the_room_has_moved_on
     kit.wait(6)
     assert kit.hub.disconnects == {"slow_consumer": 1}
     assert bot.room is None
-    assert mina.wire.reading
+    assert mina.transport.reading
 
 
 def test_nothing_else_is_queued_for_a_bot_that_only_speaks() -> None:

@@ -27,12 +27,12 @@ def silent(kit: ChatKit, number: int, host: str = HOME, *, telnet: bool = False)
 
 def is_told_to_give_way(peer: Peer) -> bool:
     """Whether it was told so, if it spoke the text protocol, and closed."""
-    said = bytes(peer.wire.sent).decode()
-    return peer.wire.closed and "server_full" in said and "have not said who they are" in said
+    said = bytes(peer.transport.sent).decode()
+    return peer.transport.closed and "server_full" in said and "have not said who they are" in said
 
 
 def closed(peers: list[Peer]) -> list[bool]:
-    return [peer.wire.closed for peer in peers]
+    return [peer.transport.closed for peer in peers]
 
 
 @pytest.mark.parametrize("telnet", [False, True], ids=["text", "telnet"])
@@ -299,4 +299,4 @@ def test_a_full_server_lets_a_member_in_for_a_connection_that_says_nothing(age: 
     member.send("hi\n")
     told = member.received()
     assert (told == "Mina:hi\n") is comes_in, told
-    assert [peer.wire.ended for peer in waiting] == [comes_in, False, False]
+    assert [peer.transport.ended for peer in waiting] == [comes_in, False, False]

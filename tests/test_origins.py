@@ -134,7 +134,7 @@ def test_address_burst_one_beyond() -> None:
         say(peer, 10)
     kit.settle()
     assert kept(kit) == 30
-    assert not all(peer.wire.reading for peer in peers)
+    assert not all(peer.transport.reading for peer in peers)
     kit.wait(1)
     assert kept(kit) == 40, "what waits is not lost"
 
@@ -205,7 +205,7 @@ def test_who_leaves_gives_back_what_it_was_promised() -> None:
     for peer in others:
         peer.connection.abort("connection_lost")
     kit.wait(2.5)
-    assert first.wire.reading
+    assert first.transport.reading
 
 
 def test_other_addresses_are_not_held_back() -> None:
@@ -249,7 +249,7 @@ def make_faults(kit: ChatKit, number: int) -> int:
         some = min(10, number)
         peer.send(("x" * 40 + "\n") * some)
         kit.settle()
-        peer.wire.reset()
+        peer.transport.reset()
         kit.settle()
         number -= some
     return kit.hub.disconnects["flood"] - before

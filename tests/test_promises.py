@@ -72,7 +72,7 @@ class Promises(RuleBasedStateMachine):
         fields = {"name": name, "room": "dev", "echo": echo, "notices": notices, "history": history}
         peer = self.kit.connect(capacity=capacity)
         peer.send(json.dumps(fields))
-        peer.wire.poll(self.kit.clock.monotonic())  # it comes in now: what others say on settling is live for it
+        peer.transport.poll(self.kit.clock.monotonic())  # it comes in now: what others say on settling is live for it
         if taken:
             assert '"name_taken"' in peer.received()
             return
@@ -106,7 +106,7 @@ class Promises(RuleBasedStateMachine):
     @rule(data=st.data(), most=st.integers(1, 5000))
     def read_a_little(self, data: st.DataObject, most: int) -> None:
         member = self.pick(data)
-        member.raw += member.peer.wire.take(most).decode()
+        member.raw += member.peer.transport.take(most).decode()
         self.kit.settle()
 
     @precondition(lambda self: self.members)
@@ -115,7 +115,7 @@ class Promises(RuleBasedStateMachine):
         member = self.pick(data)
         member.leaving = True
         if how == "reset":
-            member.peer.wire.reset()  # noticed at once, or when a pause in reading ends
+            member.peer.transport.reset()  # noticed at once, or when a pause in reading ends
             member.broken = True
         elif how == "end":
             member.peer.end()

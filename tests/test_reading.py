@@ -47,7 +47,7 @@ def sending(kit: ChatKit, a: Peer, b: Peer) -> None:
 
 
 def stalled(kit: ChatKit, a: Peer, b: Peer) -> None:
-    a.wire.capacity = len(a.wire.sent) + 1
+    a.transport.capacity = len(a.transport.sent) + 1
     b.send("part of this is sent\n")
     kit.settle()  # it waits until its socket takes more
 
@@ -71,7 +71,7 @@ def test_every_line_that_had_arrived_when_the_connection_broke_is_said_at_the_se
         a.send(say(door, text))
     if ended:
         a.end()
-    a.wire.reset()
+    a.transport.reset()
     if found is sending:
         sending(kit, a, b)
     heard = texts(b)
@@ -82,8 +82,8 @@ def test_every_line_that_had_arrived_when_the_connection_broke_is_said_at_the_se
     kit.wait(3)
     assert heard + texts(b) == said
     kit.wait(10)
-    assert a.wire.closed
-    assert not a.wire.discarded
+    assert a.transport.closed
+    assert not a.transport.discarded
     assert sum(kit.hub.disconnects.values()) == 1
 
 
@@ -96,10 +96,10 @@ def test_a_client_that_was_gone_before_it_was_greeted_has_said_what_it_sent(door
     said = [f"{i} {'x' * 500}" for i in range(500)]
     a.send(opening + "\n")
     a.send(say(door, *said))
-    a.wire.reset()
+    a.transport.reset()
     assert texts(b) == said
     kit.wait(10)
-    assert a.wire.closed
+    assert a.transport.closed
 
 
 def test_a_broken_member_is_paused_by_a_full_room_as_every_other_and_costs_nothing_meanwhile() -> None:
@@ -108,25 +108,25 @@ def test_a_broken_member_is_paused_by_a_full_room_as_every_other_and_costs_nothi
     said = [f"{i} {'x' * 500}" for i in range(400)]
     for text in said:
         a.send(say("text", text))
-    a.wire.reset()
+    a.transport.reset()
     kit.settle()  # which would not return if the connection was reported as ready for ever
-    assert not a.wire.reading
-    assert not a.wire.writing
-    assert not a.wire.closed
-    slow.wire.capacity = 1 << 30
+    assert not a.transport.reading
+    assert not a.transport.writing
+    assert not a.transport.closed
+    slow.transport.capacity = 1 << 30
     assert texts(slow) == said
     kit.wait(1)
-    assert a.wire.closed
+    assert a.transport.closed
 
 
 def test_a_command_that_waits_for_the_room_is_carried_out_though_the_connection_broke() -> None:
     kit = ChatKit()
     a, there = kit.member("a", "one"), kit.member("there", "two")
     a.send("here\n/join two\nhello\n/bye\nignored\n")
-    a.wire.reset()
+    a.transport.reset()
     assert there.lines() == ["a:hello"]
     kit.settle()
-    assert a.wire.closed
+    assert a.transport.closed
     assert kit.hub.disconnects == {"bye": 1}
 
 
@@ -135,9 +135,9 @@ def test_a_send_that_fails_behind_a_goodbye_closes_the_connection() -> None:
     a = kit.member("a", capacity=0)
     a.send("/bye\nnever said\n")
     kit.settle()
-    a.wire.reset()
+    a.transport.reset()
     kit.settle()
-    assert a.wire.closed
+    assert a.transport.closed
     assert kit.hub.disconnects == {"bye": 1}
 
 
@@ -150,12 +150,12 @@ def test_a_send_that_fails_for_want_of_memory_ends_the_membership_after_what_was
     def fail(data: bytes) -> int:
         raise OSError("no memory")
 
-    monkeypatch.setattr(a.wire, "send", fail)
+    monkeypatch.setattr(a.transport, "send", fail)
     monkeypatch.setattr(a.connection, "send", fail)
     a.send("last words\n")
     b.send("hello\n")
     assert b.lines() == ["a:last words", "* a left (connection_lost)"]
-    assert a.wire.closed
+    assert a.transport.closed
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -174,7 +174,7 @@ def test_a_server_that_drains_takes_what_the_system_has_received_and_no_more(doo
         a.send(say(door, *["y" * 2000] * 10))
     assert len(texts(b)) < 100
     kit.settle()
-    assert not a.wire.reading
+    assert not a.transport.reading
 
 
 # Before somebody is in a room
@@ -221,7 +221,7 @@ def test_opening_bytes_one_beyond(how: str) -> None:
     said = peer.received()
     assert "handshake_too_large" in said
     assert f"{limits.opening_bytes:,} bytes" in said
-    assert peer.wire.ended
+    assert peer.transport.ended
     assert b.received() == ""
 
 
@@ -239,13 +239,13 @@ def test_strangers_get_a_small_piece_of_a_round_and_members_a_large_one(
     kit = ChatKit(Limits(rate=0))
     peer = kit.connect(telnet=door == "telnet")
     asked = []
-    receive = peer.wire.receive
+    receive = peer.transport.receive
 
     def spy(most: int) -> bytes | None:
         asked.append(most)
         return receive(most)
 
-    monkeypatch.setattr(peer.wire, "receive", spy)
+    monkeypatch.setattr(peer.transport, "receive", spy)
     peer.send(b"\n" * 3)
     kit.settle()
     assert max(asked) <= OPENING_READ_BYTES
@@ -285,13 +285,13 @@ def test_a_member_that_sends_no_lines_is_paused_by_the_line_rate_too(door: str, 
     for _ in range(100):
         a.send(rubbish)
     kit.settle()
-    assert not a.wire.reading
+    assert not a.transport.reading
     kit.wait(0.1)
-    left = len(a.wire._incoming)
+    left = len(a.transport._incoming)
     assert 80 < left < 100  # of 100 reads, each of which counts as 8 lines
     kit.wait(8)
-    assert left - 12 <= len(a.wire._incoming) < left
-    assert not a.wire.closed
+    assert left - 12 <= len(a.transport._incoming) < left
+    assert not a.transport.closed
 
 
 def test_a_line_that_comes_in_many_pieces_counts_once() -> None:
@@ -352,7 +352,7 @@ def test_rubbish_at_the_main_door_gets_one_clear_line(data: bytes, told: str) ->
     assert answers[0]["code"] in (RefusalCode.BAD_HANDSHAKE, RefusalCode.HANDSHAKE_TOO_LARGE)
     assert told in answers[0]["detail"]
     assert answers[0]["detail"].isprintable()
-    assert peer.wire.closed
+    assert peer.transport.closed
 
 
 @pytest.mark.parametrize(
@@ -369,4 +369,4 @@ def test_rubbish_at_the_telnet_door_is_answered_in_printable_lines_and_joins_not
     assert all(line.isprintable() for line in said.split("\r\n"))
     assert kit.hub.disconnects.keys() | kit.hub.refusals.keys() <= {"flood", "handshake_too_large"}
     assert not kit.hub.rooms
-    assert peer.wire.closed
+    assert peer.transport.closed

@@ -111,7 +111,7 @@ def test_a_text_members_name_is_free_at_once() -> None:
     for cut in ("reset", "end", "/bye\n"):
         peer = kit.member("Mina")
         if cut == "reset":
-            peer.wire.reset()
+            peer.transport.reset()
         elif cut == "end":
             peer.end()
         else:
@@ -169,13 +169,13 @@ def test_the_key_takes_the_name_over_while_the_old_connection_is_open(late: bool
     bye = mina.frame()
     assert (bye["type"], bye["code"], bye["reconnect"]) == ("bye", "replaced", False)
     assert kit.hub.disconnects == {"replaced": 1}
-    assert mina.peer.wire.ended
+    assert mina.peer.transport.ended
     mina.send("message", text="from the past", id="x")
     release(kit)
     kit.wait(20)
     release(kit)
     assert zoe.frames() == []
-    assert mina.peer.wire.closed
+    assert mina.peer.transport.closed
     again.send("message", text="hello", id="y")
     release(kit)
     assert texts(zoe.frames()) == [("message", 1, "hello")]
@@ -186,7 +186,7 @@ def test_the_key_takes_the_name_over_while_the_old_connection_is_open(late: bool
 def test_the_old_connection_gets_its_bye_behind_a_finished_frame() -> None:
     kit = ChatKit()
     mina, zoe = pair(kit)
-    mina.peer.wire.capacity = 100
+    mina.peer.transport.capacity = 100
     zoe.send("message", text="x" * 500)
     kit.settle()
     again = Speaker(kit, "Mina", resume=mina.resume())
@@ -207,7 +207,7 @@ def test_a_reset_of_the_old_connection_does_not_disturb_the_new_one(old: str) ->
     if old == "closing":
         mina.peer.end()
         kit.settle()
-    mina.peer.wire.reset()
+    mina.peer.transport.reset()
     kit.wait(30)
     zoe.send("message", text="hello")
     assert texts(again.frames()) == [("message", 1, "hello")]
@@ -344,7 +344,7 @@ def test_what_was_missed_comes_once_in_order_and_before_anything_live(
     assert texts(seen) == [("ack", 1, "m0"), ("message", 2, "one")]
     mina.send("message", text="unseen", id="m1")
     kit.settle()
-    mina.peer.wire.capacity = 0
+    mina.peer.transport.capacity = 0
     zoe.send("message", text="two")
     release(kit)
     mina.cut(cut)
@@ -829,20 +829,20 @@ def test_what_was_sent_before_the_break_without_a_goodbye_is_processed(cut: str)
     assert texts(zoe.frames()) == [("message", 1, "last")]
     if cut == "end":
         assert texts(mina.frames()) == [("ack", 1, "a")]
-        assert mina.peer.wire.closed
+        assert mina.peer.transport.closed
 
 
 def test_who_ended_its_stream_is_sent_what_it_was_owed_and_nothing_later() -> None:
     kit = ChatKit()
     mina, zoe = pair(kit)
-    mina.peer.wire.capacity = 10
+    mina.peer.transport.capacity = 10
     zoe.send("message", text="before")
     kit.settle()
     mina.cut("end")
     zoe.send("message", text="after")
     kit.settle()
     assert texts(mina.frames()) == [("message", 1, "before")]
-    assert mina.peer.wire.closed
+    assert mina.peer.transport.closed
     again = Speaker(kit, "Mina", resume=mina.resume())
     assert texts(again.frames()) == [("message", 1, "before"), ("message", 2, "after")]
 
@@ -862,7 +862,7 @@ def test_a_crash_on_one_connection_leaves_the_session(caplog: pytest.LogCaptureF
 def test_who_is_away_holds_nobody_up() -> None:
     kit = ChatKit(Limits(rate=0, log_entries=64))
     mina, zoe = pair(kit)
-    mina.peer.wire.capacity = 0
+    mina.peer.transport.capacity = 0
     zoe.send("message", text="0")
     kit.settle()
     mina.cut("reset")
@@ -870,7 +870,7 @@ def test_who_is_away_holds_nobody_up() -> None:
         zoe.send("message", text=str(i), id=str(i))
         kit.settle()
     assert len(zoe.frames()) == 301
-    assert zoe.peer.wire.reading
+    assert zoe.peer.transport.reading
     again = Speaker(kit, "Mina", resume=mina.resume())
     welcome = again.frame()
     assert (welcome["recovered"], welcome["reason"], welcome["seq"]) == (False, "trimmed", 301)
@@ -879,7 +879,7 @@ def test_who_is_away_holds_nobody_up() -> None:
 def test_who_ended_its_stream_and_does_not_read_keeps_its_name_for_the_grace() -> None:
     kit = ChatKit(Limits(rate=0, log_entries=64))
     mina, zoe = pair(kit)
-    mina.peer.wire.capacity = 10
+    mina.peer.transport.capacity = 10
     for _ in range(20):  # more than is rendered at once
         zoe.send("message", text="x" * 8000)
     kit.settle()

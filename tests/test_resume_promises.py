@@ -102,7 +102,7 @@ class Comebacks(RuleBasedStateMachine):
     def read_a_little(self, data: st.DataObject, most: int) -> None:
         member = self.pick(data)
         if member.connected:
-            self.take(member, member.speaker.peer.wire.take(most))
+            self.take(member, member.speaker.peer.transport.take(most))
             self.kit.settle()
 
     @precondition(lambda self: self.members)
@@ -122,9 +122,9 @@ class Comebacks(RuleBasedStateMachine):
         if how == "end":
             member.speaker.peer.end()
             self.kit.settle()
-        self.take(member, member.speaker.peer.wire.take(read))
+        self.take(member, member.speaker.peer.transport.take(read))
         if how != "unnoticed":
-            member.speaker.peer.wire.reset()
+            member.speaker.peer.transport.reset()
         member.connected = False
         self.kit.settle()
 
@@ -169,7 +169,7 @@ class Comebacks(RuleBasedStateMachine):
         if key or member.unacknowledged:  # without its key, what it says again would be said twice
             resume["session"] = member.session
         speaker = Speaker(self.kit, member.name, echo=member.echo, capacity=capacity, resume=resume)
-        first = bytes(speaker.peer.wire.sent)
+        first = bytes(speaker.peer.transport.sent)
         if first.startswith(b'{"type":"error"'):
             assert json.loads(first[: first.index(b"\n")])["code"] == "name_taken", first
             assert "session" not in resume or not member.session, "the key was not honoured"
@@ -255,7 +255,7 @@ class Comebacks(RuleBasedStateMachine):
                 assert set(member.byes) <= {"slow_consumer", "idle_timeout"}, member.byes
                 member.connected = False
                 member.speaker.peer.end()
-            elif member.speaker.peer.wire.closed and not member.speaker.peer.wire.sent:
+            elif member.speaker.peer.transport.closed and not member.speaker.peer.transport.sent:
                 member.connected = False  # it did not read its bye in time
             if member.connected and not member.stalled:
                 assert member.seq == len(self.order), "something is missing"
@@ -268,7 +268,7 @@ class Comebacks(RuleBasedStateMachine):
                 break
             for member in self.members.values():
                 member.stalled = False
-                member.speaker.peer.wire.capacity = 1 << 30
+                member.speaker.peer.transport.capacity = 1 << 30
             self.everybody_sees_one_order()
             for member in self.members.values():
                 self.resume(member)

@@ -23,11 +23,11 @@ def test_who_ends_its_stream_during_a_pass_still_gets_what_was_said_before(monke
     first, _, last = (Speaker(kit, name).opened() for name in ("a", "b", "c"))
     now = kit.clock.monotonic()
     first.send("message", text="hello")
-    first.peer.wire.poll(now)
+    first.peer.transport.poll(now)
     work = kit.hub.settle()
     next(work)  # the pass has begun
     last.peer.end()
-    last.peer.wire.poll(now)
+    last.peer.transport.poll(now)
     for _ in work:
         pass
     assert [frame["text"] for frame in last.frames()] == ["hello"]

@@ -41,7 +41,7 @@ def is_known(kit: ChatKit, key: str) -> bool:
 
 
 def loses_its_connection(peer: Peer) -> None:
-    peer.wire.reset()
+    peer.transport.reset()
 
 
 def ends_its_stream(peer: Peer) -> None:
@@ -102,7 +102,7 @@ def test_a_name_is_free_once_its_session_was_forgotten() -> None:
     witness = kit.member("witness", notices=True)
     for i in range(30):
         peer, _ = visit(kit, f"m{i}", 20)
-        peer.wire.reset()
+        peer.transport.reset()
         kit.settle()
     assert "* m0 left (connection_lost)" in witness.lines()
     visit(kit, "m0", 0, host="203.0.113.8")
@@ -116,7 +116,7 @@ def test_a_forgotten_session_is_to_its_client_a_key_that_nobody_knows() -> None:
     keys = []
     for i in range(30):
         peer, key = visit(kit, f"m{i}", 20)
-        peer.wire.reset()
+        peer.transport.reset()
         kit.settle()
         keys.append(key)
     resume = {"session": keys[0], "epoch": kit.hub.room("dev").epoch, "seq": 1, "ts": 1}  # type: ignore[union-attr]
@@ -133,7 +133,7 @@ def test_sessions_of_connected_members_are_kept_and_counted() -> None:
     here = [visit(kit, f"m{i}", 60) for i in range(6)]
     assert kit.hub.sessions.size > SMALL.address_session_bytes
     gone, key = visit(kit, "gone", 1)
-    gone.wire.reset()
+    gone.transport.reset()
     kit.settle()
     assert not is_known(kit, key)
     assert all(is_known(kit, key) for _, key in here)
@@ -142,11 +142,11 @@ def test_sessions_of_connected_members_are_kept_and_counted() -> None:
 def test_one_address_cannot_make_the_sessions_of_others_be_forgotten() -> None:
     kit = ChatKit(SMALL)
     other, key = visit(kit, "other", 20, host="203.0.113.8")
-    other.wire.reset()
+    other.transport.reset()
     kit.settle()
     for i in range(200):
         peer, _ = visit(kit, f"m{i}", 20)
-        peer.wire.reset()
+        peer.transport.reset()
         kit.settle()
     assert is_known(kit, key)
 
@@ -156,11 +156,11 @@ def test_a_session_that_goes_on_elsewhere_counts_there() -> None:
     _, key = visit(kit, "Mina", 20)
     resume = {"session": key, "epoch": "x", "seq": 1, "ts": 1}
     peer = kit.member("Mina", protocol="json", address="203.0.113.8:1", resume=resume)
-    peer.wire.reset()
+    peer.transport.reset()
     kit.settle()
     for i in range(40):
         one, _ = visit(kit, f"m{i}", 20)
-        one.wire.reset()
+        one.transport.reset()
         kit.settle()
     assert is_known(kit, key)
 
@@ -170,7 +170,7 @@ def fill(kit: ChatKit, sessions: int, host: str = "203.0.113.{}") -> list[str]:
     keys = []
     for i in range(sessions):
         peer, key = visit(kit, f"m{i}", 0, host=host.format(i))
-        peer.wire.reset()
+        peer.transport.reset()
         kit.settle()
         keys.append(key)
     return keys
@@ -217,7 +217,7 @@ def test_texts_count_until_they_have_their_place_and_are_not_kept_afterwards() -
     kit.settle()
     assert kit.hub.sessions.size > 50_000
     kit.broker.release()
-    peer.wire.reset()
+    peer.transport.reset()
     kit.settle()
     assert kit.hub.sessions.size < 10_000
 

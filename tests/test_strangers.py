@@ -76,7 +76,7 @@ def test_an_http_request_gets_an_http_response_that_says_how_to_connect(
     assert lines[1] == "People: telnet 127.0.0.1 6000"
     assert "127.0.0.1:8989" in lines[2]
     assert '{"name": "Mina", "room": "devroom"}' in lines[2]
-    assert peer.wire.closed
+    assert peer.transport.closed
     assert dict(kit.hub.refusals) == {"bad_handshake": 1}
     assert there.received() == ""
 
@@ -95,7 +95,7 @@ def test_the_hello_of_tls_gets_one_plain_line(telnet: bool, cut: str, caplog: py
     caplog.set_level(logging.INFO, "chatapi")
     kit, there, peer, said = serve(telnet, pieces(HELLO, cut))
     assert said == b"this port does not speak TLS; connect to it without encryption\n"
-    assert peer.wire.closed
+    assert peer.transport.closed
     assert dict(kit.hub.refusals) == {"bad_handshake": 1}
     assert there.received() == ""
     assert all(record.getMessage().isprintable() for record in caplog.records)
@@ -106,7 +106,7 @@ def test_the_hello_of_tls_gets_one_plain_line(telnet: bool, cut: str, caplog: py
 def test_blank_lines_before_a_request_change_nothing(before: bytes, telnet: bool) -> None:
     _, there, peer, said = serve(telnet, [before + REQUESTS["a form"]])
     assert b"HTTP/1.1 400 Bad Request" in said
-    assert peer.wire.closed
+    assert peer.transport.closed
     assert there.received() == ""
 
 

@@ -33,7 +33,7 @@ def page(speaker: Speaker, **asked: Any) -> tuple[Frame, int]:
     """The answer to a `history` frame, and how many bytes it has."""
     speaker.send("history", **asked)
     text = speaker.peer.received()
-    speaker.peer.wire.sent[:0] = text.encode()
+    speaker.peer.transport.sent[:0] = text.encode()
     return speaker.frame(), len(text)
 
 
@@ -107,7 +107,7 @@ async def test_pages_that_come_from_the_disk_are_no_larger_either(tmp_path: Path
             await kit.settled()
             text = mina.peer.received()
             assert len(text) <= limits.lane_bytes
-            mina.peer.wire.sent += text.encode()
+            mina.peer.transport.sent += text.encode()
             answer = mina.frame()
             assert answer["messages"], "whoever pages would never end"
             found = [message["seq"] for message in answer["messages"]] + found
@@ -125,8 +125,8 @@ def test_a_member_that_does_not_read_has_no_more_than_a_few_lanes_of_pages_waiti
     connection = mina.peer.connection
     assert connection.client is not None
     assert connection.client.lane_size + connection._send_buffer.waiting < 3 * NO_RATE.lane_bytes
-    assert not mina.peer.wire.reading
-    mina.peer.wire.capacity = 1 << 30
+    assert not mina.peer.transport.reading
+    mina.peer.transport.capacity = 1 << 30
     assert [frame["type"] for frame in mina.frames()] == ["welcome", *["history"] * 500]
 
 
@@ -145,10 +145,10 @@ def test_what_comes_behind_a_replay_waits_until_that_was_shown() -> None:
     assert client is not None
     assert client._lane is not None
     assert len(client._lane) == 1, "one replay, and 199 that are not yet begun"
-    assert not mina.wire.reading
+    assert not mina.transport.reading
     other.send("@mina are you there?\n")
     assert other.lines() == [], "a whisper does not wait, and is not refused"
-    mina.wire.capacity = 1 << 30
+    mina.transport.capacity = 1 << 30
     lines = mina.lines()
     assert len(lines) == 200 * 100 + 1
     assert "* other whispers: are you there?" in lines
@@ -165,7 +165,7 @@ def test_what_comes_with_a_handshake_waits_until_the_history_was_shown(protocol:
     mina.send(f'{{"name": "mina", "room": "dev", "history": 20, "protocol": "{protocol}"}}\n{hello}')
     kit.settle()
     assert other.lines() == []
-    mina.wire.capacity = 1 << 30
+    mina.transport.capacity = 1 << 30
     assert len(mina.lines()) == (20 if protocol == "text" else 22)
     assert other.lines() == ["mina:hello"]
 
@@ -177,7 +177,7 @@ def test_who_ends_its_stream_behind_history_is_shown_it_and_leaves() -> None:
     mina.send("/history\nhello\n")
     mina.end()
     kit.settle()
-    mina.wire.capacity = 1 << 30
+    mina.transport.capacity = 1 << 30
     assert len(mina.lines()) == 20
     room = kit.hub.room("dev")
     assert room is not None

@@ -26,12 +26,12 @@ class Watch:
     def run(self, seconds: float, attack: Callable[[int], None] = lambda tick: None) -> None:
         for tick in range(round(seconds / TICK)):
             for _ in range(20):
-                if self.talker.wire.reading:
+                if self.talker.transport.reading:
                     self.talker.send(LINES)
                     self.kit.settle()
             attack(tick)
             self.kit.settle()
-            self.paused.append(not self.talker.wire.reading)
+            self.paused.append(not self.talker.transport.reading)
             self.kit.wait(TICK)
             self.heard += len(self.reader.lines())
 
@@ -47,7 +47,7 @@ def drains_just_in_time(watch: Watch) -> Callable[[int], None]:
 
     def attack(tick: int) -> None:
         if tick % 45 == 44:
-            while slow.wire.take():
+            while slow.transport.take():
                 watch.kit.settle()
 
     return attack
@@ -59,7 +59,7 @@ def drains_a_little_at_a_time(watch: Watch) -> Callable[[int], None]:
 
     def attack(tick: int) -> None:
         if tick % 3 == 2:
-            while slow.wire.take():
+            while slow.transport.take():
                 watch.kit.settle()
 
     return attack
@@ -107,7 +107,7 @@ def test_one_honest_slow_member_has_its_grace() -> None:
     assert slow.connection.client is not None
     assert slow.connection.client.room is not None
     assert watch.paused[10:] == [True] * 38
-    slow.wire.capacity = 1 << 30
+    slow.transport.capacity = 1 << 30
     watch.run(1)
     assert not any(watch.paused[-9:])
     assert not watch.kit.hub.disconnects
@@ -128,7 +128,7 @@ def test_time_in_which_the_server_stood_still_uses_nothing_of_the_budget() -> No
     watch.kit.hub.timers.postpone(100)
     watch.run(2)
     assert any(watch.paused)
-    quick.wire.capacity = 1 << 30  # it catches up
+    quick.transport.capacity = 1 << 30  # it catches up
     watch.run(20)
     watch.kit.member("slow", capacity=0, address="10.9.2.1:1")
     before = len(watch.paused)

@@ -17,13 +17,13 @@ from .contract.suite import BrokerContract
 from .kit import ChatKit, Peer
 from .late_broker import LateBroker
 from .proxy import Plan, Proxy
-from .transport import MemoryWire
+from .transport import MemoryTransport
 
 __all__ = [
     "BrokerContract",
     "ChatKit",
     "LateBroker",
-    "MemoryWire",
+    "MemoryTransport",
     "Peer",
     "Plan",
     "Proxy",

@@ -26,32 +26,32 @@ from ..server.listener import open_connection
 from .broker_runner import WakeUp, run_broker
 from .clock import VirtualClock
 from .counting_broker import CountingBroker
-from .transport import MemoryWire
+from .transport import MemoryTransport
 
 
 class Peer:
     """A client that is connected to a `ChatKit`."""
 
     def __init__(self, kit: ChatKit, door: Door, address: str, capacity: int) -> None:
-        self.wire: MemoryWire = MemoryWire(capacity)
-        connection = open_connection(kit.hub, door, self.wire, address)
+        self.transport: MemoryTransport = MemoryTransport(capacity)
+        connection = open_connection(kit.hub, door, self.transport, address)
         assert connection is not None, "the server has too many connections to answer this one"
         self.connection: Connection = connection
         self._kit = kit
 
     def send(self, data: str | bytes) -> None:
         """Send bytes; the server reads them when the kit settles."""
-        self.wire.feed(data.encode() if isinstance(data, str) else data)
+        self.transport.feed(data.encode() if isinstance(data, str) else data)
 
     def end(self) -> None:
         """End the client's stream."""
-        self.wire.feed(b"")
+        self.transport.feed(b"")
 
     def received(self) -> str:
         """Settle the kit, and return everything received since the last call."""
         self._kit.settle()
         data = bytearray()
-        while taken := self.wire.take():
+        while taken := self.transport.take():
             data += taken
             self._kit.settle()
         return data.decode()
@@ -131,7 +131,9 @@ class ChatKit:
     def settle(self) -> None:
         """Read and write on all connections, and deliver, until nothing is left to do at this time."""
         while True:
-            progress = [peer for peer in self.peers if not peer.wire.closed and peer.wire.poll(self.clock.monotonic())]
+            progress = [
+                peer for peer in self.peers if not peer.transport.closed and peer.transport.poll(self.clock.monotonic())
+            ]
             busy = self.hub.busy  # then some connections may be able to read again
             while self.hub.busy:
                 for _ in self.hub.settle():

@@ -7,7 +7,7 @@ from collections import deque
 from ..server.transport import Pollable
 
 
-class MemoryWire:
+class MemoryTransport:
     """A connection without a socket: it buffers up to `capacity` bytes from the server until the test takes them."""
 
     def __init__(self, capacity: int = 1 << 30) -> None:

@@ -58,12 +58,12 @@ class ChatContract(ChatSubject):
             await settled(chat)
             own = [line for line in text.lines() if line.startswith("Mina:")]
             same(
-                (own, text.wire.ended),
+                (own, text.transport.ended),
                 (["Mina:a", "Mina:b", "Mina:c"], True),
                 "the lines of a member that changes rooms and leaves",
             )
             own = [line for line in ends.lines() if line.startswith("Zoe:")]
-            same((own, ends.wire.ended), (["Zoe:d", "Zoe:e"], True), "the lines of a member that ends its stream")
+            same((own, ends.transport.ended), (["Zoe:d", "Zoe:e"], True), "the lines of a member that ends its stream")
             same(sorted(f["text"] for f in await dev.kept()), ["a", "b", "d", "e"], "the messages in the first room")
             same([f["text"] for f in await lab.kept()], ["c"], "the messages in the second room")
 

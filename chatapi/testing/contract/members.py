@@ -73,7 +73,7 @@ class Member:
 
     def cut(self) -> None:
         """Break its connection."""
-        self.peer.wire.reset()
+        self.peer.transport.reset()
         self._chat.settle()
 
 
