@@ -23,10 +23,10 @@ def order_of_work(plan: list[tuple[str, bool]]) -> list[str]:
     """What a worker does, in its order, where all of this waits while it is busy, and it is told to stop then."""
     done: list[str] = []
     worker, go_on = Worker("test", deque(), lambda: None), threading.Event()
-    worker.call(lambda: go_on.wait(DEADLINE))
+    worker.execute(lambda: go_on.wait(DEADLINE))
     worker.start()
     for name, urgent in plan:
-        worker.call(lambda name=name: done.append(name), urgent=urgent)  # type: ignore[misc]
+        worker.execute(lambda name=name: done.append(name), urgent=urgent)  # type: ignore[misc]
     worker.stop()
     go_on.set()
     worker.join(DEADLINE)

@@ -1,4 +1,4 @@
-"""The broker of one process: it keeps nothing beyond the rooms' own logs."""
+"""The broker in memory: it keeps nothing besides the rooms' own logs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ..pending import Pending
 
 
 class Sequencer:
-    """Counts one log: dense seqs, and times that grow from message to message."""
+    """Numbers one log: `seq` without holes, and `ts` that grows with each message."""
 
     __slots__ = ("_clock", "epoch", "seq", "ts")
 
     def __init__(self, epoch: str, clock: Clock, seq: int = 0, ts: int = 0) -> None:
         self.epoch: str = epoch
         self.seq: int = seq
-        """The newest message's."""
+        """The number of the newest message."""
         self.ts: int = ts
         self._clock = clock
 
     def stamp(self, entry: AnyEntry) -> None:
-        """Give an entry its place."""
+        """Set the position of an entry."""
         if not isinstance(entry, Said | Deletion):
             entry.seq = self.seq
             return
@@ -34,7 +34,7 @@ class Sequencer:
 
 
 class InProcessBroker:
-    """The order of one process, kept in memory: what is submitted is delivered before `submit` returns."""
+    """Gives messages their order in memory. Everything is delivered before `submit` returns."""
 
     keeps = False
     secret: bytes = b""
@@ -46,23 +46,19 @@ class InProcessBroker:
         self._rooms: Rooms | None = None
 
     def attach(self, rooms: Rooms) -> None:
-        """Learn whom to speak to."""
         self._rooms = rooms
 
     async def run(self, started: Callable[[], None]) -> None:
-        """Nothing here takes time."""
         started()
 
     def collect(self) -> None:
-        """Everything was told at once."""
+        pass  # `submit` has delivered everything
 
     def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
-        """Begin to count a room."""
         self._logs[room] = Sequencer(epoch, self._clock)
         return Pending.resolved(Past(epoch, name))
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
-        """Stamp and deliver."""
         assert self._rooms is not None, "this broker is not attached to a chat"
         log = self._logs[room]
         for entry in entries:
@@ -70,13 +66,10 @@ class InProcessBroker:
         self._rooms.deliver(room, entries)
 
     def read(self, room: str, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
-        """There is nothing but what the room holds itself."""
         return Pending.resolved(())
 
     def sent(self, room: str, session: str) -> Pending[Mapping[str, Sent]]:
-        """Sessions live as long as the process."""
         return Pending.resolved({})
 
     def close(self, room: str) -> None:
-        """Forget a room."""
         del self._logs[room]

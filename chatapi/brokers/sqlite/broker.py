@@ -1,7 +1,7 @@
-"""A durable broker: every message is in a SQLite file before any member sees it and before it is acknowledged.
+"""A durable broker: every message is in a SQLite file before a member sees it and before it is acknowledged.
 
-Group commit: whatever was said in any room while the last commit ran is the next one, so load makes larger commits,
-not longer waiting. One worker thread writes, another one reads.
+Group commit: everything that was submitted during one commit is the next one, in all rooms. So load makes commits
+larger, and nobody waits longer. One worker thread writes, another one reads.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from ...errors import StoreError
 from ...limits import Keep
 from ...pending import Pending, wait
 from .store import RoomInfo, Store
-from .writer import Committed, Done, Log, Part, Place, Worker, Writer
+from .writer import Committed, Done, Log, Position, Submission, Worker, Writer
 
 _logger = logging.getLogger("chatapi")
 _T = TypeVar("_T")
 
 _TRIM_EVERY: Final = 60.0
-"""Seconds between two looks at what is too old or too much."""
+"""Seconds between two checks for messages that are too old or too many."""
 _ROOMS_AT_ONCE: Final = 100
-"""Rooms looked at for that in one go: more would hold up who wants to come in."""
-_PATIENCE: Final = 10.0
-"""Seconds that the end waits for a disk that does not answer."""
+"""Rooms in one such check, because rooms that are opened wait for its end."""
+_CLOSING_SECONDS: Final = 10.0
+"""Seconds that the end waits for the disk."""
 _ENDED: Final = "the chat does not run"
 _DAY: Final = 24 * 3600 * 1_000_000
 
 
 class SQLiteBroker:
-    """Keeps rooms in the file at `path`, which is created if it does not exist; beside it, SQLite's own ``-wal`` and
-    ``-shm``, and an empty ``-lock``.
+    """Keeps rooms in the file at `path`, which is created if it does not exist.
 
-    With ``sync="full"`` what is acknowledged survives a power cut, with ``"normal"`` the end of the process alone, of
-    whatever kind: a power cut may then take the last moments, never the file's order. One server at a time can use a
-    file. While the file cannot be written to, messages are refused with ``unavailable``, and everything else goes on.
+    Beside it are SQLite's own files ``-wal`` and ``-shm``, and an empty ``-lock``. Only one server at a time can use a
+    file. With ``sync="full"`` acknowledged messages survive a power cut. With ``"normal"`` they survive any end of the
+    process, but a power cut may take the newest ones. While the file cannot be written, messages are refused with
+    ``unavailable``, and everything else goes on.
     """
 
     keeps = True
@@ -68,33 +68,32 @@ class SQLiteBroker:
         self._keep = keep
         self._clock: Clock = clock or SystemClock()
         self._logs: dict[str, Log] = {}
-        self._writer: Writer | None = None  # while it runs
+        self._writer: Writer | None = None
         self._reader: Worker | None = None
         self._done: Done = deque()
-        self._on_their_way: deque[Part] = deque()
-        self._fresh: list[Part] = []  # those of them that the writing thread has not got yet
-        self._unanswered: dict[Pending[Any], None] = {}  # what the reading thread is asked
+        self._unsettled: deque[Submission] = deque()
+        self._uncommitted: list[Submission] = []  # the part of `_unsettled` that the writing thread does not have yet
+        self._reads: dict[Pending[Any], None] = {}  # the reads that have no result so far
         self._failing = False
         self._rooms: Rooms | None = None
 
     def attach(self, rooms: Rooms) -> None:
-        """Learn whom to speak to."""
         self._rooms = rooms
 
     async def run(self, started: Callable[[], None]) -> None:
-        """Open the file, and commit and read until cancelled. Raises `StoreError` where the file cannot be had.
+        """Open the file, and commit and read until cancelled. Raises `StoreError` if the file cannot be opened.
 
-        What was submitted before it is cancelled is committed and delivered.
+        At the end, everything that was submitted is committed and delivered.
         """
         await anyio.to_thread.run_sync(self._open)
         assert self._rooms is not None
-        self._writer = Writer(self._store, self._clock, self._done, self._rooms.wake_threadsafe)
+        self._writer = Writer(self._store, self._clock, self._done, self._rooms.wake_threadsafe, self._committed)
         self._reader = Worker("chatapi store, reading", self._done, self._rooms.wake_threadsafe)
         self._writer.start()
         self._reader.start()
         try:
             started()
-            await self._look_after()
+            await self._trim_regularly()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._end(self._writer, self._reader)
@@ -120,156 +119,146 @@ class SQLiteBroker:
 
         closing = threading.Thread(target=close, name="chatapi store, closing", daemon=True)
         closing.start()
-        await anyio.to_thread.run_sync(closing.join, _PATIENCE)
+        await anyio.to_thread.run_sync(closing.join, _CLOSING_SECONDS)
         if writer.is_alive():
             _logger.error("the last messages may not be stored: the disk does not answer")
         self.collect()
         self._writer = self._reader = None
-        self._done = deque()  # a disk that answers later than that tells nobody
-        self._fresh = []
-        while self._on_their_way:  # what came last, or is with a disk that does not answer
-            part = self._on_their_way.popleft()
-            self._settle(part, part.unplaced(), _ENDED)
-        unanswered, self._unanswered = self._unanswered, {}
-        for answer in unanswered:
-            answer.fail(unavailable(_ENDED))
+        self._done = deque()  # results that come later are dropped
+        self._uncommitted = []
+        while self._unsettled:  # submitted at the end, or the disk does not answer
+            submission = self._unsettled.popleft()
+            self._settle(submission, submission.without_numbers(), _ENDED)
+        reads, self._reads = self._reads, {}
+        for read in reads:
+            read.fail(unavailable(_ENDED))
 
-    # What rooms ask
+    # Rooms
 
     def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
-        """Read what there is of a room; members wait for that, so pages of history come later."""
-
         def opened(past: Past | None) -> Past:
             past = past or Past(epoch, name)
             self._logs[room] = Log(room, past)
             return past
 
-        return self._ask(partial(self._store.past, room, messages, max_bytes), urgent=True).map(opened)
+        return self._read_soon(partial(self._store.past, room, messages, max_bytes), urgent=True).map(opened)
 
     def submit(self, room: str, entries: Sequence[AnyEntry]) -> None:
-        """Take entries: what is to be kept waits for the commit, and what follows it in its room waits with it."""
         assert self._rooms is not None
-        part = Part(self._logs[room], entries)
-        is_first = not part.log.on_its_way
-        part.log.on_its_way += len(entries)
+        submission = Submission(self._logs[room], entries)
+        is_first = not submission.log.unsettled
+        submission.log.unsettled += len(entries)
         if is_first and not any(isinstance(entry, KeptEntry) for entry in entries):
-            self._settle(part, part.unplaced())
+            self._settle(submission, submission.without_numbers())
         elif is_first and self._writer is None:
-            self._settle(part, part.unplaced(), _ENDED)
+            self._settle(submission, submission.without_numbers(), _ENDED)
         else:
-            self._on_their_way.append(part)
+            self._unsettled.append(submission)
             if self._writer is not None:
-                self._fresh.append(part)
+                self._uncommitted.append(submission)
                 self._rooms.wake()
 
     def read(self, room: str, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
-        """Read back."""
-        return self._ask(partial(self._store.read, room, before, messages, max_bytes))
+        return self._read_soon(partial(self._store.read, room, before, messages, max_bytes))
 
     def sent(self, room: str, session: str) -> Pending[Mapping[str, Sent]]:
-        """What a session has said under which ids."""
         assert self._rooms is not None
         since = self._clock.micros() - int(self._rooms.limits.remember * 1_000_000)
-        return self._ask(partial(self._store.sent, session, since), urgent=True)
+        return self._read_soon(partial(self._store.sent, session, since), urgent=True)
 
     def close(self, room: str) -> None:
-        """Forget a room; the file does not."""
         del self._logs[room]
 
-    # What comes back
+    # Results
 
     def collect(self) -> None:
-        """Deliver what was committed, refuse what could not be; hand over what was submitted since.
-
-        All that a round brings goes to the writing thread as one: else it would begin with the first line alone, and
-        every member of a room would be sent one line at a time.
-        """
         while self._done:
-            done = self._done.popleft()
-            if not isinstance(done, Committed):
-                done()
-                continue
-            if done.tried and bool(done.reason) is not self._failing:
-                self._failing = bool(done.reason)
-                if self._failing:
-                    _logger.error("messages cannot be stored: %s; senders are told, and each one is tried", done.reason)
-                else:
-                    _logger.warning("messages are stored again")
-            reason = self._told(done.reason)
-            for part, places in zip(done.parts, done.places, strict=True):
-                self._on_their_way.popleft()
-                self._settle(part, places, reason)
-        if self._fresh and self._writer is not None:
-            self._writer.commit(self._fresh)
-            self._fresh = []
+            self._done.popleft()()
+        # Everything of a round goes to the writing thread together. Otherwise the first line would be a commit of its
+        # own, and each member would be sent one line at a time.
+        if self._uncommitted and self._writer is not None:
+            self._writer.commit(self._uncommitted)
+            self._uncommitted = []
 
-    def _told(self, reason: str) -> str:
-        """A reason as members are told it: where the file is is nobody's business."""
+    def _committed(self, result: Committed) -> None:
+        if result.stored and bool(result.reason) is not self._failing:
+            self._failing = bool(result.reason)
+            if self._failing:
+                _logger.error("messages cannot be stored: %s; senders are told, and each one is tried", result.reason)
+            else:
+                _logger.warning("messages are stored again")
+        reason = self._without_path(result.reason)
+        for submission, positions in zip(result.submissions, result.positions, strict=True):
+            self._unsettled.popleft()
+            self._settle(submission, positions, reason)
+
+    def _without_path(self, reason: str) -> str:
+        """Return a reason that may be shown to members, who should not learn where the file is."""
         return reason.replace(repr(str(self._store.path)), "the server's file")
 
-    def _settle(self, part: Part, places: Sequence[Place], reason: str = "") -> None:
-        """Deliver entries to their room; where there is a reason against it, only those that are not to be kept."""
+    def _settle(self, submission: Submission, positions: Sequence[Position], reason: str = "") -> None:
+        """Deliver entries to their room; if there is a reason, refuse those that are kept."""
         assert self._rooms is not None
-        part.log.on_its_way -= len(part.entries)
-        passing: list[AnyEntry] = []
+        submission.log.unsettled -= len(submission.entries)
+        delivered: list[AnyEntry] = []
         refused: list[AnyKept] = []
-        for entry, (seq, ts) in zip(part.entries, places, strict=True):
+        for entry, (seq, ts) in zip(submission.entries, positions, strict=True):
             if isinstance(entry, Said | Deletion):
                 if reason:
                     refused.append(entry)
                     continue
                 entry.ts = ts
             entry.seq = seq
-            passing.append(entry)
-        if passing:
-            self._rooms.deliver(part.log.key, passing)
+            delivered.append(entry)
+        if delivered:
+            self._rooms.deliver(submission.log.key, delivered)
         if refused:
-            self._rooms.refuse(part.log.key, refused, unavailable(reason))
+            self._rooms.refuse(submission.log.key, refused, unavailable(reason))
 
     # Reading
 
-    def _ask(self, question: Callable[[], _T], *, urgent: bool = False) -> Pending[_T]:
-        """Have the reading thread answer a question."""
+    def _read_soon(self, read: Callable[[], _T], *, urgent: bool = False) -> Pending[_T]:
+        """Return what the reading thread reads."""
         if self._reader is None:
             return Pending.failed(unavailable("the chat does not run; use `async with chat`, or serve it"))
-        answer: Pending[_T] = Pending()
+        result: Pending[_T] = Pending()
 
-        def answered(read: Pending[_T]) -> None:
-            del self._unanswered[answer]
-            if (error := read.error) is None:
-                answer.resolve(read.result())
+        def done(executed: Pending[_T]) -> None:
+            del self._reads[result]
+            if (error := executed.error) is None:
+                result.resolve(executed.result())
                 return
             expected = isinstance(error, StoreError)
             _logger.error("history cannot be read: %s", error, exc_info=None if expected else error)
-            answer.fail(unavailable(self._told(str(error) or repr(error))))
+            result.fail(unavailable(self._without_path(str(error) or repr(error))))
 
-        self._unanswered[answer] = None
-        self._reader.call(question, urgent=urgent).then(answered)
-        return answer
+        self._reads[result] = None
+        self._reader.execute(read, urgent=urgent).then(done)
+        return result
 
-    # Forgetting
+    # Trimming
 
     async def trim(self) -> None:
-        """Forget what is too old or too much; the running broker does so every minute.
+        """Remove messages that are too old or too many, and old ids. The running broker does this every minute.
 
-        Raises `StoreError`. Cancelling it leaves some of it for the next time.
+        Raises `StoreError`. If it is cancelled, the next call does the rest.
         """
         if self._rooms is None or self._writer is None:
             raise StoreError(_ENDED)
         now = self._clock.micros()
         await self._write(self._store.erase_deleted_text)
-        forgotten = now - int(self._rooms.limits.remember * 1_000_000)
-        while await self._write(self._store.forget_ids, forgotten):
+        forget_before = now - int(self._rooms.limits.remember * 1_000_000)
+        while await self._write(self._store.forget_ids, forget_before):
             pass
         if self._keep == Keep():
             return
         before = now - int(self._keep.days * _DAY) if self._keep.days else 0
-        too_much = partial(
+        over_limit = partial(
             self._store.rooms_over_limit, messages=self._keep.messages, max_bytes=self._keep.bytes, before=before
         )
         keys = await self._read(self._store.keys)
         for i in range(0, len(keys), _ROOMS_AT_ONCE):
-            for room, through in await self._read(too_much, keys[i : i + _ROOMS_AT_ONCE]):
+            for room, through in await self._read(over_limit, keys[i : i + _ROOMS_AT_ONCE]):
                 await self._trim_room(room, through)
 
     async def _trim_room(self, room: RoomInfo, through: int) -> None:
@@ -277,10 +266,10 @@ class SQLiteBroker:
         first = room.first
         while first <= through:
             first = await self._write(self._store.trim, room, through)
-            await self._read(_nothing)  # a room that was read before that is open by now, and will be told
+            await self._read(_nothing)  # after this, rooms that were being read are open, and take note
             self._rooms.trimmed(room.key, first)
 
-    async def _look_after(self) -> None:
+    async def _trim_regularly(self) -> None:
         while True:
             try:
                 await self.trim()
@@ -288,19 +277,19 @@ class SQLiteBroker:
                 _logger.warning("old messages cannot be removed: %s", error)
             await anyio.sleep(_TRIM_EVERY)
 
-    async def _write(self, call: Callable[..., _T], *arguments: object) -> _T:
-        return await _by(self._writer, partial(call, *arguments))
+    async def _write(self, function: Callable[..., _T], *arguments: object) -> _T:
+        return await _execute(self._writer, partial(function, *arguments))
 
-    async def _read(self, call: Callable[..., _T], *arguments: object) -> _T:
-        return await _by(self._reader, partial(call, *arguments))
+    async def _read(self, function: Callable[..., _T], *arguments: object) -> _T:
+        return await _execute(self._reader, partial(function, *arguments))
 
 
 def _nothing() -> None:
     pass
 
 
-async def _by(worker: Worker | None, call: Callable[[], _T]) -> _T:
-    """Have a thread do something. Raises what that raises, and `StoreError` where there is no thread."""
+async def _execute(worker: Worker | None, function: Callable[[], _T]) -> _T:
+    """Execute a function in a thread. Raises its errors, and `StoreError` if there is no thread."""
     if worker is None:
         raise StoreError(_ENDED)
-    return await wait(worker.call(call))
+    return await wait(worker.execute(function))

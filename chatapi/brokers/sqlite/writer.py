@@ -1,4 +1,4 @@
-"""The threads of a store: one that reads, and one that writes, committing whatever waits, all rooms together."""
+"""The threads of a store: one reads, and one commits what was submitted, for all rooms together."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _logger = logging.getLogger("chatapi")
 _T = TypeVar("_T")
 
 URGENT_IN_A_ROW: Final = 16
-"""Urgent calls that go before one that is not: neither kind can keep the other from ever having its turn."""
+"""Urgent calls in a row that go before one that is not urgent, so that neither kind starves."""
 
-Place: TypeAlias = tuple[int, int]
-"""A seq and a ts."""
+Position: TypeAlias = tuple[int, int]
+"""A `seq` and a `ts`."""
 
 
 class Log:
-    """An open room. The writing thread counts, as long as anything is on its way, and the event loop otherwise."""
+    """The numbers of an open room. The writing thread changes them while anything is unsettled."""
 
-    __slots__ = ("epoch", "key", "name", "on_its_way", "seq", "ts")
+    __slots__ = ("epoch", "key", "name", "seq", "ts", "unsettled")
 
     def __init__(self, key: str, past: Past) -> None:
         self.key: str = key
@@ -38,11 +38,11 @@ class Log:
         self.epoch: str = past.epoch
         self.seq: int = past.seq
         self.ts: int = past.ts
-        self.on_its_way: int = 0
+        self.unsettled: int = 0
         """Entries that are neither delivered nor refused."""
 
-    def place(self, entry: AnyEntry, now: int) -> Place:
-        """The place of the next entry; what is not kept has that of the last message before it."""
+    def next_position(self, entry: AnyEntry, now: int) -> Position:
+        """Return the position of the next entry. An entry that is not kept has the `seq` of the message before it."""
         if not isinstance(entry, KeptEntry):
             return self.seq, 0
         seq, ts = self.seq + 1, max(now, self.ts + 1)
@@ -50,60 +50,56 @@ class Log:
         return seq, ts
 
 
-class Part(NamedTuple):
-    """What was submitted to one room."""
+class Submission(NamedTuple):
+    """Entries that were submitted to one room."""
 
     log: Log
     entries: Sequence[AnyEntry]
 
-    def unplaced(self) -> list[Place]:
-        """Places for what is not kept, where nothing else has any."""
+    def without_numbers(self) -> list[Position]:
+        """Return the positions of entries that are not kept, if the others are refused."""
         return [(self.log.seq, 0)] * len(self.entries)
 
 
 class Committed(NamedTuple):
-    """What came of a commit: a place for each entry or, where there is a reason against it, only for what is not kept.
+    """The result of a commit: a position for each entry. If there is a reason, entries that are kept are refused.
 
-    The entries themselves have none yet: that is for the event loop, once everybody may know.
+    The event loop sets the positions of the entries, when everybody may see them.
     """
 
-    parts: Sequence[Part]
-    places: Sequence[Sequence[Place]]
-    tried: bool
-    """Whether anything was to be kept."""
+    submissions: Sequence[Submission]
+    positions: Sequence[Sequence[Position]]
+    stored: bool
+    """Whether there was anything to store."""
     reason: str = ""
 
 
-Done: TypeAlias = deque[Committed | Callable[[], None]]
-"""What came of the work: commits, and what is to be called on the event loop."""
+Done: TypeAlias = deque[Callable[[], None]]
+"""Callbacks that give results to the event loop, which has to call them."""
 
 
 class Worker(threading.Thread):
-    """Calls what it is given, in order but for what is urgent; `ring` is called, in this thread, when something was
-    added to `done`."""
+    """Executes functions in their order, urgent ones first. It calls `wake` in this thread when `done` has a result."""
 
-    def __init__(self, name: str, done: Done, ring: Callable[[], None]) -> None:
+    def __init__(self, name: str, done: Done, wake: Callable[[], None]) -> None:
         super().__init__(name=name, daemon=True)  # a disk that hangs must not keep the program from ending
-        self._done, self._ring = done, ring
+        self._done, self._wake = done, wake
         self._urgent: deque[Callable[[], None]] = deque()
         self._other: deque[Callable[[], None]] = deque()
-        self._in_a_row = 0  # urgent ones that went before one that waits
-        self._tokens: SimpleQueue[None] = SimpleQueue()  # one for each that waits, and one to stop
+        self._in_a_row = 0  # urgent calls before the next that is not urgent
+        self._tokens: SimpleQueue[None] = SimpleQueue()  # one for each call that waits, and one to stop
 
-    def call(self, what: Callable[[], _T], *, urgent: bool = False) -> Pending[_T]:
-        """Call `what` in this thread, behind what waits, or if it is `urgent` behind what is urgent.
-
-        The result is what it returned or raised, and is set on the event loop.
-        """
+    def execute(self, function: Callable[[], _T], *, urgent: bool = False) -> Pending[_T]:
+        """Call `function` in this thread, and return what it returns or raises. The result is set on the event loop."""
         pending: Pending[_T] = Pending()
 
         def call() -> None:
             try:
-                value = what()
+                value = function()
             except Exception as error:
-                self._tell(partial(pending.fail, error))
+                self._give_back(partial(pending.fail, error))
             else:
-                self._tell(partial(pending.resolve, value))
+                self._give_back(partial(pending.resolve, value))
 
         self._put(call, urgent=urgent)
         return pending
@@ -113,11 +109,11 @@ class Worker(threading.Thread):
         self._tokens.put(None)
 
     def stop(self) -> None:
-        """End once all that waits is done."""
+        """End the thread when everything that waits is done."""
         self._tokens.put(None)
 
     def run(self) -> None:
-        """Work until stopped."""
+        """Execute what waits, until stopped."""
         while True:
             self._tokens.get()
             if not (self._urgent or self._other):
@@ -131,40 +127,50 @@ class Worker(threading.Thread):
         self._in_a_row = 0
         return self._other.popleft()
 
-    def _tell(self, done: Committed | Callable[[], None]) -> None:
-        self._done.append(done)
-        self._ring()
+    def _give_back(self, callback: Callable[[], None]) -> None:
+        self._done.append(callback)
+        self._wake()
 
 
 class Writer(Worker):
-    """The one that writes: what waits to be committed when it has time for it becomes one commit."""
+    """The thread that writes. Everything that waits when a commit begins is part of it.
 
-    def __init__(self, store: Store, clock: Clock, done: Done, ring: Callable[[], None]) -> None:
-        super().__init__("chatapi store", done, ring)
-        self._store, self._clock = store, clock
-        self._parts: SimpleQueue[Sequence[Part]] = SimpleQueue()
+    `committed` is called with the result of each commit, on the event loop.
+    """
 
-    def commit(self, parts: Sequence[Part]) -> None:
-        """Commit these with whatever else waits."""
-        self._parts.put(parts)
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        done: Done,
+        wake: Callable[[], None],
+        committed: Callable[[Committed], None],
+    ) -> None:
+        super().__init__("chatapi store", done, wake)
+        self._store, self._clock, self._committed = store, clock, committed
+        self._submissions: SimpleQueue[Sequence[Submission]] = SimpleQueue()
+
+    def commit(self, submissions: Sequence[Submission]) -> None:
+        """Commit these, with everything else that waits."""
+        self._submissions.put(submissions)
         self._put(self._commit_all)
 
     def _commit_all(self) -> None:
-        parts: list[Part] = []
-        while not self._parts.empty():
-            parts += self._parts.get()
-        if parts:
-            self._tell(self._commit(parts))
+        submissions: list[Submission] = []
+        while not self._submissions.empty():
+            submissions += self._submissions.get()
+        if submissions:
+            self._give_back(partial(self._committed, self._commit(submissions)))
 
-    def _commit(self, parts: Sequence[Part]) -> Committed:
+    def _commit(self, submissions: Sequence[Submission]) -> Committed:
         now = self._clock.micros()
-        before = {part.log: (part.log.seq, part.log.ts) for part in parts}
-        places = [[part.log.place(entry, now) for entry in part.entries] for part in parts]
+        before = {one.log: (one.log.seq, one.log.ts) for one in submissions}
+        positions = [[one.log.next_position(entry, now) for entry in one.entries] for one in submissions]
         appends = {log: Append(log.key, log.name, log.epoch, []) for log in before}
-        for part, placed in zip(parts, places, strict=True):
-            for entry, place in zip(part.entries, placed, strict=True):
+        for submission, placed in zip(submissions, positions, strict=True):
+            for entry, position in zip(submission.entries, placed, strict=True):
                 if isinstance(entry, KeptEntry):
-                    appends[part.log].entries.append(Placed(entry, *place))
+                    appends[submission.log].entries.append(Placed(entry, *position))
         stored = [append for append in appends.values() if append.entries]
         try:
             if stored:
@@ -174,5 +180,6 @@ class Writer(Worker):
                 log.seq, log.ts = seq, ts
             if not isinstance(error, StoreError):
                 _logger.exception("an error inside the server, while storing messages")
-            return Committed(parts, [part.unplaced() for part in parts], True, str(error) or repr(error))
-        return Committed(parts, places, bool(stored))
+            refused = [one.without_numbers() for one in submissions]
+            return Committed(submissions, refused, True, str(error) or repr(error))
+        return Committed(submissions, positions, bool(stored))
