@@ -320,7 +320,7 @@ def test_the_times_of_redis_are_as_they_are_said() -> None:
         "until it answers",
         "once it answers again",
     ]
-    assert f"missed within {lease} seconds" in OPERATIONS.prose
+    assert f"notice a dead server within {lease} seconds" in OPERATIONS.prose
     assert f"for up to {lease} seconds" in PROTOCOL.prose
 
 
