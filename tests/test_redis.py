@@ -84,13 +84,13 @@ class OverRedis(BrokerContract):
         assert isinstance(broker, RedisBroker)
         self.tell("ACL", "SETUSER", self.users[broker], "-@write")
         for server in broker._shards:
-            server._patience = 0  # as if it had been so for that long
+            server._options = replace(server._options, patience=0)  # as if it had been so for that long
 
     async def heal(self, broker: Broker) -> None:
         assert isinstance(broker, RedisBroker)
         self.tell("ACL", "SETUSER", self.users[broker], "+@write")
         for server in broker._shards:
-            server._patience = broker._patience
+            server._options = broker._options
         while any(server.trouble for server in broker._shards):
             broker._nodes.renew_lease()  # which is how it notices, a second later
             broker.collect()

@@ -33,7 +33,7 @@ from . import batches, scripts
 from .nodes import Nodes
 from .room import Node, SharedRoom, State
 from .scripts import Keys, Value
-from .shard import UNREACHABLE, Shard
+from .shard import UNREACHABLE, Shard, ShardOptions
 from .shards import Shards
 from .topology import Topology, reason_of, without_password
 from .turns import MOST_BYTES, Claiming, Deleting, Releasing, Renaming, Saying
@@ -86,14 +86,9 @@ class RedisBroker:
         self._channels: dict[str, SharedRoom] = {}
         self._node: Node | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._shards = Shards(
-            self._topology,
-            patience=patience,
-            replicas=replicas,
-            received=self._received,
-            availability_changed=self._availability_changed,
-            may_ask=self._may_ask,
-        )
+        sharded, changed = self._topology.sharded, self._availability_changed
+        self._options = ShardOptions(sharded, patience, replicas, self._received, changed, self._may_ask)
+        self._shards = Shards(self._topology, self._options)
         self._nodes = Nodes(
             secrets.token_urlsafe(9),
             prefix,

@@ -31,6 +31,20 @@ class Request:
         """Approximate size of the answer, if it may be large."""
         self.answer: Pending[Any] = Pending()
 
+    def settle(self, answer: Any) -> None:
+        """Set the answer, or a `Refused`. An error of ours is logged, because it must not break the connection."""
+        try:
+            if isinstance(answer, Refused):
+                self.answer.fail(answer)
+            else:
+                self.answer.resolve(answer)
+        except Exception:
+            _logger.exception("an error inside the server, with an answer of Redis")
+
+    def fail(self) -> None:
+        """Refuse the request, because it cannot be sent or its answer is lost."""
+        self.settle(unavailable("Redis does not answer"))
+
     def command(self, hashes: dict[str, bytes]) -> list[Any]:
         """Return the words of the command; `hashes` are those of the scripts."""
         if self.script:
@@ -71,32 +85,16 @@ class Requests:
 
     def answered(self, answer: Any) -> None:
         """Settle the request that was sent first, with an answer or a `Refused`."""
-        settle(self._sent.popleft(), answer)
+        self._sent.popleft().settle(answer)
 
     def fail_sent(self) -> None:
         """Fail the requests that were sent, because their answers are lost."""
         failed, self._sent = self._sent, deque()
         for request in failed:
-            fail(request)
+            request.fail()
 
     def fail_waiting(self) -> None:
         """Fail the requests that wait."""
         failed, self._waiting = self._waiting, deque()
         for request in failed:
-            fail(request)
-
-
-def fail(request: Request) -> None:
-    """Settle a request that cannot be sent, or whose answer is lost."""
-    settle(request, unavailable("Redis does not answer"))
-
-
-def settle(request: Request, answer: Any) -> None:
-    """Set the result of a request; an error of ours is logged, because it must not break the connection."""
-    try:
-        if isinstance(answer, Refused):
-            request.answer.fail(answer)
-        else:
-            request.answer.resolve(answer)
-    except Exception:
-        _logger.exception("an error inside the server, with an answer of Redis")
+            request.fail()

@@ -240,26 +240,27 @@ class SharedRoom:
             self._buffered.insert(0, batch)
             self._node.schedule(self)
             return
-        self._apply(header, batch, at)
+        self._apply(header, batch, at, with_roster=True)
         self._roster_version = header.roster_version
+        self._node.rooms.trimmed(self.key, header.first)
 
-    def _apply(self, header: Header, batch: bytes, at: int) -> None:
-        """Deliver what a batch says."""
+    def _apply(self, header: Header, batch: bytes, at: int, *, with_roster: bool) -> None:
+        """Deliver what a batch says, without joins and leaves if the roster has them already."""
         rooms, ours = self._node.rooms, self._outgoing.turn_of(header) is not None
         seq, entries = header.seq_before, list[AnyEntry]()
         for change in self._changes(header, batch, at):
             if isinstance(change, Said | Deletion):
                 entries.append(change)
                 seq = change.seq + change.count - 1
-                continue
-            if entries:
-                rooms.deliver(self.key, entries, ours=ours)
-                entries = []
-            self._change_roster(change, seq)
+            elif with_roster:
+                if entries:
+                    rooms.deliver(self.key, entries, ours=ours)
+                    entries = []
+                self._change_roster(change, seq)
         if entries:
             rooms.deliver(self.key, entries, ours=ours)
-        self._advance(header)
-        rooms.trimmed(self.key, header.first)
+        if header.seq > header.seq_before:
+            self._seq, self._ts = header.seq, header.first_ts + header.seq - header.seq_before - 1
 
     def _changes(self, header: Header, batch: bytes, at: int) -> Iterator[Step | Change]:
         """Return what was done, by this node or another; messages and deletions have their `seq` and `ts`."""
@@ -268,10 +269,6 @@ class SharedRoom:
             return batches.changes(batch, header, at)
         turn.came_back, turn.dropped = True, header.dropped
         return turn.done_steps(header)
-
-    def _advance(self, header: Header) -> None:
-        if header.seq > header.seq_before:
-            self._seq, self._ts = header.seq, header.first_ts + header.seq - header.seq_before - 1
 
     def _change_roster(self, change: Step | Change, seq: int) -> None:
         """Handle a join, a leave or a new name, of this node or another."""
@@ -318,7 +315,7 @@ class SharedRoom:
             for batch in missed:
                 header, at = batches.parse_header(batch)
                 if header.seq_before == self._seq:
-                    self._catch_up(header, batch, at)
+                    self._apply(header, batch, at, with_roster=False)
             if more == b"1":
                 return  # the next section asks for the rest
         if self.is_closed:  # by the callbacks of what was delivered
@@ -341,14 +338,6 @@ class SharedRoom:
             self.name = name
             tail = batches.newest_entries(found, seq + 1, *self._first_page)
             self.opened.resolve(Past(self._epoch, name, seq, ts, first, tail))
-
-    def _catch_up(self, header: Header, batch: bytes, at: int) -> None:
-        """Deliver the messages of a missed batch. Its joins and leaves are in the roster."""
-        ours = self._outgoing.turn_of(header) is not None
-        entries = [change for change in self._changes(header, batch, at) if isinstance(change, Said | Deletion)]
-        self._advance(header)
-        if entries:
-            self._node.rooms.deliver(self.key, entries, ours)
 
     # Results of steps
 

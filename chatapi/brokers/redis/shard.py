@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 
 import anyio
@@ -21,7 +23,7 @@ from coredis.exceptions import MovedError, RedisError
 from ...core.broker import unavailable
 from ...pending import Pending
 from . import scripts
-from .requests import MOST_ANSWER_BYTES, Request, Requests, fail
+from .requests import MOST_ANSWER_BYTES, Request, Requests
 from .room import SharedRoom
 from .scripts import Section, Value
 from .subscriptions import Subscriptions
@@ -41,42 +43,47 @@ _MOST_BYTES: Final = 1024 * 1024
 """Approximate bytes of arguments in one round trip."""
 
 
-class Shard:
-    """The connection to one server. `connect` makes a connection that is not open yet.
+@dataclass(frozen=True, slots=True)
+class ShardOptions:
+    """The settings that all shards of a node share."""
 
-    Args:
-        next_turn_number: returns a new number, greater than all before.
-        received: is called with each published message and its channel.
-        availability_changed: is called when requests begin to fail, with the reason, or succeed again.
-        connection_broke: refreshes the topology; returns False if this shard is not used any more.
-        may_ask: returns whether rooms may ask the script, which they may not while the node has no lease.
+    sharded: bool
+    """Whether they are those of a cluster."""
+    patience: float
+    """Seconds after which messages are refused."""
+    replicas: int
+    """The number of replicas that must have a message before it is acknowledged."""
+    received: Callable[[bytes, bytes], None]
+    """Called with the channel of each published message, and the message."""
+    availability_changed: Callable[[Shard, str], None]
+    """Called with the reason when requests begin to fail, and with an empty text when they succeed again."""
+    may_ask: Callable[[], bool]
+    """Returns whether rooms may ask the script, which they may not while the node has no lease."""
+    turn_numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+
+class Shard:
+    """The connection to one server.
+
+    `connect` makes a connection that is not open yet. `connection_broke` refreshes the topology, and returns False if
+    this shard is not used any more.
     """
 
     def __init__(
         self,
         name: str,
+        options: ShardOptions,
         connect: Callable[[], Any],
-        *,
-        sharded: bool,
-        patience: float,
-        replicas: int,
-        next_turn_number: Callable[[], int],
-        received: Callable[[bytes, bytes], None],
-        availability_changed: Callable[[Shard, str], None],
         connection_broke: Callable[[Shard], Awaitable[bool]],
-        may_ask: Callable[[], bool],
     ) -> None:
         self.name: str = name
         self.rooms: dict[SharedRoom, None] = {}
-        self.subscriptions: Subscriptions = Subscriptions(sharded=sharded)
+        self.subscriptions: Subscriptions = Subscriptions(sharded=options.sharded)
         self.trouble: str = ""
         """The reason why requests fail, once they have failed for too long."""
         self.first_connected: anyio.Event = anyio.Event()
         """Set when the first connection is made."""
-        self._connect, self._connection_broke, self._may_ask = connect, connection_broke, may_ask
-        self._sharded, self._patience, self._replicas = sharded, patience, replicas
-        self._next_turn_number, self._received = next_turn_number, received
-        self._availability_changed = availability_changed
+        self._options, self._connect, self._connection_broke = options, connect, connection_broke
         self._scheduled: dict[SharedRoom, None] = {}
         self._requests = Requests()
         self._work = anyio.Event()
@@ -124,7 +131,7 @@ class Shard:
         """
         request = Request(arguments, script, keys, answer_bytes)
         if self.trouble and not self.connected:
-            fail(request)
+            request.fail()
         else:
             self._requests.add(request)
             self._work.set()
@@ -163,7 +170,7 @@ class Shard:
         """Use one connection until it breaks; return the reason."""
         reason = "it ended"
         try:
-            with anyio.fail_after(self._patience) as deadline:
+            with anyio.fail_after(self._options.patience) as deadline:
                 connection: BaseConnection = await self._connect()
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(connection.run)
@@ -204,7 +211,7 @@ class Shard:
 
     def _handle_push(self, kind: Any, message: Any) -> None:
         if kind in (b"message", b"smessage"):
-            self._received(message[0], message[1])
+            self._options.received(message[0], message[1])
         elif kind == b"sunsubscribe":
             self.subscriptions.ended(message[0].decode())
 
@@ -213,7 +220,7 @@ class Shard:
     async def _make_round_trips(self, connection: BaseConnection) -> None:
         while True:
             self._work = anyio.Event()
-            sections = self._take_sections() if self._may_ask() and not self._awaiting_replicas else []
+            sections = self._take_sections() if self._options.may_ask() and not self._awaiting_replicas else []
             requests = self._requests.take()
             if self._awaiting_replicas:
                 await self._round_trip(connection, [], requests)
@@ -236,11 +243,11 @@ class Shard:
     def _take_sections(self) -> list[tuple[SharedRoom, Section]]:
         sections: list[tuple[SharedRoom, Section]] = []
         size = answer_bytes = 0
-        deadline = int((anyio.current_time() + self._clock_offset + self._patience) * 1_000_000)
+        deadline = int((anyio.current_time() + self._clock_offset + self._options.patience) * 1_000_000)
         while self._scheduled and size < _MOST_BYTES and answer_bytes < MOST_ANSWER_BYTES:
             room = next(iter(self._scheduled))
             del self._scheduled[room]
-            section = room.next_section(self._next_turn_number(), deadline)
+            section = room.next_section(next(self._options.turn_numbers), deadline)
             if section is not None:
                 sections.append((room, section))
                 answer_bytes += section.answer_bytes
@@ -253,7 +260,7 @@ class Shard:
         self._in_round_trip = True
         groups: dict[str, list[tuple[SharedRoom, Section]]] = {}
         for room, section in sections:
-            group_key = f"{section.command} {room.key}" if self._sharded else section.command
+            group_key = f"{section.command} {room.key}" if self._options.sharded else section.command
             groups.setdefault(group_key, []).append((room, section))
         calls = [(group, connection.create_request(b"EVALSHA", *self._script_call(group))) for group in groups.values()]
         others = [(request, connection.create_request(*request.command(self._hashes))) for request in requests]
@@ -261,7 +268,7 @@ class Shard:
         for group, call in calls:
             found: Any = await call
             answers += zip((room for room, _ in group), found, strict=True)
-        if self._replicas and answers:
+        if self._options.replicas and answers:
             self._awaiting_replicas, self._awaiting_since, answers = answers, anyio.current_time(), []
         trouble = self._give_answers(answers)
         for request, reply in others:
@@ -303,15 +310,15 @@ class Shard:
 
     async def _check_replicas(self, connection: BaseConnection) -> None:
         """Give rooms their answers if enough replicas have what this connection has written."""
-        found: Any = await connection.create_request(b"WAIT", self._replicas, _WAIT_MS)
-        if found >= self._replicas:
+        found: Any = await connection.create_request(b"WAIT", self._options.replicas, _WAIT_MS)
+        if found >= self._options.replicas:
             answers, self._awaiting_replicas = self._awaiting_replicas, []
             if trouble := self._give_answers(answers):
                 await self._refused(trouble)
             else:
                 self._succeeded()
-        elif anyio.current_time() - self._awaiting_since > self._patience:
-            self._give_up(f"only {found} of {self._replicas} replicas follow", sent=False)
+        elif anyio.current_time() - self._awaiting_since > self._options.patience:
+            self._give_up(f"only {found} of {self._options.replicas} replicas follow", sent=False)
 
     # Trouble
 
@@ -326,7 +333,7 @@ class Shard:
             _logger.warning("the connection to Redis at %s broke: %s", self.name, reason)
         for room in list(self.rooms):
             room.connection_lost()
-        if now - self._failing_since >= self._patience or _TIMED_OUT in reason:
+        if now - self._failing_since >= self._options.patience or _TIMED_OUT in reason:
             self._give_up(reason)
 
     async def _refused(self, reason: str) -> None:
@@ -335,7 +342,7 @@ class Shard:
         now = anyio.current_time()
         if self._failing_since is None:
             self._failing_since = now
-        if now - self._failing_since >= self._patience:
+        if now - self._failing_since >= self._options.patience:
             self._give_up(reason)
             raise NotConnected(reason)  # another connection may lead to a server that does
         await anyio.sleep(_BACKOFF)
@@ -350,7 +357,7 @@ class Shard:
         for room in list(self.rooms):
             room.give_up(UNREACHABLE, sent=sent)
         if first:
-            self._availability_changed(self, f"{UNREACHABLE}; messages are not kept")
+            self._options.availability_changed(self, f"{UNREACHABLE}; messages are not kept")
 
     def _succeeded(self) -> None:
         if self._trouble_logged:
@@ -358,7 +365,7 @@ class Shard:
         self._failing_since, self._trouble_logged = None, False
         if self.trouble:
             self.trouble = ""
-            self._availability_changed(self, "")
+            self._options.availability_changed(self, "")
 
     def drop(self) -> None:
         """Fail every request, because this shard is not used any more."""

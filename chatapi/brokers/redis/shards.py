@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 import anyio.abc
 from coredis.exceptions import RedisError
 
 from .room import SharedRoom
-from .shard import Shard
+from .shard import Shard, ShardOptions
 from .topology import Server, Topology
 
 
 class Shards:
-    """Finds the shard of a key. While it is started, it makes shards that are missing.
+    """Finds the shard of a key, and makes shards that are missing."""
 
-    Args:
-        received, availability_changed, may_ask: see `Shard`.
-    """
-
-    def __init__(
-        self,
-        topology: Topology,
-        *,
-        patience: float,
-        replicas: int,
-        received: Callable[[bytes, bytes], None],
-        availability_changed: Callable[[Shard, str], None],
-        may_ask: Callable[[], bool],
-    ) -> None:
-        self._topology, self._patience, self._replicas = topology, patience, replicas
-        self._received, self._availability_changed, self._may_ask = received, availability_changed, may_ask
-        self._turn_numbers = count(1)
+    def __init__(self, topology: Topology, options: ShardOptions) -> None:
+        self._topology, self._options = topology, options
         self._shards: dict[str, Shard] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._node_tag, self._node_channel = "", ""
@@ -76,18 +61,8 @@ class Shards:
     def _at(self, server: Server) -> Shard:
         shard = self._shards.get(str(server))
         if shard is None:
-            shard = self._shards[str(server)] = Shard(
-                str(server),
-                lambda: self._topology.connection(server),
-                sharded=self._topology.sharded,
-                patience=self._patience,
-                replicas=self._replicas,
-                next_turn_number=lambda: next(self._turn_numbers),
-                received=self._received,
-                availability_changed=self._availability_changed,
-                connection_broke=self._refresh,
-                may_ask=self._may_ask,
-            )
+            connect = partial(self._topology.connection, server)
+            shard = self._shards[str(server)] = Shard(str(server), self._options, connect, self._refresh)
             if self._tasks is not None:
                 self._tasks.start_soon(shard.run)
         return shard
