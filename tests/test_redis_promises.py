@@ -560,7 +560,7 @@ class Sharing(RuleBasedStateMachine):
     def wait_for_replicas_in_vain(self, i: int) -> None:
         peer = self.peer(i)
         if peer.node.replicas and peer.answer is not None and peer.room is not None:
-            peer.room.give_up("no replicas", asked=False)
+            peer.room.give_up("no replicas", sent=False)
 
     @rule(i=pick)
     def be_suspect(self, i: int) -> None:
