@@ -61,7 +61,7 @@ class Caller:
         self.id: str = secrets.token_urlsafe(9)
         self._redis = redis
         self._sha = redis.ask("SCRIPT", "LOAD", scripts.source(scripts.ROOM))
-        rooms = cast(SharedRooms, SimpleNamespace(limits=_LIMITS, elsewhere=_nothing))
+        rooms = cast(SharedRooms, SimpleNamespace(limits=_LIMITS, remote_member_changed=_nothing))
         self._node = Node(
             id=self.id, rooms=rooms, publish="PUBLISH", keep=keep, replicas=0, schedule=_nothing, forget=_nothing
         )

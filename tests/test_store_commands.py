@@ -579,9 +579,9 @@ def row(seq: int) -> str:
         (f"UPDATE log SET block = x'0a' WHERE {row(11)}", "room 'Dev', seq 11: it has no text, and nothing deletes it"),
         (f"UPDATE log SET block = x'610a0a0a' WHERE {row(4)}", "room 'Dev', seq 6: it has no text, and nothing"),
         ("INSERT INTO log SELECT place + (1 << 40), ts, count, name, block, target FROM log", "room number 2 does not"),
-        ("UPDATE rooms SET key = 'Dev'", "room 'Dev': its key 'Dev' is not that of its name, so that nobody finds it"),
+        ("UPDATE rooms SET key = 'Dev'", "room 'Dev': its key 'Dev' does not match its name, so nobody can join it"),
         ("UPDATE rooms SET epoch = ''", "room 'Dev': its epoch is ''"),
-        ("UPDATE rooms SET trimmed = 'all'", "room 'Dev': it is said to be trimmed up to seq 'all', ts 0"),
+        ("UPDATE rooms SET trimmed = 'all'", "room 'Dev': it is recorded as trimmed up to seq 'all', ts 0"),
     ],
 )
 def test_what_a_room_cannot_be_is_a_fault(statement: str, fault: str, chat: Path, here: Callable[..., Done]) -> None:

@@ -68,7 +68,7 @@ class Check:
         here: _Log | None = None
         for i, (place, *row) in enumerate(self._store.reader.execute(_LOG)):
             if type(place) is not int:
-                yield f"a row of messages has no place, but {place!r}"
+                yield f"the place of a row of messages is not a number, but {place!r}"
                 continue
             number, seq = place >> SEQ_BITS, place & LAST_SEQ
             if here is None or here.number != number:
@@ -77,7 +77,7 @@ class Check:
                 here = logs.get(number)
                 if here is None:
                     here = logs[number] = _Log(number, "", "", "", seq - 1, 0)
-                    yield f"{here} does not exist, and has messages"
+                    yield f"{here} does not exist, but has messages"
             yield from here.faults_of_row(seq, *row)
             self.messages += here.messages
             if not i % _TICK:
@@ -107,11 +107,11 @@ class _Log:
         """Yield the faults of the room itself."""
         key, name, epoch, trimmed, trimmed_ts = self._room
         if not self._is_name(name) or self._naming.room_key(name) != key:
-            yield f"{self}: its key {key!r} is not that of its name, so that nobody finds it"
+            yield f"{self}: its key {key!r} does not match its name, so nobody can join it"
         if not _is_text(epoch):
             yield f"{self}: its epoch is {epoch!r}"
         if type(trimmed) is not int or trimmed < 0 or type(trimmed_ts) is not int:
-            yield f"{self}: it is said to be trimmed up to seq {trimmed!r}, ts {trimmed_ts!r}"
+            yield f"{self}: it is recorded as trimmed up to seq {trimmed!r}, ts {trimmed_ts!r}"
 
     def faults_of_row(self, seq: int, ts: Any, count: Any, name: Any, block: Any, target: Any) -> Iterator[str]:
         """Yield the faults of the next row, by itself and after the rows before it."""
