@@ -17,7 +17,7 @@ from .bots import Bot, taken
 from .brokers.memory import InProcessBroker
 from .clock import Clock, SystemClock
 from .core import views
-from .core.admission import Newcomer, prepare
+from .core.admission import Admission
 from .core.broker import Broker
 from .core.broker_events import BrokerEventHandler
 from .core.entries import Deletion
@@ -167,9 +167,9 @@ class ChatAPI:
         hub = self._hub
         if self._poller is None:
             hub.timers.run(hub.clock.monotonic())  # nobody else does, where nothing is served
-        shown, place = hub.naming.name(name), hub.naming.room(room)
-        await wait(prepare(hub, place, Newcomer(shown)).prepared)
-        bot = Bot(lambda bot: hub.enter(shown, place, bot, TEXT, echo, "", history if reads else 0), hub, reads=reads)
+        admission = Admission(hub, hub.naming.name(name), hub.naming.room(room))
+        await wait(admission.ready)
+        bot = Bot(lambda bot: admission.enter(bot, TEXT, echo, history if reads else 0), hub, reads=reads)
         try:
             yield bot
         finally:
@@ -225,7 +225,7 @@ class ChatAPI:
 
     async def _opened(self, name: str) -> Room:
         while (room := self._hub.room(name)) is None:
-            await wait(prepare(self._hub, name).prepared)
+            await wait(self._hub.open(name))
         return room
 
     @asynccontextmanager

@@ -15,6 +15,7 @@ from speakers import Speaker
 
 from chatapi import Limits
 from chatapi.brokers.memory import InProcessBroker
+from chatapi.core.admission import Admission
 from chatapi.core.broker import RoomCount, unavailable
 from chatapi.core.client import Client
 from chatapi.core.entries import AnyEntry, Arrived
@@ -57,9 +58,9 @@ def calls(action: Callable[[], object]) -> int:
 def crowd(kit: ChatKit, rooms: int, members: int, past: int) -> None:
     """Rooms with one member each, members in one room, and joins in that room's log with no message between them."""
     for number in range(rooms):
-        kit.hub.enter("a", f"room{number:05}", Silent(), TEXT, False, "")  # type: ignore[arg-type]
+        Admission(kit.hub, "a", f"room{number:05}").enter(Silent(), TEXT, False)  # type: ignore[arg-type]
     for number in range(members):
-        kit.hub.enter(f"m{number:05}", "dev", Silent(), TEXT, False, "")  # type: ignore[arg-type]
+        Admission(kit.hub, f"m{number:05}", "dev").enter(Silent(), TEXT, False)  # type: ignore[arg-type]
     room = kit.hub.room("dev")
     assert room is not None
     for _ in range(past):
@@ -139,7 +140,7 @@ def test_a_roster_has_the_names_of_all_who_are_here_and_elsewhere_in_order(steps
     for what, name, other in steps:
         if what == "come":
             if name not in here:
-                here[name] = Client(1, name, Silent(), TEXT, False, "")  # type: ignore[arg-type]
+                here[name] = Client(1, name, name, Silent(), TEXT, False, "")  # type: ignore[arg-type]
                 here[name].key = name_key(name)
                 elsewhere.discard(name)
                 roster.add(here[name])

@@ -14,6 +14,7 @@ from ways import enter_by_telnet, kit, on_a_loop
 
 from chatapi import ChatAPI, Limits, Refused
 from chatapi.brokers.sqlite.broker import SQLiteBroker
+from chatapi.core.admission import Admission
 from chatapi.limits import TICK
 from chatapi.testing import ChatKit, Peer
 
@@ -72,7 +73,7 @@ def by_program(chat: ChatKit, room: str) -> str:
     late = chat.member("Late", "elsewhere").connection.client
     assert late is not None
     try:
-        chat.hub.move(late, room)
+        Admission.of_member(chat.hub, late, room).move(late)
     except Refused as refused:
         return str(refused.code)
     return ""

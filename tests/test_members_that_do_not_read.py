@@ -12,6 +12,7 @@ import pytest
 from chatapi import ChatAPI, Disconnected, Limits, NotDelivered, Whisper
 from chatapi.bots import Bot
 from chatapi.core import views
+from chatapi.core.admission import Admission
 from chatapi.core.broker_events import BrokerEventHandler
 from chatapi.protocol.text.rendering import TEXT
 from chatapi.testing import ChatKit, Peer
@@ -19,7 +20,7 @@ from chatapi.testing import ChatKit, Peer
 
 def bot_in(kit: ChatKit, name: str = "news", *, reads: bool) -> Bot:
     """A bot in the room `dev`, made as `ChatAPI.join` makes it."""
-    return Bot(lambda bot: kit.hub.enter(name, "dev", bot, TEXT, False, ""), kit.hub, reads=reads)
+    return Bot(lambda bot: Admission(kit.hub, name, "dev").enter(bot, TEXT, False), kit.hub, reads=reads)
 
 
 def json_frames(peer: Peer) -> list[dict[str, Any]]:

@@ -1,159 +1,295 @@
-"""What must be had before somebody can come in: the room, what is missed of it, what the session has said, the name."""
+"""Admission: one member's way into a room. What it needs there is fetched first, and then it enters.
+
+Every way in uses it: a handshake, the command ``/join``, the frame ``join``, `ChatAPI.join` and a resume.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
+from ..errors import RefusalCode, Refused
 from ..pending import Pending
 from .broker import Sent, unavailable
+from .client import Client
 from .entries import AnyKept
+from .handshake import Resume
 from .history import read_entries
 from .hub import LOADED, Hub
+from .member import Outlet, Peer
 from .room import Room
+from .sessions import Session
+from .style import Style
 
-if TYPE_CHECKING:
-    from .handshake import Resume
+_logger = logging.getLogger("chatapi")
 
-
-class Newcomer(NamedTuple):
-    """Who is about to come into a room."""
-
-    name: str
-    session_key: str = ""
-    """The key that lets it come back; empty for who cannot."""
-    resume: Resume | None = None
-    """What it has seen, where it resumes."""
-    host: str = ""
-    """Where it comes from."""
+Welcome: TypeAlias = Callable[[Client, bool | None, str], bytes]
+"""Renders what a member is shown first, from whether what it missed follows (None if it asked for nothing) and the
+reason why that cannot be."""
 
 
-def is_ready(hub: Hub, room: str, name: str) -> bool:
-    """Whether somebody who does not resume can come in at once, or is to be refused at once."""
-    place = hub.room(room)
-    return place is not None and (hub.broker.presence is None or place.roster.is_known(name))
+class Admission:
+    """One member's way into a room, which is looked up once.
 
-
-def prepare(hub: Hub, room: str, who: Newcomer | None = None) -> Arrival:
-    """Prepare a room, so that `who` can enter it if somebody is given.
-
-    `room` is a checked name. A room that is loaded stays so for a while, also where nobody enters it; so does a name
-    that was claimed. What else cannot be fetched is done without: the member is told ``trimmed``, or its session is a
-    new one.
+    What cannot be fetched, except for the room and the name, is done without: the member is told ``trimmed``, or its
+    session is a new one.
     """
-    arrival = Arrival(hub, room, who)
-    if hub.arriving >= hub.limits.connections:  # more than are connected: many have gone without waiting for the broker
-        arrival.prepared.fail(unavailable("too many are waiting to come in; try again"))
-    else:
-        hub.arriving += 1
-        arrival.go()
-    return arrival
 
+    __slots__ = (
+        "_expected",
+        "_host",
+        "_hub",
+        "_key",
+        "_name",
+        "_resumable",
+        "_resume",
+        "_room_name",
+        "_session_key",
+        "_steps",
+        "ready",
+    )
 
-def _claim(hub: Hub, room: Room, who: Newcomer) -> Pending[None]:
-    """Have the broker give a name to a member that is about to come into a room that several servers share."""
-    presence, key = hub.broker.presence, hub.naming.key(who.name)
-    assert presence is not None
-    hub.needed(room)
-    granted: Pending[None] = Pending()
+    def __init__(
+        self,
+        hub: Hub,
+        name: str,
+        room: str,
+        *,
+        session_key: str = "",
+        resumable: bool = False,
+        resume: Resume | None = None,
+        host: str = "",
+    ) -> None:
+        """Fetch what the member needs.
 
-    def claimed(claim: Pending[None]) -> None:
-        here, reason = hub.rooms.get(room.key) is room, claim.error
-        if here and reason is None and key not in room.roster.here:
-            room.roster.grant(key, who.session_key)
-            hub.timers.set((room, key), hub.clock.monotonic() + LOADED, lambda now: give_back())
-        elif not here and reason is None:
-            reason = unavailable(f"{room.name!r} was closed meanwhile; try again")
-        if reason is None:
-            granted.resolve(None)
+        Args:
+            hub: The chat.
+            name: The member's name; checked.
+            room: The name of the room; checked.
+            session_key: The key of the session that it has.
+            resumable: Whether it gets a session if it has none.
+            resume: What it has seen of the room, if it resumes.
+            host: The host that it is connected from.
+        """
+        self._hub, self._name, self._room_name, self._host = hub, name, room, host
+        self._session_key, self._resumable, self._resume = session_key, resumable, resume
+        self._expected = False  # whether the sessions hold the ids of its session until it is in
+        self._steps: list[Callable[[Room], Pending[None]]] = []
+        self.ready: Pending[Room] = Pending()
+        """The room, once the member can enter it. A room that was loaded for it stays open for a while, and a name that
+        was claimed stays its own. Fails with `Refused`."""
+        self._key = hub.naming.key(name)
+        found, presence = hub.rooms.get(hub.naming.room_key(room)), hub.broker.presence
+        if found is not None and resume is None and (presence is None or found.roster.is_known(self._key)):
+            self.ready.resolve(found)
+        elif hub.arriving >= hub.limits.connections:  # more than are connected: many left before the broker answered
+            self.ready.fail(unavailable("too many are waiting to come in; try again"))
         else:
-            granted.fail(reason)
-        if here and not room.attended:
-            hub.emptied(room)
+            if resume is not None:
+                self._steps += self._fetch_ids, self._fetch_missed
+            if presence is not None:
+                self._steps.append(self._claim_name)
+            hub.arriving += 1
+            hub.open(room).then(self._advance)
 
-    def give_back() -> None:
-        if room.roster.use_up(key):
-            presence.release(room.key, key, "bye", quiet=len(room) > hub.limits.announce)
+    @classmethod
+    def of_member(cls, hub: Hub, client: Client, room: str) -> Admission:
+        """Return the admission of a member to another room. Raises `Refused` (``bad_room``)."""
+        session_key = "" if client.session is None else client.session.key
+        return cls(hub, client.name, hub.naming.room(room), session_key=session_key)
 
-    presence.claim(room.key, who.name, who.session_key, len(room) > hub.limits.announce).then(claimed)
-    return granted
+    # What is fetched
 
+    def _advance(self, step: Pending[Any]) -> None:
+        """Take the next step, after this one; after the last one it is ready."""
+        hub = self._hub
+        if step.error is not None:
+            hub.arriving -= 1
+            self.ready.fail(step.error)
+        elif (room := hub.room(self._room_name)) is None:  # it was closed meanwhile
+            hub.open(self._room_name).then(self._advance)
+        elif self._steps:
+            self._steps.pop(0)(room).then(self._advance)
+        else:
+            hub.arriving -= 1
+            self.ready.resolve(room)
 
-class Arrival:
-    """Somebody on the way into a room."""
+    def _fetch_ids(self, room: Room) -> Pending[None]:
+        """Fetch the ids that its session has used, if only the broker knows them."""
+        hub = self._hub
+        fetched: Pending[None] = Pending()
+        assert self._resume is not None
+        key = self._resume.session
 
-    def __init__(self, hub: Hub, room: str, who: Newcomer | None) -> None:
-        self._hub, self._room, self._who = hub, room, who
-        self.prepared: Pending[None] = Pending()
-        """Whether the room can be entered; fails with `Refused`."""
-        resume = None if who is None else who.resume
-        self._resume = resume
-        session_key = "" if resume is None else resume.session
-        self._asked = not session_key or not hub.broker.keeps or hub.sessions.find(session_key) is not None
-        self._expected = False  # whether the sessions hold what was said under its key until it is in
-        self._read = resume is None
-        self._claimed = who is None or hub.broker.presence is None
+        def expect(sent: Pending[Mapping[str, Sent]]) -> None:
+            if sent.error is None:
+                self._expected = hub.sessions.expect(key, sent.result(), self._host)
+            fetched.resolve(None)
 
-    def go(self) -> None:
-        """Fetch what is to be fetched next."""
+        if not key or not hub.broker.keeps or hub.sessions.find(key) is not None:
+            return Pending.resolved(None)
+        hub.broker.sent(room.key, key).then(expect)
+        return fetched
+
+    def _fetch_missed(self, room: Room) -> Pending[None]:
+        """Fetch what it has missed and the room's own log does not hold any more."""
         hub, resume = self._hub, self._resume
-        room = hub.room(self._room)
-        if room is None:
-            hub.load(self._room).then(self._loaded)
-        elif resume is not None and not self._asked:
-            self._asked = True
-            hub.broker.sent(room.key, resume.session).then(self._known)
-        elif resume is not None and not self._read:
-            self._read = True
-            room_left = room.log.max_bytes - room.log.held
-            missing = room.missing(resume.epoch, resume.seq) if hub.may_resume(room, resume) else 0
-            if 0 < missing <= room.log.max_entries and room_left > 0:
-                read_entries(hub.broker, room, room.oldest, missing, room_left).then(self._recalled)
-            else:
-                self.go()
-        elif (who := self._who) is not None and not (self._claimed or self._is_known(room, who.name)):
-            self._claimed = True
-            _claim(hub, room, who).then(self._loaded)
-        else:
-            self._end(None)
+        fetched: Pending[None] = Pending()
+        assert resume is not None
+        log = room.log
+        missing, max_bytes = room.missing(resume.epoch, resume.seq), log.max_bytes - log.held
+        if not 0 < missing <= log.max_entries or max_bytes <= 0 or not self._may_resume(room):
+            return Pending.resolved(None)
 
-    def _end(self, reason: Exception | None) -> None:
-        self._hub.arriving -= 1
-        if reason is None:
-            self.prepared.resolve(None)
-        else:
-            self.prepared.fail(reason)
+        def restore(entries: Pending[Sequence[AnyKept]]) -> None:
+            if entries.error is None and hub.rooms.get(room.key) is room:
+                room.recall(entries.result())
+            fetched.resolve(None)
+
+        read_entries(hub.broker, room, room.oldest, missing, max_bytes).then(restore)
+        return fetched
+
+    def _claim_name(self, room: Room) -> Pending[None]:
+        """Have the broker give it the name, because several servers share the room."""
+        hub, name, resume, presence = self._hub, self._name, self._resume, self._hub.broker.presence
+        assert presence is not None
+        # a member that has seen more than there is here was on another server: the answer comes behind what is missing
+        is_ahead = resume is not None and resume.epoch == room.epoch and resume.seq > room.seq
+        if not is_ahead and room.roster.is_known(self._key):
+            return Pending.resolved(None)
+        key, session_key = self._key, self._session_key
+        claimed: Pending[None] = Pending()
+        if self._resumable and not session_key:
+            session_key = hub.sessions.key_for("" if resume is None else resume.session)
+
+        def grant(claim: Pending[None]) -> None:
+            is_open, reason = hub.rooms.get(room.key) is room, claim.error
+            if is_open and reason is None and key not in room.roster.here:
+                room.roster.grant(key, session_key)
+                hub.timers.set((room, key), hub.clock.monotonic() + LOADED, lambda now: give_back())
+            elif not is_open and reason is None:
+                reason = unavailable(f"{room.name!r} was closed meanwhile; try again")
+            if reason is None:
+                claimed.resolve(None)
+            else:
+                claimed.fail(reason)
+            if is_open and not room.attended:
+                hub.emptied(room)
+
+        def give_back() -> None:
+            if room.roster.use_up(key):
+                presence.release(room.key, key, "bye", quiet=len(room) > hub.limits.announce)
+
+        hub.needed(room)
+        presence.claim(room.key, name, session_key, len(room) > hub.limits.announce).then(grant)
+        return claimed
 
     def close(self) -> None:
         """Forget what was fetched for this member alone: it is in the room, or does not come."""
-        if self._resume is not None and self._expected:
+        if self._expected and self._resume is not None:
             self._hub.sessions.arrived(self._resume.session)
 
-    def _is_known(self, room: Room, name: str) -> bool:
-        """Whether the broker need not be asked for the name.
+    # Entering
 
-        It must be where somebody has seen more of the room than there is here: then it was on another server, this one
-        has something to catch up with, and the answer comes behind that.
+    def enter(self, outlet: Outlet, style: Style, echo: bool, history: int = 0) -> Client:
+        """Make a member of the room that is shown its last `history` messages first.
+
+        Raises `Refused` (``name_taken``, ``room_full``, ``server_full``, ``draining``, ``unavailable``).
+        """
+        client = self._enter(self._room(), outlet, style, echo, None)
+        if history:
+            client.replay(history)
+        return client
+
+    def come_in(self, peer: Peer, style: Style, echo: bool, history: int, welcome: Welcome) -> Client:
+        """Make a member of the room that has a session, or go on with the member whose session it shows.
+
+        Raises `Refused` as `enter` does.
+        """
+        sessions, resume, room = self._hub.sessions, self._resume, self._room()
+        may_resume = resume is not None and self._may_resume(room)
+        session_key = room.roster.session_key(self._key)
+        session = None if resume is None else sessions.find(resume.session)
+        client = None if session is None else self._take_over(session, room, peer, style, echo)
+        if client is None:
+            client = self._enter(room, peer, style, echo, None if session is None else session.id)
+        if session is None and resume is not None:
+            session = sessions.revive(resume.session, client)
+        session = sessions.issue(client, session, session_key)
+        if session_key and resume is not None:
+            room.own(client, session_key)
+        position = None if resume is None else room.recover(resume.epoch, resume.seq, resume.ts)
+        if isinstance(position, int) and not may_resume:
+            position = "trimmed"
+        if isinstance(position, int):
+            session.claim(room)
+            client.push(welcome(client, True, ""))
+            client.catch_up(position)
+        else:
+            client.push(welcome(client, None if position is None else False, position or ""))
+            if history:
+                client.replay(history)
+        return client
+
+    def move(self, client: Client) -> None:
+        """Take a member from its room to this one; if that is refused, it stays.
+
+        It must have been shown everything, or messages would be left behind. Raises `Refused` (``name_taken``,
+        ``room_full``, ``server_full``, ``unavailable``).
+        """
+        before, room = client.room, self._open_room()
+        if room is not before:
+            room.check_free(client.key)
+            if before is not None:
+                before.leave(client, "moved")
+                _logger.info("%s went from %s to %s", client.name, before.name, room.name)
+            client.join(room)
+
+    def _room(self) -> Room:
+        """Return the room for a connection or a bot that comes into the chat."""
+        if self._hub.draining:
+            raise Refused(RefusalCode.DRAINING, "the server is shutting down; try again in a few seconds")
+        return self._open_room()
+
+    def _open_room(self) -> Room:
+        """Return the room, which stays open from here on; it is opened again if it was closed since it was ready."""
+        hub, room = self._hub, self.ready.result()
+        if hub.rooms.get(room.key) is not room:
+            opened = hub.open(self._room_name)
+            if not opened.done:
+                raise unavailable(f"{self._room_name!r} is being loaded; try again")
+            room = opened.result()
+        if not room.roster.here:
+            hub.needed(room)
+        return room
+
+    def _enter(self, room: Room, outlet: Outlet, style: Style, echo: bool, client_id: int | None) -> Client:
+        client_id = self._hub.new_client_id() if client_id is None else client_id
+        client = Client(client_id, self._name, self._key, outlet, style, echo, self._host)
+        client.join(room)
+        return client
+
+    def _may_resume(self, room: Room) -> bool:
+        """Return whether the member may be shown everything that it missed, if the room still has it.
+
+        That may be more than `Limits.history` only if this chat has issued the key, on any server and in any life of
+        it: otherwise everybody could have a whole log shown.
         """
         resume = self._resume
-        is_ahead = resume is not None and resume.epoch == room.epoch and resume.seq > room.seq
-        return not is_ahead and room.roster.is_known(name)
+        assert resume is not None
+        return room.seq - resume.seq <= self._hub.limits.history or self._hub.sessions.knows(resume.session)
 
-    def _loaded(self, loaded: Pending[Any]) -> None:
-        if loaded.error is None:
-            self.go()
-        else:
-            self._end(loaded.error)
-
-    def _known(self, sent: Pending[Mapping[str, Sent]]) -> None:
-        assert self._resume is not None
-        assert self._who is not None
-        if sent.error is None:
-            self._expected = self._hub.sessions.expect(self._resume.session, sent.result(), self._who.host)
-        self.go()
-
-    def _recalled(self, entries: Pending[Sequence[AnyKept]]) -> None:
-        room = self._hub.room(self._room)
-        if room is not None and entries.error is None:
-            room.recall(entries.result())
-        self.go()
+    def _take_over(self, session: Session[Client], room: Room, peer: Peer, style: Style, echo: bool) -> Client | None:
+        """Go on with the member of a session. Return None if it had another name or room; that membership ends."""
+        client = session.client
+        if client.room is None:
+            return None
+        if client.room is room and client.key == self._key:
+            client.come_back(peer, style, echo, self._host)
+            return client
+        room.check_free(self._key)  # refused, everything stays as it was
+        if client.peer is not None:
+            client.peer.replaced()
+        self._hub.leave_for(client, client.room, room)
+        return None

@@ -80,13 +80,22 @@ class Client:
         "style",
     )
 
-    def __init__(self, id: int, name: str, outlet: Outlet, style: Style, echo: bool, address: str) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        name: str,
+        key: str,
+        outlet: Outlet,
+        style: Style,
+        echo: bool,
+        address: str,
+    ) -> None:
         self.id: int = id
         """A number that no other client of this server has or had."""
         self.name: str = name
         """The name as it is shown."""
-        self.key: str = ""
-        """What the spellings of its name have in common, once it has joined."""
+        self.key: str = key
+        """What the spellings of its name have in common."""
         self.room: Room | None = None
         """The room it is in; None before it has joined and once it has left."""
         self._log = _NOWHERE

@@ -15,20 +15,16 @@ EXAMPLE: Final = '{"name": "Mina", "room": "devroom"}'
 """A handshake."""
 
 
-def _naming(info: ValidationInfo) -> Naming:
-    return info.context if isinstance(info.context, Naming) else OURS
-
-
 def _name(value: str, info: ValidationInfo) -> str:
     try:
-        return _naming(info).name(value)
+        return (info.context or OURS).name(value)
     except Refused as refused:
         raise PydanticCustomError("bad_name", "{detail}", {"detail": refused.detail}) from None
 
 
 def _room(value: str, info: ValidationInfo) -> str:
     try:
-        return _naming(info).room(value)
+        return (info.context or OURS).room(value)
     except Refused as refused:
         raise PydanticCustomError("bad_room", "{detail}", {"detail": refused.detail}) from None
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from ..addresses import Address
 from ..clock import Clock
@@ -19,14 +19,13 @@ from ..errors import RefusalCode, Refused
 from ..events import Joined, Left, Renamed
 from ..limits import MACHAT_LINE_BYTES, Limits
 from ..pending import Pending
-from .broker import Broker, Past, unavailable
+from .broker import Broker, Past
 from .client import Client
 from .entries import Said
 from .fanout import fan_out
 from .flow_control import SlowPenalties
-from .handshake import Handshake, Resume
 from .hooks import Hooks, Spawn
-from .member import Member, Outlet, Peer
+from .member import Member
 from .names import GO, OURS, Naming
 from .openings import Openings
 from .origins import LOOPBACK, Origin, Origins
@@ -34,8 +33,7 @@ from .presence_hook import PresenceHook
 from .room import Room
 from .room_list import RoomList
 from .session_keys import is_signed, signed
-from .sessions import Session, Sessions
-from .style import Style
+from .sessions import Sessions
 from .timers import Timers
 
 _logger = logging.getLogger("chatapi")
@@ -71,9 +69,6 @@ class Connected(Runnable, Protocol):
     def disconnect(self, code: str) -> None:
         """Tell the other side why, and close in good order."""
         ...
-
-
-Welcome: TypeAlias = Callable[[Client, bool | None, str], bytes]
 
 
 class Hub:
@@ -142,12 +137,13 @@ class Hub:
         self.ring: Callable[[], None] = _nothing
         """The same, from any thread: `settle` asks the broker then."""
         self.rooms: dict[str, Room] = {}
+        self.new_client_id: Callable[[], int] = count(1).__next__
+        """Returns a number that no client had before."""
         self.arriving = 0
         """How many wait for what must be fetched before they can come in, those included that have gone since."""
         self.room_list: RoomList = RoomList(self.rooms, lambda: broker.presence, clock)
         """Those of them that somebody is in, and those of other servers."""
         self._new_key = new_key
-        self._ids = count(1)
         self._log_bytes = 0
         self._loading: dict[str, Pending[Room]] = {}  # the rooms that the broker is asked for, by key
         self._awaited: Room | None = None  # one that is not to be closed, though it is empty for a moment
@@ -175,9 +171,11 @@ class Hub:
         """The room of this name, if there is one."""
         return self.rooms.get(self.naming.room_key(name))
 
-    def load(self, name: str) -> Pending[Room]:
-        """Open a room that is not open, with what the broker has of it. Fails with `Refused`."""
+    def open(self, name: str) -> Pending[Room]:
+        """Return the room of this name, with what the broker has of it if it is not open yet. Fails with `Refused`."""
         key = self.naming.room_key(name)
+        if (room := self.rooms.get(key)) is not None:
+            return Pending.resolved(room)
         if (loading := self._loading.get(key)) is not None:
             return loading
         loading = self._loading[key] = Pending()
@@ -205,97 +203,11 @@ class Hub:
         if self.rooms.get(key) is room and not room.attended and room not in self._empty:
             self._let_be(room, max(self._keep(room), LOADED))
 
-    def enter(
-        self,
-        name: str,
-        room: str,
-        outlet: Outlet,
-        style: Style,
-        echo: bool,
-        address: str,
-        history: int = 0,
-        id: int | None = None,  # noqa: A002
-    ) -> Client:
-        """A new client in a room, its cursor at the head, with the last `history` messages to be shown first.
-
-        `name` and `room` are checked names; `id` is that of who comes back. Where the broker takes its time to open a
-        room, it must be prepared (`arrivals`). Raises `Refused` (``name_taken``, ``room_full``, ``server_full``,
-        ``draining``).
-        """
-        if self.draining:
-            raise Refused(RefusalCode.DRAINING, "the server is shutting down; try again in a few seconds")
-        client = Client(next(self._ids) if id is None else id, name, outlet, style, echo, address)
-        place = self._open(room)
-        client.join(place)
-        if history:
-            client.replay(history)
-        return client
-
-    def come_in(
-        self, handshake: Handshake, peer: Peer, style: Style, echo: bool, address: str, welcome: Welcome
-    ) -> Client:
-        """A JSON member, new or come back, with its session.
-
-        `welcome` makes what it is shown first, from whether what it missed follows (None where it asked for nothing)
-        and the reason where it cannot. Raises `Refused` as `enter` does.
-        """
-        resume, place = handshake.resume, self.room(handshake.room)
-        allowed = resume is not None and place is not None and self.may_resume(place, resume)
-        session_key = "" if place is None else place.roster.session_key(handshake.name)
-        session = self.sessions.find(resume.session) if resume is not None else None
-        client = self._come_back(session, handshake, peer, style, echo, address) if session is not None else None
-        if client is None:
-            ident = None if session is None else session.id
-            client = self.enter(handshake.name, handshake.room, peer, style, echo, address, id=ident)
-        if session is None and resume is not None:
-            session = self.sessions.revive(resume.session, client)
-        session = self.sessions.issue(client, session, session_key)
-        room = client.room
-        assert room is not None
-        if session_key and resume is not None:
-            room.own(client, session_key)
-        position = None if resume is None else room.recover(resume.epoch, resume.seq, resume.ts)
-        if isinstance(position, int) and not allowed:
-            position = "trimmed"
-        if isinstance(position, int):
-            session.claim(room)
-            client.push(welcome(client, True, ""))
-            client.catch_up(position)
-        else:
-            client.push(welcome(client, None if position is None else False, position or ""))
-            if handshake.history:
-                client.replay(handshake.history)
-        return client
-
-    def may_resume(self, room: Room, resume: Resume) -> bool:
-        """Whether somebody may be shown all that came since, if the room still has it.
-
-        It may be more than `Limits.history` only where the key was given by this chat, on any server and in any life of
-        it: else anybody could have a whole log shown.
-        """
-        if room.seq - resume.seq <= self.limits.history:
-            return True
-        return self.sessions.knows(resume.session)
-
-    def _come_back(
-        self, session: Session[Client], handshake: Handshake, peer: Peer, style: Style, echo: bool, address: str
-    ) -> Client | None:
-        """The membership that a session stands for, if it goes on; another one that it stood for ends."""
-        client = session.client
-        if client.room is None or self.draining:
-            return None
-        name = self.naming.key(handshake.name)
-        if (client.room.key, client.key) == (self.naming.room_key(handshake.room), name):
-            client.come_back(peer, style, echo, address)
-            return client
-        target = self._open(handshake.room)
-        target.check_free(name)  # refused, everything stays as it was
-        if client.peer is not None:
-            client.peer.replaced()
-        self._awaited = target  # which it may be the last to leave
-        client.room.leave(client, "replaced")
+    def leave_for(self, client: Client, room: Room, target: Room) -> None:
+        """Take a member out of a room to make another membership in `target`, which stays open if that is the same."""
+        self._awaited = target
+        room.leave(client, "replaced")
         self._awaited = None
-        return None
 
     def break_off(self, client: Client) -> None:
         """The connection of a JSON member broke: its name stays its own for a while."""
@@ -308,30 +220,6 @@ class Hub:
             client.outlet.wake()  # a connection that is closed lets go of who is gone
             self.disconnects["connection_lost"] += 1
             _logger.info("%s left from %s: %s", client.name, client.address, "connection_lost")
-
-    def move(self, client: Client, room: str) -> None:
-        """Take a client to another room; where it is refused, it stays.
-
-        It must have read everything, or messages would be left behind. Raises `Refused` (also ``bad_room``).
-        """
-        target, before = self._open(self.naming.room(room)), client.room
-        if target is not before:
-            target.check_free(client.key)
-            if before is not None:
-                before.leave(client, "moved")
-                _logger.info("%s went from %s to %s", client.name, before.name, target.name)
-            client.join(target)
-
-    def _open(self, name: str) -> Room:
-        key = self.naming.room_key(name)
-        room = self.rooms.get(key)
-        if room is None:
-            loading = self.load(name)
-            if not loading.done:
-                raise unavailable(f"{name!r} is being loaded; try again")
-            room = loading.result()
-        self.needed(room)
-        return room
 
     def _make_way(self) -> None:
         """See that one more room can be open; raises `Refused` (``server_full``)."""

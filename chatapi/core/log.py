@@ -55,6 +55,11 @@ class Log:
         """Bytes held now."""
         return self.written - self._entries[self._gone].offset if self._gone < len(self._entries) else 0
 
+    @property
+    def newest(self) -> AnyEntry | None:
+        """The entry at the end."""
+        return self._entries[-1] if self._entries else None
+
     def append(self, entry: AnyEntry) -> None:
         """Give the entry its position and hold it, at the price of the oldest ones."""
         entry.position = self.head

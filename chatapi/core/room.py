@@ -93,6 +93,7 @@ class Room:
         "log",
         "name",
         "naming",
+        "presence",
         "roster",
         "seq",
         "trouble",
@@ -116,6 +117,8 @@ class Room:
         for entry in past.tail:
             self.log.append(entry)
         self._keeper = keeper
+        self.presence: Presence | None = keeper.broker.presence
+        """The names on all servers, if several share the room."""
         self.trouble: str = ""
         """Why nothing that is said is kept now; empty where it is."""
         self.roster: Roster = Roster(self.naming.key)
@@ -146,11 +149,6 @@ class Room:
     def members(self) -> list[Member]:
         """Who is in the room now, sorted by name; where several servers share the room, through this one."""
         return [self._members[key] for key in sorted(self._members)]
-
-    @property
-    def presence(self) -> Presence | None:
-        """Who is there, where several servers share the room."""
-        return self._keeper.broker.presence
 
     @property
     def attended(self) -> bool:
@@ -226,7 +224,7 @@ class Room:
             raise self._taken_by(holder)
         if self.presence is not None and not self.roster.is_granted(key):
             raise unavailable("the name could not be claimed; try again")
-        if len(self) >= self.limits.room_members:
+        if len(self.roster) >= self.limits.room_members:
             raise Refused(
                 RefusalCode.ROOM_FULL, f"{self.name!r} is full; members allowed: {self.limits.room_members:,}"
             )
@@ -237,7 +235,6 @@ class Room:
 
     def join(self, client: Member) -> None:
         """Let a client in; raises `Refused` as `check_free` does."""
-        client.key = self.naming.key(client.name)
         self.check_free(client.key)
         self.roster.add(client)
         if len(self._members) == 1:
@@ -246,7 +243,10 @@ class Room:
         self.behind[client.id] = client
         self._keeper.told(self, Joined(self.seq, client.name))
         if self.presence is None:
-            self._announce(Arrived(client.id, client.name), len(self))
+            arrived = Arrived(client.id, client.name)
+            self._announce(arrived, len(self.roster))
+            if self.log.newest is arrived:
+                client.position = self.log.head  # members are not shown their own arrival
 
     def leave(self, client: Member, reason: str) -> None:
         """Let a member go: its name is free at once, and others are told in the order of the log."""

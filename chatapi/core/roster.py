@@ -62,9 +62,9 @@ class Roster:
         """Whether the member whose name has this key is in the room through another server."""
         return key in self._elsewhere
 
-    def is_known(self, name: str) -> bool:
-        """Whether the broker need not be asked before it is known whether somebody of this name can come in."""
-        return self._key(name) in self.here or self._key(name) in self._granted
+    def is_known(self, key: str) -> bool:
+        """Return whether it is known here, without the broker, if a member with the name of this key can come in."""
+        return key in self.here or key in self._granted
 
     def grant(self, key: str, session_key: str) -> None:
         """The broker has given this name to who is about to come in, in that session."""
@@ -74,9 +74,9 @@ class Roster:
         """Whether the broker has given this name to who is about to come in."""
         return key in self._granted
 
-    def session_key(self, name: str) -> str:
-        """The key of the session for which this name was granted; empty where it was not, or for none."""
-        return self._granted.get(self._key(name), "")
+    def session_key(self, key: str) -> str:
+        """Return the key of the session that the name of this key was granted to; empty if it was not, or for none."""
+        return self._granted.get(key, "")
 
     def use_up(self, key: str) -> bool:
         """The time to come in is over; returns whether the name was not used."""

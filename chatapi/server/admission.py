@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from ..core.admission import Newcomer, is_ready, prepare
+from ..core.admission import Admission
 from ..core.client import Client
 from ..core.handshake import Handshake
 from ..core.hooks import ask, rechecked
 from ..core.hub import Runnable
 from ..core.member import Peer
+from ..core.room import Room
 from ..errors import Refused
 from ..pending import Pending
 from ..protocol.connection_protocol import ConnectionProtocol, Conversation
@@ -52,33 +53,33 @@ def admit(connection: Applicant, handshake: Handshake, protocol_of: ProtocolOf) 
 
 
 def _prepare(connection: Applicant, handshake: Handshake, protocol: ConnectionProtocol) -> None:
-    """Have everything fetched that the client needs to join, and let it join."""
-    hub = connection.hub
+    """Have everything fetched that the client needs to join, and let it join. Raises `Refused`."""
     resume = handshake.resume if protocol.resumable else None
-    if resume is None and is_ready(hub, handshake.room, handshake.name):
-        _join(connection, handshake, protocol)
-        return
-    key = hub.sessions.key_for("" if resume is None else resume.session) if protocol.resumable else ""
-    arrival = prepare(hub, handshake.room, Newcomer(handshake.name, key, resume, connection.host))
-
-    def join() -> None:
-        arrival.prepared.result()
-        _join(connection, handshake, protocol)
-
+    admission = Admission(
+        connection.hub,
+        handshake.name,
+        handshake.room,
+        resumable=protocol.resumable,
+        resume=resume,
+        host=connection.host,
+    )
     try:
-        connection.wait(arrival.prepared, join)
+        if admission.ready.done:
+            _join(connection, admission, handshake, protocol)
+        else:
+            connection.wait(admission.ready, lambda: _join(connection, admission, handshake, protocol))
     finally:
-        arrival.prepared.then(lambda _: arrival.close())
+        if resume is not None:
+            admission.ready.then(lambda _: admission.close())
 
 
-def _join(connection: Applicant, handshake: Handshake, protocol: ConnectionProtocol) -> None:
+def _join(connection: Applicant, admission: Admission, handshake: Handshake, protocol: ConnectionProtocol) -> None:
     """Make the client a member of a room that is ready. Raises `Refused`."""
-    hub, style, host = connection.hub, protocol.style, connection.host
-    echo = hub.echo if handshake.echo is None else handshake.echo
+    echo = connection.hub.echo if handshake.echo is None else handshake.echo
     if protocol.resumable:
-        client = hub.come_in(handshake, connection, style, echo, host, protocol.welcome)
+        client = admission.come_in(connection, protocol.style, echo, handshake.history, protocol.welcome)
     else:
-        client = hub.enter(handshake.name, handshake.room, connection, style, echo, host, handshake.history)
+        client = admission.enter(connection, protocol.style, echo, handshake.history)
     connection.joined(client, protocol)
 
 
@@ -95,26 +96,23 @@ def move(connection: Applicant, room: str) -> Pending[None]:
     def settled(_: Pending[None]) -> None:
         if client.room is None:
             return  # it was disconnected
-        if not hub.naming.is_room(room) or is_ready(hub, room, client.name):  # `move` refuses other names
-            enter()
-            return
-        key = "" if client.session is None else client.session.key
-        prepare(hub, hub.naming.room(room), Newcomer(client.name, key)).prepared.then(prepared)
-
-    def prepared(ready: Pending[None]) -> None:
-        if ready.error is not None:
-            moved.fail(ready.error)
-        elif client.room is not None:
-            connection.settled().then(settled)
-
-    def enter() -> None:
         try:
-            hub.move(client, room)
+            admission = Admission.of_member(hub, client, room)
+            if not admission.ready.done:
+                admission.ready.then(prepared)
+                return
+            admission.move(client)
         except Refused as refused:
             moved.fail(refused)
         else:
             hub.call(connection)
             moved.resolve(None)
+
+    def prepared(ready: Pending[Room]) -> None:
+        if ready.error is not None:
+            moved.fail(ready.error)
+        elif client.room is not None:
+            connection.settled().then(settled)
 
     connection.settled().then(settled)
     return moved
