@@ -148,7 +148,7 @@ def test_a_roster_has_the_names_of_all_who_are_here_and_elsewhere_in_order(steps
             roster.remove(here.pop(name))
         elif what == "rename" and name in here and other not in here and other not in elsewhere:
             here[other] = here.pop(name)
-            roster.call(here[other], other)
+            roster.rename(here[other], other)
         elif what == "elsewhere" and name not in here:
             elsewhere.add(name)
             roster.elsewhere(name.lower(), name)

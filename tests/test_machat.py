@@ -350,8 +350,8 @@ def test_a_slow_member_whose_name_is_like_an_address_does_not_harm_whoever_has_t
     assert room is not None
     slow, zoe = room.members
     room.evict(slow)
-    assert not kit.hub.is_forgiven(slow)
-    assert kit.hub.is_forgiven(zoe)
+    assert kit.hub.slow_penalties.has(slow, kit.clock.monotonic())
+    assert not kit.hub.slow_penalties.has(zoe, kit.clock.monotonic())
 
 
 def test_a_room_of_go_and_one_of_ours_never_have_the_same_key() -> None:

@@ -182,7 +182,7 @@ def test_who_ends_its_stream_behind_history_is_shown_it_and_leaves() -> None:
     room = kit.hub.room("dev")
     assert room is not None
     assert room.history(1)[0].text == "hello"
-    assert not room.attended
+    assert not room.roster.here
 
 
 # The price

@@ -81,7 +81,7 @@ class Admission:
         was claimed stays its own. Fails with `Refused`."""
         self._key = hub.naming.key(name)
         found, presence = hub.rooms.get(hub.naming.room_key(room)), hub.broker.presence
-        if found is not None and resume is None and (presence is None or found.roster.is_known(self._key)):
+        if found is not None and resume is None and (presence is None or found.roster.is_decided(self._key)):
             self.ready.resolve(found)
         elif hub.arriving >= hub.limits.connections:  # more than are connected: many left before the broker answered
             self.ready.fail(unavailable("too many are waiting to come in; try again"))
@@ -139,12 +139,14 @@ class Admission:
         assert resume is not None
         log = room.log
         missing, max_bytes = room.missing(resume.epoch, resume.seq), log.max_bytes - log.held
-        if not 0 < missing <= log.max_entries or max_bytes <= 0 or not self._may_resume(room):
+        if not hub.broker.keeps or not 0 < missing <= log.max_entries or max_bytes <= 0 or not self._may_resume(room):
             return Pending.resolved(None)
 
         def restore(entries: Pending[Sequence[AnyKept]]) -> None:
             if entries.error is None and hub.rooms.get(room.key) is room:
-                room.recall(entries.result())
+                held = log.held
+                room.restore(entries.result())
+                hub.grew(log.held - held)
             fetched.resolve(None)
 
         read_entries(hub.broker, room, room.oldest, missing, max_bytes).then(restore)
@@ -156,7 +158,7 @@ class Admission:
         assert presence is not None
         # a member that has seen more than there is here was on another server: the answer comes behind what is missing
         is_ahead = resume is not None and resume.epoch == room.epoch and resume.seq > room.seq
-        if not is_ahead and room.roster.is_known(self._key):
+        if not is_ahead and room.roster.is_decided(self._key):
             return Pending.resolved(None)
         key, session_key = self._key, self._session_key
         claimed: Pending[None] = Pending()
@@ -174,7 +176,7 @@ class Admission:
                 claimed.resolve(None)
             else:
                 claimed.fail(reason)
-            if is_open and not room.attended:
+            if is_open and not room.roster.here:
                 hub.emptied(room)
 
         def give_back() -> None:
@@ -218,12 +220,12 @@ class Admission:
             session = sessions.revive(resume.session, client)
         session = sessions.issue(client, session, session_key)
         if session_key and resume is not None:
-            room.own(client, session_key)
+            room.mark_session_own(client, session_key)
         position = None if resume is None else room.recover(resume.epoch, resume.seq, resume.ts)
         if isinstance(position, int) and not may_resume:
             position = "trimmed"
         if isinstance(position, int):
-            session.claim(room)
+            session.mark_own(room)
             client.push(welcome(client, True, ""))
             client.catch_up(position)
         else:

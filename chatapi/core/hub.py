@@ -101,6 +101,8 @@ class Hub:
         self.timers: Timers = Timers()
         self.origins: Origins = Origins(limits, clock, self.timers, trusted)
         """The addresses that connections come from."""
+        self.slow_penalties: SlowPenalties = SlowPenalties(limits, self.origins)
+        """The names and addresses that rooms do not wait for."""
         self.sessions: Sessions[Client] = Sessions(
             limits,
             clock,
@@ -152,14 +154,17 @@ class Hub:
         self._crowd = 0  # entries that came since the last fan-out
         self._runnable: dict[Runnable, None] = {}
         self._presence_hook = PresenceHook(hooks.on_presence, lambda: self.spawn)
-        self._slow_penalties = SlowPenalties(limits, self.origins)
+
+    def now(self) -> float:
+        """Return the time in seconds, without those in which the server stood still."""
+        return self.timers.counted(self.clock.monotonic())
 
     # Coming, going, moving
 
     def connected(self, connection: Connected, origin: Origin) -> None:
         """A connection begins, for which its origin is held until it is `disconnected`."""
         self.connections[connection] = None
-        self.openings.add(connection, origin, self.timers.counted(self.clock.monotonic()))
+        self.openings.add(connection, origin, self.now())
 
     def disconnected(self, connection: Connected, origin: Origin) -> None:
         """A connection is closed, and its origin let go. Further calls for the same connection change nothing."""
@@ -200,7 +205,7 @@ class Hub:
         room = self.rooms[key] = Room(past, self)
         self.grew(room.log.held)
         loading.resolve(room)
-        if self.rooms.get(key) is room and not room.attended and room not in self._empty:
+        if self.rooms.get(key) is room and not room.roster.here and room not in self._empty:
             self._let_be(room, max(self._keep(room), LOADED))
 
     def leave_for(self, client: Client, room: Room, target: Room) -> None:
@@ -302,17 +307,9 @@ class Hub:
                 break
             self._log_bytes += largest.log.held - held
 
-    def evicted(self, client: Member) -> None:
-        """Nobody waits for this member's name or address again for a while."""
-        self._slow_penalties.add(client, self.clock.monotonic())
-
     def reserved_for(self, client: Member) -> float | None:
         """Return the seconds for which the name of a member whose connection broke stays reserved."""
         return self.sessions.seconds_left(client) if isinstance(client, Client) else None
-
-    def is_forgiven(self, client: Member) -> bool:
-        """Whether this member may be waited for."""
-        return not self._slow_penalties.has(client, self.clock.monotonic())
 
     def refused(self, room: Room, said: Said, author: Member | None, reason: Refused) -> None:
         """The broker did not take what somebody said: its author is told, or the log where nobody can be."""

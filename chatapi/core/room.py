@@ -7,22 +7,21 @@ from typing import Protocol
 
 from ..clock import Clock
 from ..errors import RefusalCode, Refused
-from ..events import Joined, Left, Message, Renamed
+from ..events import Joined, Left, Renamed
 from ..limits import ROUND_SHARE, TICK, Limits
 from ..pending import Pending
 from .broker import Broker, Past, Presence, unavailable
 from .entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
-from .flow_control import FlowControl, Sender
-from .log import Log, Page, newest_of
+from .flow_control import FlowControl, Sender, SlowPenalties
 from .member import Member
 from .names import Naming
+from .room_log import RoomLog
 from .roster import Roster
-from .session_keys import hash_key
 from .timers import Timers
 
 
 class Keeper(Protocol):
-    """What a room needs from the chat that it belongs to."""
+    """What a room needs from the chat that it belongs to: its `Hub`."""
 
     limits: Limits
     clock: Clock
@@ -30,49 +29,46 @@ class Keeper(Protocol):
     timers: Timers
     draining: bool
     naming: Naming
+    slow_penalties: SlowPenalties
+
+    def now(self) -> float:
+        """Return the time in seconds, without those in which the server stood still."""
+        ...
 
     def changed(self, room: Room, entries: int) -> None:
-        """There is something new in the room's log: so many entries."""
+        """Have a fan-out pass over the room, whose log has so many new entries."""
         ...
 
     def told(self, room: Room, event: Joined | Left | Renamed) -> None:
-        """Somebody joined, left or has another name."""
+        """Tell the program's hook that a member has joined, has left or has another name."""
         ...
 
     def needed(self, room: Room) -> None:
-        """A room that nobody is in has something on its way: `emptied` follows."""
+        """Keep a room open that has no members, until `emptied` is called."""
         ...
 
     def emptied(self, room: Room) -> None:
-        """The last member left, or the last thing on its way came back."""
+        """Close a room in due time: it has no members, and nothing of it is on its way through the broker."""
         ...
 
     def attendance_changed(self, room: Room) -> None:
-        """The first member here came into a room, or the last one left it."""
+        """Note that the first member here came into a room, or that the last one left it."""
         ...
 
     def grew(self, by: int) -> None:
-        """A log holds so many bytes more (or less)."""
-        ...
-
-    def evicted(self, client: Member) -> None:
-        """A member was disconnected for being slow."""
+        """Count so many bytes more (or less) in the logs of all rooms."""
         ...
 
     def refused(self, room: Room, said: Said, author: Member | None, reason: Refused) -> None:
-        """The broker did not take what somebody said; `author` is there where it still has a connection."""
+        """Tell the author of messages, if it has a connection, that the broker refused them."""
         ...
 
     def reserved_for(self, client: Member) -> float | None:
-        """Seconds that the name of a member whose connection broke stays reserved; None for who is here."""
-        ...
-
-    def is_forgiven(self, client: Member) -> bool:
-        """Whether this member may be waited for: it was not disconnected for being slow a short while ago."""
+        """Return the seconds that the name of a member without a connection stays reserved; None if it has one."""
         ...
 
 
-class Room:
+class Room(RoomLog):
     """A room of the chat: look at its `name`, `members` and `history`; members speak through their `Client`."""
 
     __slots__ = (
@@ -84,38 +80,21 @@ class Room:
         "_served_entries",
         "behind",
         "current",
-        "epoch",
-        "first",
         "fresh",
         "key",
-        "limits",
         "listeners",
-        "log",
         "name",
         "naming",
         "presence",
         "roster",
-        "seq",
         "trouble",
-        "ts",
     )
 
     def __init__(self, past: Past, keeper: Keeper) -> None:
+        super().__init__(past, keeper.limits)
         self.name: str = past.name
         self.naming: Naming = keeper.naming
         self.key: str = self.naming.room_key(past.name)
-        self.epoch: str = past.epoch
-        """Names this life of the room's log."""
-        self.limits: Limits = keeper.limits
-        self.log: Log = Log(self.limits.log_bytes, self.limits.log_entries)
-        self.seq: int = past.seq
-        """The `seq` of the newest message or deletion; 0 before the first."""
-        self.ts: int = past.ts
-        """Its `ts`, in microseconds since 1970."""
-        self.first: int = past.first
-        """The `seq` of the oldest message that the broker may still have; those before it are not shown any more."""
-        for entry in past.tail:
-            self.log.append(entry)
         self._keeper = keeper
         self.presence: Presence | None = keeper.broker.presence
         """The names on all servers, if several share the room."""
@@ -150,11 +129,6 @@ class Room:
         """Who is in the room now, sorted by name; where several servers share the room, through this one."""
         return [self._members[key] for key in sorted(self._members)]
 
-    @property
-    def attended(self) -> bool:
-        """Whether anybody is in the room through this server."""
-        return bool(self._members)
-
     def first_members(self, most: int, after: str | None = None) -> list[str]:
         """The first so many names, sorted, behind `after`: of all who are in the room."""
         return self.roster.first(most, after)
@@ -163,52 +137,6 @@ class Room:
         """Who has this name, in whichever spelling; through this server, where several share the room."""
         return self._members.get(self.naming.key(name))
 
-    def history(self, messages: int) -> list[Message]:
-        """The last `messages` messages, oldest first, as far as the room's own log still holds them.
-
-        `ChatAPI.history` reads on in what a durable broker keeps.
-        """
-        return self.page(self.seq + 1, messages, self.log.max_bytes)[0]
-
-    def page(self, before: int, most: int, max_bytes: int) -> Page:
-        """The newest messages with a `seq` below `before` in the room's own log, and whether it has older ones."""
-        return newest_of(self.log.before(before), self.first, before, most, max_bytes)
-
-    @property
-    def oldest(self) -> int:
-        """The `seq` of the oldest message or deletion in the room's own log, or of the next one where it has none."""
-        return self.log.oldest_seq() or self.seq + 1
-
-    def missing(self, epoch: str, seq: int) -> int:
-        """How many that come before the oldest in the log one must have to `recover`; 0 where nothing would help."""
-        seq = max(seq, 1)
-        helps = self._keeper.broker.keeps and epoch == self.epoch and self.first <= seq < self.oldest
-        return self.oldest - seq if helps else 0
-
-    def recall(self, entries: Sequence[AnyKept]) -> None:
-        """Hold entries again that the broker has kept, as far as they come right before the oldest one held."""
-        before = self.oldest
-        known = [entry for entry in entries if entry.seq < before]
-        if known and known[-1].seq + known[-1].count == before:
-            held = self.log.held
-            self.log.prepend(known)
-            self._keeper.grew(self.log.held - held)
-
-    def recover(self, epoch: str, seq: int, ts: int) -> int | str:
-        """The position behind the message `seq` that was given at `ts`, or the reason why there is none."""
-        if epoch != self.epoch:
-            return "unknown_epoch"
-        if seq > self.seq:
-            return "diverged"
-        if seq == 0:
-            return self.log.tail if max(self.oldest, self.first) == 1 else "trimmed"
-        if seq == self.seq:
-            return self.log.head if ts == self.ts else "diverged"
-        run = self.log.entry_of(seq)
-        if run is None or seq < self.first:
-            return "trimmed"
-        return run.position + seq - run.seq + 1 if run.ts + seq - run.seq == ts else "diverged"
-
     def micros(self) -> int:
         """The time, in microseconds since 1970."""
         return self._keeper.clock.micros()
@@ -216,10 +144,7 @@ class Room:
     # Who is in it
 
     def check_free(self, key: str) -> None:
-        """Raise `Refused` (``name_taken``, ``room_full``) unless one more member, of this name, can come in.
-
-        Where several servers share the room, the broker must have given it the name (else ``unavailable``).
-        """
+        """Raise `Refused` (``name_taken``, ``room_full``, ``unavailable``) unless a member of this name can enter."""
         if (holder := self._members.get(key)) is not None:
             raise self._taken_by(holder)
         if self.presence is not None and not self.roster.is_granted(key):
@@ -286,15 +211,15 @@ class Room:
         renamed = NameChanged(client.id, client.name, name, quiet=len(self) > self.limits.announce, ref=ref)
         if self.presence is not None:
             return self.presence.rename(self.key, client.key, renamed, session_key)
-        self._call(client, name)
+        self._take_name(client, name)
         client.awaits(renamed)
         self.submit(renamed)
         return Pending.resolved(None)
 
-    def _call(self, client: Member, name: str) -> None:
+    def _take_name(self, client: Member, name: str) -> None:
         """A member has another name from here on."""
         old = client.name
-        self.roster.call(client, name)
+        self.roster.rename(client, name)
         self._keeper.told(self, Renamed(self.seq, old, name))
 
     def _announce(self, entry: AnyEntry, members: int) -> None:
@@ -305,7 +230,7 @@ class Room:
     def renamed(self, key: str, name: str) -> None:
         """The broker has given another name to somebody, here or elsewhere."""
         if (client := self._members.get(key)) is not None:
-            self._call(client, name)
+            self._take_name(client, name)
         elif self.roster.is_elsewhere(key):
             self.roster.elsewhere(key, None)
             self.roster.elsewhere(self.naming.key(name), name)
@@ -330,7 +255,7 @@ class Room:
             if isinstance(entry, KeptEntry):
                 self.seq, self.ts = entry.seq + entry.count - 1, entry.ts + entry.count - 1
                 if isinstance(entry, Deletion):
-                    self._erase(entry.target)
+                    self.erase(entry.target)
                 if entry.settled is not None:
                     entry.settled.resolve(None)
         self._keeper.grew(log.held - held)
@@ -374,31 +299,6 @@ class Room:
             self._flow_control.resume()
         if not self._members and not self._in_hand:
             self._keeper.emptied(self)
-
-    def back(self, messages: int, *, shown: bool) -> int:
-        """`Log.back`, but for what the broker has forgotten."""
-        position, forgotten = self.log.back(messages, shown=shown), self.log.entry_of(self.first - 1)
-        return position if forgotten is None else max(position, forgotten.position + self.first - forgotten.seq)
-
-    def claim(self, client: Member, id: str, seq: int, ts: int) -> None:  # noqa: A002
-        """This message, which may have been said in another life of this room, is the client's own, under that id."""
-        said = self.log.entry_of(seq)
-        if isinstance(said, Said) and said.count == 1 and said.ts == ts:
-            said.origin, said.ids = client.id, (id,)
-            if said.name != client.name and "name" not in said.ack_tells:
-                said.ack_tells = ("name", *said.ack_tells)
-
-    def own(self, client: Member, session_key: str) -> None:
-        """Whatever was said in this session is the client's own, from whichever server it came."""
-        known = session_key, hash_key(session_key)
-        for entry in self.log.before(self.seq + 1):
-            if isinstance(entry, Said) and entry.session in known:
-                entry.origin = client.id
-
-    def _erase(self, target: int) -> None:
-        said = self.log.entry_of(target)
-        if isinstance(said, Said):
-            said.erase(target)
 
     @property
     def settled(self) -> bool:
@@ -460,21 +360,24 @@ class Room:
 
     def unattended(self) -> None:
         """Nobody looks at deadlines any more: nobody is waited for."""
-        self._flow_control.forgo(self._keeper.timers.counted(self._keeper.clock.monotonic()))
+        self._flow_control.forgo(self._keeper.now())
         if not self.congested:
             self._flow_control.resume()
 
     def look(self, now: float) -> None:
-        """See who lags, disconnect those who are not waited for any longer, let senders go on when nobody lags."""
-        flow_control, timers = self._flow_control, self._keeper.timers
-        for client in flow_control.look(
-            self.behind.values(), self.log, timers.counted(now), self.limits.grace, self._keeper.is_forgiven
-        ):
+        """Find members that lag, disconnect those whose time is up, and let senders go on if they may."""
+        flow_control, penalties = self._flow_control, self._keeper.slow_penalties
+
+        def is_waited_for(client: Member) -> bool:
+            return not penalties.has(client, now)
+
+        late = flow_control.look(self.behind.values(), self.log, self._keeper.now(), self.limits.grace, is_waited_for)
+        for client in late:
             self.evict(client)
         if not self.congested:
             flow_control.resume()
         if flow_control.lagging:
-            timers.set(self, now + TICK, self.look)
+            self._keeper.timers.set(self, now + TICK, self.look)
 
     def after_pass(self, now: float) -> None:
         """After a fan-out: `look`, where enough was written since the last time, and let senders go on."""
@@ -486,11 +389,11 @@ class Room:
 
     def evict(self, client: Member) -> None:
         """Disconnect a member for being slow."""
-        self._keeper.evicted(client)
+        self._keeper.slow_penalties.add(client, self._keeper.clock.monotonic())
         client.disconnect("slow_consumer")
 
     def _relieve(self, client: Member) -> None:
         if self._flow_control.lagging:
-            self._flow_control.relieve(client, self._keeper.timers.counted(self._keeper.clock.monotonic()))
+            self._flow_control.relieve(client, self._keeper.now())
         if not self.congested:
             self._flow_control.resume()

@@ -37,7 +37,7 @@ class RoomList:
 
     def changed(self, room: Room) -> None:
         """The first member here came into a room, or the last one left it."""
-        if not room.attended:
+        if not room.roster.here:
             self._shared.pop(room.key, None)
             if len(room):  # members of other servers
                 self._shared[room.key] = RoomCount(room.key, room.name, len(room))
@@ -65,7 +65,7 @@ class RoomList:
 
     def _count(self, key: str) -> RoomCount:
         room = self._rooms.get(key)
-        return RoomCount(key, room.name, len(room)) if room is not None and room.attended else self._shared[key]
+        return RoomCount(key, room.name, len(room)) if room is not None and room.roster.here else self._shared[key]
 
     def _read(self, listed: Pending[Sequence[RoomCount]], reading: Pending[None]) -> None:
         """Take the broker's list of all rooms; those that have members here are better known here."""
@@ -76,7 +76,7 @@ class RoomList:
             reading.fail(reason)
             return
         self._read_at = self._clock.monotonic()
-        attended = {key for key, room in self._rooms.items() if room.attended}
+        attended = {key for key, room in self._rooms.items() if room.roster.here}
         self._shared = {room.key: room for room in rooms if room.key not in attended}
         self._keys = SortedKeys([*self._shared, *attended])
         reading.resolve(None)

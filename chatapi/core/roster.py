@@ -50,7 +50,7 @@ class Roster:
         if client.key not in self._elsewhere:
             self._keys.discard(client.key)
 
-    def call(self, client: Member, name: str) -> None:
+    def rename(self, client: Member, name: str) -> None:
         """A member here has another name from here on."""
         self.remove(client)
         client.name, client.key = name, self._key(name)
@@ -62,7 +62,7 @@ class Roster:
         """Whether the member whose name has this key is in the room through another server."""
         return key in self._elsewhere
 
-    def is_known(self, key: str) -> bool:
+    def is_decided(self, key: str) -> bool:
         """Return whether it is known here, without the broker, if a member with the name of this key can come in."""
         return key in self.here or key in self._granted
 

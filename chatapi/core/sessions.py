@@ -94,11 +94,11 @@ class Session(Generic[_H]):
         if known is not None:
             self._sessions.grew(self, -ID_COST - getsizeof(id) - known.text_size)
 
-    def claim(self, room: Room) -> None:
-        """What it has said in this room is its client's own, wherever the room had it from."""
+    def mark_own(self, room: Room) -> None:
+        """Make what it has said in this room its client's own, wherever the room had it from."""
         for id, known in self._said.items():  # noqa: A001
             if known.room == room.key:
-                room.claim(self.client, id, known.said.seq, known.said.ts)
+                room.mark_own(self.client, id, known.said.seq, known.said.ts)
 
     def forget(self, said: Said) -> None:
         """This was refused: under its ids nothing was said."""
