@@ -118,7 +118,11 @@ class Client:
         """Whether it is still to be shown a part of the past: what it sends meanwhile waits."""
 
     def __repr__(self) -> str:
-        return f"<Client {self.name!r} in {self.room.name!r}>" if self.room else f"<Client {self.name!r}, gone>"
+        return (
+            f"<Client {self.name!r} in {self.room.name!r}>"
+            if self.room is not None
+            else f"<Client {self.name!r}, gone>"
+        )
 
     # What it does
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 
@@ -18,20 +18,18 @@ class SortedKeys:
         return len(self._keys)
 
     def add(self, key: str) -> None:
-        """Add a key; nothing happens where it is there already."""
-        if not self._holds(key):
-            insort(self._keys, key)
+        """Add a key; without effect if it is there."""
+        at = bisect_left(self._keys, key)
+        if at == len(self._keys) or self._keys[at] != key:
+            self._keys.insert(at, key)
 
     def discard(self, key: str) -> None:
-        """Remove a key; nothing happens where it is not there."""
-        if self._holds(key):
-            del self._keys[bisect_left(self._keys, key)]
+        """Remove a key; without effect if it is not there."""
+        at = bisect_left(self._keys, key)
+        if at < len(self._keys) and self._keys[at] == key:
+            del self._keys[at]
 
     def after(self, key: str | None, most: int) -> list[str]:
-        """The first `most` keys that come after `key`, which need not be there itself; of all if it is None."""
+        """Return the first `most` keys behind `key`, which need not be there itself; the first of all if it is None."""
         start = 0 if key is None else bisect_right(self._keys, key)
         return self._keys[start : start + most]
-
-    def _holds(self, key: str) -> bool:
-        at = bisect_left(self._keys, key)
-        return at < len(self._keys) and self._keys[at] == key
