@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from chatapi import ChatAPI, Disconnected, Listening, RefusalCode, Refused
 from chatapi.addresses import DEFAULT_ADDRESS
@@ -67,10 +68,11 @@ def run_tcp(
                 tasks.start_soon(obey, signals)
                 listening = await tasks.start(partial(api.serve, address, telnet=telnet, lobby=lobby, doors=doors))
                 if listening:  # empty if a signal came first
+                    if beside is not None:  # first, so that a bot is in its room before anybody can connect
+                        tasks.start_soon(accompany, beside)
+                        await anyio.lowlevel.checkpoint()
                     if started is not None:
                         started(listening)
-                    if beside is not None:
-                        tasks.start_soon(accompany, beside)
                 await api.stopped()
                 tasks.cancel_scope.cancel()
         return not at_once
