@@ -21,10 +21,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
-    @staticmethod
-    def monotonic() -> float:
-        """Seconds that only ever grow."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
+    """Seconds that only ever grow."""
 
     @staticmethod
     def micros() -> int:

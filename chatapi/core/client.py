@@ -126,10 +126,6 @@ class Client:
 
     # What it does
 
-    def say(self, block: bytes, count: int) -> None:
-        """Say `count` messages to the room: cleaned UTF-8, each line ended by a line feed, the limit kept."""
-        self.submit(Said(self.id, self.name, block, count))
-
     def post(self, text: str) -> None:
         """Say one message, of any number of lines, without waiting for anybody.
 
@@ -142,8 +138,9 @@ class Client:
 
     def submit(self, said: Said) -> None:
         """Say what is prepared; raises `Disconnected`."""
-        self._there().submit(said)
-        self._latest = said if said.pending else None
+        room = self.room if self.room is not None else self._there()
+        room.submit(said)
+        self._latest = None if said.seq else said
 
     @property
     def waits(self) -> bool:
@@ -251,7 +248,7 @@ class Client:
     @property
     def _reads(self) -> bool:
         """Whether anything reads what it is sent: not where its connection broke, or it was joined with reads=False."""
-        return self.room is not None and (self.id in self.room.current or self.id in self.room.behind)
+        return self.room is not None and (self.id in self.room.behind or self.room.current.get(self.id) is not None)
 
     @property
     def lane_full(self) -> bool:

@@ -97,7 +97,9 @@ class Said(KeptEntry):
         ids: tuple[str | None, ...] | None = None,
         session: str = "",
     ) -> None:
-        super().__init__(origin, name)
+        self.origin, self.name = origin, name  # without a call of each base class: this is made for every line
+        self.seq = self.position = self.offset = self.ts = 0
+        self.settled = None
         self.ids: tuple[str | None, ...] | None = ids
         """What its author calls the messages, one for each, where it calls them anything."""
         self.session: str = session

@@ -22,41 +22,49 @@ def fan_out(room: Room) -> Iterator[None]:
     woken to read for itself; so nothing is sent twice and nothing is left out, whatever happens between two slices.
     """
     stop = room.log.head  # what comes while this pass yields has the next one
-    done = 0
+    done, yielded = 0, False
     while room.fresh and room.fresh[0].position < stop:
-        batch = Batch(_take(room, done))
+        fresh = room.fresh
+        if is_small(len(fresh), room.log.written - fresh[0].offset, room.naming.name_bytes):
+            room.fresh = []
+            batch = Batch(fresh)
+        else:
+            batch = Batch(_take(room, done))
         done = batch.end
         start, end, origins = batch.start, batch.end, batch.origins
-        members = list(room.current.values())
-        style, shared = None, b""
-        for at in range(0, len(members), SLICE):
-            for client in members[at : at + SLICE]:
-                if client.room is not room or client.away or (peer := client.peer) is None:
-                    continue  # it left or went away meanwhile, and reads by itself what it is still to be shown
-                if client.position != start:
-                    if client.position < end:
-                        peer.wake()
-                    continue
-                client.position = end
-                if client.style is not style:
-                    style = client.style
-                    shared = batch.shared(style)
-                data = batch.own(client.style, client.id, client.echo) if client.id in origins else shared
-                if not data:
-                    continue
-                try:
+        for style, readers in list(room.current.by_style.items()):
+            shared = batch.shared(style)
+            members = list(readers.values())
+            for at in range(0, len(members), SLICE):
+                served = members[at : at + SLICE]
+                if yielded:  # those that left or went away meanwhile read by themselves what they are still to be shown
+                    served = [client for client in served if client.room is room and not client.away]
+                for client in served:
+                    if (peer := client.peer) is None:
+                        continue
+                    if client.position != start:
+                        if client.position < end:
+                            peer.wake()
+                        continue
+                    client.position = end
+                    data = batch.own(style, client.id, client.echo) if client.id in origins else shared
+                    if not data:
+                        continue
+                    send = peer.send  # `peer.send(…)` would look up the attribute by its name each time
                     try:
-                        sent = peer.send(data)
-                    except BlockingIOError:
-                        peer.buffer(data)
-                    except OSError:
-                        peer.broken()
-                    else:
-                        if sent < len(data):
-                            peer.buffer(memoryview(data)[sent:])
-                except Exception:
-                    peer.crashed()
-            yield
+                        try:
+                            sent = send(data)
+                        except BlockingIOError:
+                            peer.buffer(data)
+                        except OSError:
+                            peer.broken()
+                        else:
+                            if sent < len(data):
+                                peer.buffer(memoryview(data)[sent:])
+                    except Exception:
+                        peer.crashed()
+                yielded = True
+                yield
 
 
 def _take(room: Room, done: int) -> list[AnyEntry]:
@@ -66,9 +74,6 @@ def _take(room: Room, done: int) -> list[AnyEntry]:
     """
     fresh = room.fresh
     first = fresh[0]
-    if is_small(len(fresh), room.log.written - first.offset, room.naming.name_bytes):
-        room.fresh = []
-        return fresh
     if first.position < done and isinstance(first, Said):
         first = first.between(done, first.end)
     found = chunk(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from ..limits import LOOK_EVERY, PAUSE_AT, RESUME_AT, TICK, Limits
+from ..limits import LOOK_EVERY, PAUSE_AT, RESUME_AT, ROUND_SHARE, TICK, Limits
 from .log import Log
 from .member import Member
 from .origins import Origins
@@ -79,48 +79,68 @@ class SlowPenalties:
 class FlowControl:
     """The state of one room's backpressure."""
 
-    __slots__ = ("_budget", "_deadlines", "_look_at", "_patient", "_room_wait", "_waiting")
+    __slots__ = (
+        "_budget",
+        "_deadlines",
+        "_look_at",
+        "_room_wait",
+        "most_entries",
+        "most_written",
+        "patient",
+        "senders",
+    )
 
-    def __init__(self, room_wait: float) -> None:
+    def __init__(self, room_wait: float, log: Log) -> None:
         self._room_wait = room_wait
         self._budget = WaitBudget()
         self._deadlines: dict[Member, float] = {}  # of those who lag by too much
-        self._patient: set[Member] = set()  # those of them who are waited for
-        self._waiting: dict[Sender, None] = {}
+        self.patient: set[Member] = set()
+        """The members that lag by too much and that the senders wait for."""
+        self.senders: dict[Sender, None] = {}
+        """The senders that wait."""
+        self.most_written: int = 0
+        """The bytes of the log at which so much was said since the last fan-out that those who send must wait."""
+        self.most_entries: int = 0
+        """The same in entries."""
+        self.passed(log)
         self._look_at = (0, 0)  # bytes and entries of the log at which it is time for another look
-
-    @property
-    def paused(self) -> bool:
-        """Whether those who send must wait for somebody."""
-        return bool(self._patient)
 
     @property
     def lagging(self) -> bool:
         """Whether anybody lags by too much, so that deadlines must be watched."""
         return bool(self._deadlines)
 
+    def passed(self, log: Log) -> None:
+        """Count what is said from here on against the part of the log that may be said before the next fan-out."""
+        self.most_written = log.written + log.max_bytes // ROUND_SHARE
+        self.most_entries = log.head + log.max_entries // ROUND_SHARE
+
+    def is_full(self, log: Log) -> bool:
+        """Whether that much was said."""
+        return log.written >= self.most_written or log.head >= self.most_entries
+
     def wait(self, sender: Sender) -> None:
         """Call the sender's `resume` when it may go on."""
-        self._waiting[sender] = None
+        self.senders[sender] = None
 
     def relieve(self, client: Member, now: float) -> None:
         """This client caught up, or is gone."""
         if self._deadlines.pop(client, None) is not None:
-            self._patient.discard(client)
+            self.patient.discard(client)
             self._count(now)
 
     def forgo(self, now: float) -> None:
         """Wait for nobody."""
         self._deadlines.clear()
-        self._patient.clear()
+        self.patient.clear()
         self._count(now)
 
     def _count(self, now: float) -> None:
-        self._budget.count(now, self._room_wait, bool(self._patient))
+        self._budget.count(now, self._room_wait, bool(self.patient))
 
     def resume(self) -> None:
         """Let everybody who waits go on."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self.senders = self.senders, {}
         for sender in waiting:
             sender.resume()
 
@@ -140,7 +160,7 @@ class FlowControl:
         self._count(now)
         may_wait = self._budget.allows(self._room_wait)
         if not may_wait:
-            self._patient.clear()
+            self.patient.clear()
         late = []
         for client in readers:
             at = client.oldest
@@ -151,7 +171,7 @@ class FlowControl:
                 if at < pause:
                     self._deadlines[client] = now + grace
                     if may_wait and forgiven(client):
-                        self._patient.add(client)
+                        self.patient.add(client)
             elif at >= resume:
                 self.relieve(client, now)
         self._count(now)

@@ -136,6 +136,8 @@ class Hub:
         """Awaits what an async hook returned; set by whoever runs the hub."""
         self.wake: Callable[[], None] = _nothing
         """Called when there may be something to do; set by whoever runs the hub."""
+        self.awake: bool = False
+        """Whether a round is under way or about to begin, so that `wake` would have no effect."""
         self.ring: Callable[[], None] = _nothing
         """The same, from any thread: `settle` asks the broker then."""
         self.rooms: dict[str, Room] = {}
@@ -239,7 +241,8 @@ class Hub:
         """A room has news."""
         self._crowd += entries
         self._news[room] = None
-        self.wake()
+        if not self.awake:
+            self.wake()
 
     def told(self, room: Room, event: Joined | Left | Renamed) -> None:
         """Somebody joined, left or has another name: the program's hook hears of it, apart from what is under way."""
@@ -251,7 +254,7 @@ class Hub:
 
     def tell(self) -> None:
         """Call the program's hook with every join, leave and rename that it was not told of yet."""
-        while self._presence_hook:
+        while self._presence_hook.untold:
             self._presence_hook.tell_next()
 
     def needed(self, room: Room) -> None:
@@ -339,7 +342,8 @@ class Hub:
     def call(self, runnable: Runnable) -> None:
         """Have something run when its turn comes."""
         self._runnable[runnable] = None
-        self.wake()
+        if not self.awake:
+            self.wake()
 
     @property
     def crowded(self) -> bool:
@@ -349,7 +353,7 @@ class Hub:
     @property
     def busy(self) -> bool:
         """Whether anything is left for `settle`."""
-        return bool(self._news or self._runnable or self._presence_hook)
+        return bool(self._news or self._runnable or self._presence_hook.untold)
 
     def settle(self) -> Iterator[None]:
         """Do everything that is to be done; it yields wherever others may have a turn."""
@@ -358,13 +362,13 @@ class Hub:
         self._crowd = 0
         for room in news:
             yield from fan_out(room)
-            room.after_pass(self.clock.monotonic())
+            room.after_pass()
         runnable, self._runnable = self._runnable, {}
         now = self.clock.monotonic()
         for one in runnable:
             one.run(now)
             yield
-        for _ in range(len(self._presence_hook)):
+        for _ in range(len(self._presence_hook.untold)):
             self._presence_hook.tell_next()
             yield
         self.broker.collect()  # whatever was said in this round begins its way together

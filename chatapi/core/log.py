@@ -32,7 +32,7 @@ class Log:
     ``head - cursor`` is how far behind a cursor is, and a cursor before `tail` has lost its place.
     """
 
-    __slots__ = ("_entries", "_gone", "_kept", "_kept_gone", "head", "max_bytes", "max_entries", "written")
+    __slots__ = ("_entries", "_gone", "_kept", "_kept_gone", "head", "held", "max_bytes", "max_entries", "written")
 
     def __init__(self, max_bytes: int, max_entries: int) -> None:
         self.max_bytes: int = max_bytes
@@ -44,16 +44,13 @@ class Log:
         self.head: int = 0
         self.written: int = 0
         """Bytes appended in all."""
+        self.held: int = 0
+        """Bytes held now."""
 
     @property
     def tail(self) -> int:
         """The oldest position that can still be read."""
         return self._entries[self._gone].position if self._gone < len(self._entries) else self.head
-
-    @property
-    def held(self) -> int:
-        """Bytes held now."""
-        return self.written - self._entries[self._gone].offset if self._gone < len(self._entries) else 0
 
     @property
     def newest(self) -> AnyEntry | None:
@@ -69,7 +66,9 @@ class Log:
             self._kept.append(entry)
         self.head += entry.count
         self.written += entry.weight
-        self._trim(self.max_bytes)
+        self.held += entry.weight
+        if self.held > self.max_bytes or self.head - self._entries[self._gone].position > self.max_entries:
+            self._trim(self.max_bytes)
 
     def prepend(self, entries: Sequence[AnyKept]) -> None:
         """Hold these entries again, which come right before the oldest one that is held."""
@@ -104,6 +103,7 @@ class Log:
             del kept[:kept_gone]
             kept_gone = 0
         self._gone, self._kept_gone = gone, kept_gone
+        self.held = self.written - entries[gone].offset if entries else 0
 
     def read(self, position: int, stop: int, most: int, size: Size) -> tuple[list[AnyEntry], int]:
         """A `chunk` of the entries from `position` on, before `stop`, and the position to go on from.

@@ -17,21 +17,19 @@ class PresenceHook:
     def __init__(self, hook: OnPresence | None, spawn: Callable[[], Spawn]) -> None:
         self._hook = hook
         self._spawn = spawn
-        self._untold: deque[tuple[str, Joined | Left | Renamed]] = deque()
-
-    def __len__(self) -> int:
-        return len(self._untold)
+        self.untold: deque[tuple[str, Joined | Left | Renamed]] = deque()
+        """Rooms and events that the hook has not been told of yet."""
 
     def add(self, room: str, event: Joined | Left | Renamed) -> None:
         """Something happened in a room."""
         if self._hook is not None:
-            self._untold.append((room, event))
+            self.untold.append((room, event))
 
     def tell_next(self) -> None:
         """Call the hook with the oldest event, if there is one; an async hook is awaited by the serving chat."""
-        if self._hook is None or not self._untold:
+        if self._hook is None or not self.untold:
             return
-        hook, (room, event) = self._hook, self._untold.popleft()
+        hook, (room, event) = self._hook, self.untold.popleft()
         result = outcome(lambda: hook(room, event))
         if isinstance(result, Awaitable):
             self._spawn()(result, shield=True).then(lambda told: _log_failure(told.result()))

@@ -8,13 +8,14 @@ from typing import Protocol
 from ..clock import Clock
 from ..errors import RefusalCode, Refused
 from ..events import Joined, Left, Renamed
-from ..limits import ROUND_SHARE, TICK, Limits
+from ..limits import TICK, Limits
 from ..pending import Pending
 from .broker import Broker, Past, Presence, unavailable
 from .entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
 from .flow_control import FlowControl, Sender, SlowPenalties
 from .member import Member
 from .names import Naming
+from .readers import Readers
 from .room_log import RoomLog
 from .roster import Roster
 from .timers import Timers
@@ -76,8 +77,7 @@ class Room(RoomLog):
         "_in_hand",
         "_keeper",
         "_members",
-        "_served_bytes",
-        "_served_entries",
+        "_most_in_hand",
         "behind",
         "current",
         "fresh",
@@ -103,13 +103,13 @@ class Room(RoomLog):
         self.roster: Roster = Roster(self.naming.key)
         """Who is in it."""
         self._members = self.roster.here
-        self._flow_control = FlowControl(self.limits.room_wait)
+        self._flow_control = FlowControl(self.limits.room_wait, self.log)
         self._in_hand = 0  # bytes submitted and not yet delivered
-        self._served_bytes, self._served_entries = self.log.written, self.log.head  # before the last fan-out
+        self._most_in_hand = self.limits.in_hand_bytes
         self.fresh: list[AnyEntry] = []
         """What no fan-out pass has taken up yet."""
-        self.current: dict[int, Member] = {}
-        """Who is up to date but for what is fresh, has a socket that takes bytes, and nothing in its lane."""
+        self.current: Readers = Readers()
+        """The members that a fan-out pass serves."""
         self.behind: dict[int, Member] = {}
         """Who reads on from the log at its own pace."""
         self.listeners: dict[int, Member] = {}
@@ -195,8 +195,9 @@ class Room(RoomLog):
         self.roster.remove(client)
         if not self._members:
             self._keeper.attendance_changed(self)
-        for place in (self.current, self.behind, self.listeners):
-            place.pop(client.id, None)
+        self.current.discard(client)
+        self.behind.pop(client.id, None)
+        self.listeners.pop(client.id, None)
         self._relieve(client)
         client.part()
 
@@ -253,20 +254,23 @@ class Room(RoomLog):
             if ours:
                 self._in_hand -= entry.weight
             if isinstance(entry, KeptEntry):
-                self.seq, self.ts = entry.seq + entry.count - 1, entry.ts + entry.count - 1
+                more = entry.count - 1
+                self.seq, self.ts = entry.seq + more, entry.ts + more
                 if isinstance(entry, Deletion):
                     self.erase(entry.target)
                 if entry.settled is not None:
                     entry.settled.resolve(None)
         self._keeper.grew(log.held - held)
-        if self.current:
+        readers = self.current.by_style
+        if readers:
             self.fresh += entries
-        if self.current or self.behind:
+        if readers or self.behind:
             self._keeper.changed(self, len(entries))
-        elif not self.congested:
-            self._flow_control.resume()
-        for client in self.listeners.values():
-            client.outlet.wake()
+        else:
+            self._resume()
+        if self.listeners:
+            for client in self.listeners.values():
+                client.outlet.wake()
         if not self._members and not self._in_hand:
             self._keeper.emptied(self)
 
@@ -295,8 +299,7 @@ class Room(RoomLog):
 
     def _settled(self) -> None:
         """Less is on its way than before."""
-        if not self.congested:
-            self._flow_control.resume()
+        self._resume()
         if not self._members and not self._in_hand:
             self._keeper.emptied(self)
 
@@ -309,18 +312,18 @@ class Room(RoomLog):
 
     def stalled(self, client: Member) -> None:
         """This member's socket took no more, or its lane has something: it reads on at its own pace."""
-        if self.current.pop(client.id, None) is not None:
+        if self.current.discard(client):
             self.behind[client.id] = client
 
     def went_away(self, client: Member) -> None:
         """This member's connection broke; its name stays its own for a while."""
-        self.current.pop(client.id, None)
+        self.current.discard(client)
         self.behind.pop(client.id, None)
         self._relieve(client)
 
     def came_back(self, client: Member) -> None:
         """This member has a connection again."""
-        self.current.pop(client.id, None)
+        self.current.discard(client)
         self.behind[client.id] = client
 
     def caught_up(self, client: Member) -> None:
@@ -328,7 +331,7 @@ class Room(RoomLog):
         if client.id in self.listeners:
             self._relieve(client)
         elif self.behind.pop(client.id, None) is not None:
-            self.current[client.id] = client
+            self.current.add(client)
             self._relieve(client)
 
     def listen(self, client: Member, reads: bool) -> None:
@@ -341,28 +344,31 @@ class Room(RoomLog):
     @property
     def congested(self) -> bool:
         """Whether those who say something must wait: for a slow member, for the broker, or for the next fan-out."""
-        return self._flow_control.paused or self._in_hand > self.limits.in_hand_bytes or self._overfull()
+        log, flow = self.log, self._flow_control
+        if flow.patient or self._in_hand > self._most_in_hand:
+            return True
+        return (log.written >= flow.most_written or log.head >= flow.most_entries) and self._has_passes
 
-    def _overfull(self) -> bool:
-        """Whether so much was said since the last fan-out that who is not quick could fall off the log's tail."""
-        log = self.log
-        if log.written - self._served_bytes < log.max_bytes // ROUND_SHARE and (
-            log.head - self._served_entries < log.max_entries // ROUND_SHARE
-        ):
-            return False
-        return len(self.current) + len(self.behind) > len(self.listeners)  # or there are no passes
+    @property
+    def _has_passes(self) -> bool:
+        """Whether a fan-out serves anybody in the room."""
+        return len(self.current) + len(self.behind) > len(self.listeners)
+
+    def _resume(self) -> None:
+        """Let the senders that wait go on, unless the room is congested."""
+        if self._flow_control.senders and not self.congested:
+            self._flow_control.resume()
 
     def wait(self, sender: Sender) -> None:
         """Call the sender's `resume` once the room may no longer be congested."""
         self._flow_control.wait(sender)
-        if self._overfull():  # said while there were no passes: one must come
+        if self._has_passes and self._flow_control.is_full(self.log):  # said while there were no passes: one must come
             self._keeper.changed(self, 0)
 
     def unattended(self) -> None:
         """Nobody looks at deadlines any more: nobody is waited for."""
         self._flow_control.forgo(self._keeper.now())
-        if not self.congested:
-            self._flow_control.resume()
+        self._resume()
 
     def look(self, now: float) -> None:
         """Find members that lag, disconnect those whose time is up, and let senders go on if they may."""
@@ -374,18 +380,17 @@ class Room(RoomLog):
         late = flow_control.look(self.behind.values(), self.log, self._keeper.now(), self.limits.grace, is_waited_for)
         for client in late:
             self.evict(client)
-        if not self.congested:
-            flow_control.resume()
+        self._resume()
         if flow_control.lagging:
             self._keeper.timers.set(self, now + TICK, self.look)
 
-    def after_pass(self, now: float) -> None:
+    def after_pass(self) -> None:
         """After a fan-out: `look`, where enough was written since the last time, and let senders go on."""
-        self._served_bytes, self._served_entries = self.log.written, self.log.head
+        self._flow_control.passed(self.log)
         if self.behind and self._flow_control.is_due(self.log):
-            self.look(now)
-        elif not self.congested:
-            self._flow_control.resume()
+            self.look(self._keeper.clock.monotonic())
+        elif self._flow_control.senders:
+            self._resume()
 
     def evict(self, client: Member) -> None:
         """Disconnect a member for being slow."""
@@ -395,5 +400,4 @@ class Room(RoomLog):
     def _relieve(self, client: Member) -> None:
         if self._flow_control.lagging:
             self._flow_control.relieve(client, self._keeper.now())
-        if not self.congested:
-            self._flow_control.resume()
+        self._resume()

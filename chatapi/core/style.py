@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Protocol
 
 from pydantic_core import to_json
@@ -62,40 +61,39 @@ def names_size(entry: AnyEntry) -> int:
 class Batch:
     """Some entries, rendered when first asked for in a style and shared from then on."""
 
-    __slots__ = ("_ends", "_entries", "_shared", "end", "origins", "start")
+    __slots__ = ("_entries", "_pieces", "_shared", "end", "origins", "start")
 
     def __init__(self, entries: Sequence[AnyEntry]) -> None:
         self._entries = entries
         self._shared: dict[Style, bytes] = {}
-        self._ends: dict[Style, list[int]] = {}  # 0, and where in that each entry ends
-        self.start: int = entries[0].position
-        self.end: int = entries[-1].end
-        self.origins: dict[int, list[int]] = {}
-        """Whose entries these are, by the index of each."""
-        for i, entry in enumerate(entries):
-            self.origins.setdefault(entry.origin, []).append(i)
+        self._pieces: dict[Style, list[bytes]] = {}  # the same, of each entry
+        first, last = entries[0], entries[-1]
+        self.start: int = first.position
+        self.end: int = last.position + last.count
+        self.origins: dict[int, list[int]] = {first.origin: [0]}
+        """Indexes of the entries that each member caused, by the member's id."""
+        for i in range(1, len(entries)):
+            self.origins.setdefault(entries[i].origin, []).append(i)
 
     def shared(self, style: Style) -> bytes:
-        """What everybody gets who caused none of it."""
+        """Return the bytes for every member that caused none of the entries."""
         data = self._shared.get(style)
         if data is None:
-            pieces = [style.entry(entry) for entry in self._entries]
+            pieces = self._pieces[style] = [*map(style.entry, self._entries)]
             data = self._shared[style] = b"".join(pieces)
-            self._ends[style] = [0, *accumulate(map(len, pieces))]
         return data
 
     def own(self, style: Style, origin: int, echo: bool) -> bytes:
-        """What the member `origin` gets, its own entries filtered or put in its own words."""
-        shared = memoryview(self.shared(style))
-        ends = self._ends[style]
-        pieces: list[bytes | memoryview] = []
-        done = 0
+        """Return the bytes for the member `origin`, its own entries left out or rendered for their author.
+
+        `shared` must have been called for this style.
+        """
+        pieces = [*self._pieces[style]]
         for i in self.origins[origin]:
-            pieces += shared[done : ends[i]], style.own(self._entries[i], echo)
-            done = ends[i + 1]
-        pieces.append(shared[done:])
+            pieces[i] = style.own(self._entries[i], echo)
         return b"".join(pieces)
 
     def for_reader(self, style: Style, reader: int, echo: bool) -> bytes:
         """What the member `reader` gets."""
-        return self.own(style, reader, echo) if reader in self.origins else self.shared(style)
+        shared = self.shared(style)
+        return self.own(style, reader, echo) if reader in self.origins else shared

@@ -24,7 +24,7 @@ class Timers:
         self._buckets: dict[int, dict[object, Action]] = {}  # by tick
         self._when: dict[object, int] = {}
         self._seen: int | None = None  # the last tick that was looked at
-        self.lost: float = 0
+        self.lost: float = 0.0
         """Seconds in which the server stood still: they count for no deadline, and ticks are counted without them."""
 
     def __bool__(self) -> bool:
@@ -64,9 +64,14 @@ class Timers:
         """The server stood still for so long: every deadline is so much later."""
         self.lost += seconds
 
-    def run(self, now: float) -> None:
-        """Call everybody whose deadline has passed."""
-        tick = int(self.counted(now) / TICK)
+    def run(self, now: float) -> bool:
+        """Call the actions of all deadlines that have passed; return whether others are left."""
+        tick = int((now - self.lost) / TICK)
+        if tick != self._seen:
+            self._run(tick, now)
+        return bool(self._when)
+
+    def _run(self, tick: int, now: float) -> None:
         if self._seen is None or tick - self._seen > len(self._buckets):
             passed = sorted(due for due in self._buckets if due <= tick)
         else:

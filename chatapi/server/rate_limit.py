@@ -66,10 +66,12 @@ class RateLimit:
     def spend(self, lines: float) -> None:
         """It said so many lines."""
         self._lines -= lines
-        if self.origin.limited:
+        if self._promised:
             promised = min(ceil(lines), self._promised)
             self._promised -= promised
-            self.origin.spend(lines - promised)
+            lines -= promised
+        if self.origin.limited:
+            self.origin.spend(lines)
 
     def spend_on_past(self, messages: int, size: int) -> None:
         """Charge for so many messages of the past, of so many bytes, that the member is shown.

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from ...core import views
 from ...core.client import Client
+from ...core.entries import Said
 from ...core.hooks import OnMessage, ask, passed
 from ...core.room import Room
 from ...errors import ChatError
@@ -125,7 +126,8 @@ class TextProtocol(ConnectionProtocol):
             if not step.messages:
                 return
             if (hook := self.connection.hub.hooks.on_message) is None:
-                self.client.say(step.block, step.messages)
+                client = self.client
+                client.submit(Said(client.id, client.name, step.block, step.messages))
             else:
                 self._ask_to_say(hook, step.block)
         elif isinstance(step, Command):
@@ -158,7 +160,8 @@ class TextProtocol(ConnectionProtocol):
         client = self.client
         if client.room is not None:
             try:
-                client.say(passed(block, answer.result(), client.prepare), 1)
+                block = passed(block, answer.result(), client.prepare)
+                client.submit(Said(client.id, client.name, block, 1))
             except ChatError as error:  # no fault: the hook decides, or has made the text too long
                 self.tell(code_and_detail(error)[1])
 
