@@ -1,7 +1,7 @@
 """MaChat for Python: rooms that people and programs talk in. See docs/embedding.md for how to use it.
 
-Only what is used is imported: a program that connects loads nothing of the server, and one that serves nothing of the
-client library.
+Modules are imported on first use: a program that only connects loads no module of the server, and a program that only
+serves loads none of the client library.
 """
 
 from importlib import import_module
@@ -122,7 +122,7 @@ _WHERE = {
 }
 
 
-if not TYPE_CHECKING:  # to a type checker it would mean that any name may exist
+if not TYPE_CHECKING:  # hidden from type checkers, which would accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _WHERE:

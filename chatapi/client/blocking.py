@@ -190,7 +190,7 @@ class BlockingConnection:
 
     @property
     def state(self) -> State:
-        """Where in its life the connection is."""
+        """The stage of the connection."""
         return self._room.state
 
     def send(self, text: str) -> Message:

@@ -165,7 +165,7 @@ class Connection:
 
     @property
     def state(self) -> State:
-        """Where in its life the connection is."""
+        """The stage of the connection."""
         return self._reconnector.state
 
     async def send(self, text: str) -> Message:

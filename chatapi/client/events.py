@@ -21,7 +21,7 @@ from ..events import Event
 
 
 class State(str, Enum):
-    """Where a connection is in its life."""
+    """The stage of a connection."""
 
     CONNECTING = "connecting"
     """Before the first welcome."""
@@ -30,7 +30,7 @@ class State(str, Enum):
     RECONNECTING = "reconnecting"
     """The connection was lost, and is being made again."""
     CLOSED = "closed"
-    """It has ended for good."""
+    """Ended for good."""
 
     __str__ = str.__str__
 
@@ -64,7 +64,7 @@ class Lost:
     reason: Disconnect
     """A row of `chatapi.DISCONNECTS`, such as ``connection_lost``."""
     detail: str
-    """What happened, for a person."""
+    """The reason, as text for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Notice:
     code: str
     """``unavailable`` (messages wait) or ``available``."""
     detail: str
-    """What happened, for a person."""
+    """The reason, as text for people."""
 
 
 News: TypeAlias = Event | Welcome | Lost | Recovered | Gap | Notice

@@ -30,7 +30,7 @@ class PresenceContract(Subject):
                     same(refused, RefusalCode.NAME_TAKEN, "the answer to a claim of a name that is taken")
             await other.come("mina", "lab")
             one.go("Mina")
-            await one.until(lambda: _left(one), "nobody has left")
+            await one.until(lambda: _left(one), "the leave was not delivered")
             await other.come("MINA")
             await all_know([one, other], ["MINA"])
 
@@ -79,7 +79,7 @@ class PresenceContract(Subject):
                 changes = [(e.name, e.to) for e in node.delivered["dev"] if isinstance(e, NameChanged)]
                 same(changes, [("Zoe", "ZOE"), ("Mina", "Ann")], "the renames that were delivered")
 
-    # Who is there
+    # Rosters
 
     async def test_rosters_are_correct_on_all_nodes(self) -> None:
         """This holds after joins, leaves, renames and moves, and on a node that opens the room later."""

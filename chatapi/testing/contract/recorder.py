@@ -348,7 +348,7 @@ class Recorder:
         waiting = self._on_their_way.get(room, [])
         at = next((i for i, one in enumerate(waiting) if one is entry), None)
         if at is None:
-            self.faults.append(f"{shown(entry)} was {what} in {room!r}, where it was not on its way (any more)")
+            self.faults.append(f"{shown(entry)} was {what} in {room!r}, but was not, or no longer, on its way there")
             return False
         del waiting[at]
         if what == "delivered":

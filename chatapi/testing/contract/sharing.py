@@ -166,7 +166,9 @@ class SharingContract(Subject):
             await one.knows(["Zoe"])
             other.why_not = "Zoe is away; nothing was sent"
             same(await _why_not(one.whisper("Zoe", _PSST)), other.why_not, "why a whisper was not delivered")
-            same(bool(await _why_not(one.whisper("Ann", _PSST))), True, "whether a whisper to nobody is not delivered")
+            same(
+                bool(await _why_not(one.whisper("Ann", _PSST))), True, "whether a whisper to an unknown name is refused"
+            )
             other.go("Zoe")
             await one.knows([])
             same(
