@@ -32,14 +32,14 @@ class Pending(Generic[_T]):
     def resolved(cls, value: _T) -> Pending[_T]:
         """Return one that has its value already."""
         pending = cls()
-        pending.resolve(value)
+        pending._value, pending.done = value, True
         return pending
 
     @classmethod
     def failed(cls, error: Exception) -> Pending[_T]:
         """Return one that has failed already."""
         pending = cls()
-        pending.fail(error)
+        pending.error, pending.done = error, True
         return pending
 
     def resolve(self, value: _T) -> None:

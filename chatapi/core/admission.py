@@ -76,16 +76,17 @@ class Admission:
         self._session_key, self._resumable, self._resume = session_key, resumable, resume
         self._expected = False  # whether the sessions hold the ids of its session until it is in
         self._steps: list[Callable[[Room], Pending[None]]] = []
-        self.ready: Pending[Room] = Pending()
+        self.ready: Pending[Room]
         """The room, once the member can enter it. A room that was loaded for it stays open for a while, and a name that
         was claimed stays its own. Fails with `Refused`."""
         self._key = hub.naming.key(name)
         found, presence = hub.rooms.get(hub.naming.room_key(room)), hub.broker.presence
         if found is not None and resume is None and (presence is None or found.roster.is_decided(self._key)):
-            self.ready.resolve(found)
+            self.ready = Pending.resolved(found)
         elif hub.arriving >= hub.limits.connections:  # more than are connected: many left before the broker answered
-            self.ready.fail(unavailable("too many are waiting to come in; try again"))
+            self.ready = Pending.failed(unavailable("too many are waiting to come in; try again"))
         else:
+            self.ready = Pending()
             if resume is not None:
                 self._steps += self._fetch_ids, self._fetch_missed
             if presence is not None:
@@ -199,7 +200,7 @@ class Admission:
 
         Raises `Refused` (``name_taken``, ``room_full``, ``server_full``, ``draining``, ``unavailable``).
         """
-        client = self._enter(self._room(), outlet, style, echo, None)
+        client = self._enter(self._open_room(new=True), outlet, style, echo, None)
         if history:
             client.replay(history)
         return client
@@ -209,7 +210,7 @@ class Admission:
 
         Raises `Refused` as `enter` does.
         """
-        sessions, resume, room = self._hub.sessions, self._resume, self._room()
+        sessions, resume, room = self._hub.sessions, self._resume, self._open_room(new=True)
         may_resume = resume is not None and self._may_resume(room)
         session_key = room.roster.session_key(self._key)
         session = None if resume is None else sessions.find(resume.session)
@@ -240,7 +241,7 @@ class Admission:
         It must have been shown everything, or messages would be left behind. Raises `Refused` (``name_taken``,
         ``room_full``, ``server_full``, ``unavailable``).
         """
-        before, room = client.room, self._open_room()
+        before, room = client.room, self._open_room(new=False)
         if room is not before:
             room.check_free(client.key)
             if before is not None:
@@ -248,14 +249,14 @@ class Admission:
                 _logger.info("%s went from %s to %s", client.name, before.name, room.name)
             client.join(room)
 
-    def _room(self) -> Room:
-        """Return the room for a connection or a bot that comes into the chat."""
-        if self._hub.draining:
-            raise Refused(RefusalCode.DRAINING, "the server is shutting down; try again in a few seconds")
-        return self._open_room()
+    def _open_room(self, *, new: bool) -> Room:
+        """Return the room, which stays open from here on; it is opened again if it was closed since it was ready.
 
-    def _open_room(self) -> Room:
-        """Return the room, which stays open from here on; it is opened again if it was closed since it was ready."""
+        Args:
+            new: Whether the member comes into the chat, which nobody does while the server shuts down.
+        """
+        if new and self._hub.draining:
+            raise Refused(RefusalCode.DRAINING, "the server is shutting down; try again in a few seconds")
         hub, room = self._hub, self.ready.result()
         if hub.rooms.get(room.key) is not room:
             opened = hub.open(self._room_name)

@@ -63,7 +63,8 @@ def check_name(raw: str) -> str:
     (docs/protocol.md, Names).
     """
     name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name")
-    _check_first(name)
+    if name[0] in _FIRST:
+        raise _bad_start(name)
     return name
 
 
@@ -74,7 +75,8 @@ def check_kept_name(raw: str) -> str:
     with invisible or unassigned characters, or with a combining mark at the start. Nobody can take such a name now.
     """
     name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name", kept=True)
-    _check_first(name)
+    if name[0] in _FIRST:
+        raise _bad_start(name)
     return name
 
 
@@ -106,11 +108,8 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
-def _check_first(name: str) -> None:
-    if name[0] in _FIRST:
-        raise Refused(
-            RefusalCode.BAD_NAME, f"a name does not start with {name[0]!r} (nor with any of {' '.join(_FIRST)})"
-        )
+def _bad_start(name: str) -> Refused:
+    return Refused(RefusalCode.BAD_NAME, f"a name does not start with {name[0]!r} (nor with any of {' '.join(_FIRST)})")
 
 
 def _check(raw: str, most: int, code: RefusalCode, what: str, *, kept: bool = False) -> str:
