@@ -1,1 +1,1 @@
-"""Brokers that keep their rooms elsewhere than in the process; each is imported only where it is used."""
+"""Brokers: they keep rooms in memory, in a SQLite file, or in Redis. Each is imported only if it is used."""
