@@ -31,7 +31,7 @@ class Applicant(Conversation, Peer, Runnable, Protocol):
         """Return what is resolved once everything from before was kept and shown."""
         ...
 
-    def joined(self, client: Client, protocol: ConnectionProtocol) -> None:
+    def joined(self, client: Client, protocol: ConnectionProtocol, room: str) -> None:
         """Note that the client is in its room, and speaks this protocol from here on."""
         ...
 
@@ -80,7 +80,7 @@ def _join(connection: Applicant, admission: Admission, handshake: Handshake, pro
         client = admission.come_in(connection, protocol.style, echo, handshake.history, protocol.welcome)
     else:
         client = admission.enter(connection, protocol.style, echo, handshake.history)
-    connection.joined(client, protocol)
+    connection.joined(client, protocol, handshake.room)
 
 
 def move(connection: Applicant, room: str) -> Pending[None]:

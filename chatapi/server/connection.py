@@ -220,8 +220,11 @@ class Connection(SendingHalf):
         """Have the client join a room. Raises `Refused`."""
         admission.admit(self, handshake, protocol)
 
-    def joined(self, client: Client, protocol: ConnectionProtocol) -> None:
-        """Note that the client is in its room, or in it again, and speaks this protocol from here on."""
+    def joined(self, client: Client, protocol: ConnectionProtocol, room: str) -> None:
+        """Note that the client is in a room, or in it again, and speaks this protocol from here on.
+
+        The log has the name of the room as the handshake spells it.
+        """
         self._change(Event.JOIN)
         self.client = client
         self.protocol = protocol
@@ -231,9 +234,8 @@ class Connection(SendingHalf):
         self.hub.timers.clear(self)
         self._expect_something()
         self.hub.call(self)
-        assert client.room is not None
-        _logger.info("%s joined %s from %s", client.name, client.room.name, self.address)
-        if client.room.trouble:
+        _logger.info("%s joined %s from %s", client.name, room, self.address)
+        if client.room is not None and client.room.trouble:
             self.notice("unavailable", client.room.trouble)
         protocol.joined(client)
 
