@@ -88,9 +88,9 @@ class Bot:
         return Message(said.seq, said.ts, said.name, said.texts()[0])
 
     def post_nowait(self, text: str) -> None:
-        """`post`, without waiting for anybody; whoever is slow falls behind sooner.
+        """Say one message without waiting, so that slow members fall behind sooner.
 
-        Where it could not be kept after all, the program's log says so.
+        If it cannot be kept after all, the program's log says so.
         """
         self._check()
         self._client.post(text)
@@ -108,7 +108,7 @@ class Bot:
         await wait(self._client.ask_rename(name))
 
     def leave(self) -> None:
-        """Leave the room; the iteration ends. No error where it has left already."""
+        """Leave the room; the iteration ends. Without effect if it has left already."""
         if self._client.room is not None:
             self._client.room.leave(self._client, "bye")
             self._hub.disconnects["bye"] += 1
@@ -118,7 +118,7 @@ class Bot:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event. Cancelling it loses none: the next call returns what this one would have."""
+        """Return the next event. If this is cancelled, the next call returns that event."""
         if not self._reads:
             raise RuntimeError("this bot was joined with reads=False, and cannot be iterated")
         while not self._events:
@@ -167,7 +167,7 @@ class Bot:
             _logger.warning("messages of %s were not kept: %s", said.name, reason.detail)
 
     def notice(self, code: str, detail: str) -> None:
-        """Say nothing: the program's log has it."""
+        """Do nothing, because the program's log says so already."""
 
     def ended(self, reason: Disconnect, detail: str) -> None:
         """Have the iteration and every later call raise `Disconnected`."""
@@ -184,11 +184,11 @@ async def taken(entry: KeptEntry, submit: Callable[[], None]) -> None:
 
 
 class _Signal:
-    """Somebody who waits for a room to have news."""
+    """A call of `Bot.post` that waits for a room."""
 
     def __init__(self) -> None:
         self.event: anyio.Event = anyio.Event()
 
     def resume(self) -> None:
-        """It may go on."""
+        """Let the call go on."""
         self.event.set()

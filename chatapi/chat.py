@@ -1,4 +1,4 @@
-"""`ChatAPI`: what a program holds. The rooms, the limits, the doors that let people in, and members of one's own."""
+"""`ChatAPI`, the chat inside a program: its rooms and limits, the doors for clients, and the program's own members."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Listening(NamedTuple):
 
 
 class ChatAPI:
-    """A chat: rooms, and who is in them. It belongs to the event loop on which it is first used.
+    """A chat: rooms and their members. It belongs to the event loop on which it is first used.
 
-    `echo` and `commands` are what holds for members whose handshake does not say: whether a sender gets its own
+    `echo` and `commands` apply to members whose handshake does not say: whether a sender gets its own
     messages back (None: no), and whether lines that start with ``/`` or ``@`` are commands (None: yes).
 
     `machat` restores the ways of MaChat in Go (docs/machat.md): its names and rooms, blank lines, and as far as they
@@ -119,12 +119,12 @@ class ChatAPI:
 
     @property
     def listening(self) -> list[Listening]:
-        """Where it listens now."""
+        """The addresses at which it listens now."""
         return self._listening.copy()
 
     @property
     def connections(self) -> int:
-        """How many connections are open, before and after their handshake."""
+        """The number of open connections, before and after their handshake."""
         return len(self._hub.connections)
 
     @property
@@ -166,7 +166,7 @@ class ChatAPI:
         """
         hub = self._hub
         if self._poller is None:
-            hub.timers.run(hub.clock.monotonic())  # nobody else does, where nothing is served
+            hub.timers.run(hub.clock.monotonic())  # nothing else does if the chat does not run
         admission = Admission(hub, hub.naming.name(name), hub.naming.room(room))
         await wait(admission.ready)
         bot = Bot(lambda bot: admission.enter(bot, TEXT, echo, history if reads else 0), hub, reads=reads)
@@ -176,9 +176,9 @@ class ChatAPI:
             bot.leave()
 
     async def history(self, room: str, *, before: int | None = None, limit: int = 100) -> History:
-        """A page of a room's history: the newest `limit` messages, or the newest ones before the seq `before`.
+        """Return a page of a room's history: the newest `limit` messages, or the newest ones before the seq `before`.
 
-        It reaches as far back as the broker keeps them, and opens the room where nobody is in it. Raises `Refused`
+        It reaches as far back as the broker keeps them, and opens the room if it is not open. Raises `Refused`
         (``bad_room``, ``server_full``; ``unavailable`` where it cannot be read).
         """
         here = await self._opened(self._hub.naming.room(room))
@@ -230,7 +230,7 @@ class ChatAPI:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        """The broker and the rounds, for as long as the block lasts."""
+        """Run the broker and the rounds for as long as the block lasts."""
         if self._runs:
             raise RuntimeError("this chat runs already")
         self._runs, self._failed = True, False
@@ -265,7 +265,7 @@ class ChatAPI:
             self._log_limit.end()
 
     async def _watched(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do this, and note that it failed before anything else is cancelled for that."""
+        """Do this work; note that it failed before anything else is cancelled because of that."""
         try:
             await work()
         except Exception:
@@ -299,7 +299,7 @@ class ChatAPI:
             self._stopped = anyio.Event()
         try:
             opened: list[tuple[str, Door, Address]] = [("text", HandshakeProtocol, parse_address(address))]
-            # made in any case: a lobby that cannot be is an error with or without a way to it
+            # made in any case, so that a wrong name of the lobby is an error without a telnet door too
             for_people = telnet_door(lobby, self._hub.naming)
             if telnet is not None:
                 opened.append(("telnet", for_people, parse_address(telnet)))
@@ -310,7 +310,7 @@ class ChatAPI:
             with anyio.CancelScope() as starting:
                 self._starting = starting
                 async with self._running() if self._poller is None else nullcontext():
-                    await anyio.lowlevel.checkpoint()  # where a drain has come meanwhile, it ends here
+                    await anyio.lowlevel.checkpoint()  # ends here if `drain` was called meanwhile
                     await self._serve(opened, task_status)
         finally:
             self._starting = None
@@ -388,7 +388,7 @@ class ChatAPI:
             drained.set()
 
     def _dismiss(self) -> None:
-        """Tell every member that is left, such as the program's own, that the server is shutting down."""
+        """Tell every member that is left, such as a bot, that the server is shutting down."""
         for client in [client for room in self._hub.rooms.values() for client in room.members]:
             client.disconnect("draining")
 
@@ -404,7 +404,7 @@ class ChatAPI:
         except Exception as error:
             result = error
         except anyio.get_cancelled_exc_class():
-            await anyio.lowlevel.checkpoint_if_cancelled()  # goes on only where it was not this task that was cancelled
+            await anyio.lowlevel.checkpoint_if_cancelled()  # raises if this task was cancelled
             result = RuntimeError("something that the hook awaited was cancelled")
         pending.resolve(result)
 

@@ -55,7 +55,7 @@ class FrameError(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """One row of the table of reasons: what ended a connection, and what its client should do about it."""
+    """One row of the table of reasons: why a connection ends, and what its client should do then."""
 
     code: str
     """The word that goes over the wire, into the log and into the counters."""

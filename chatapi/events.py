@@ -1,4 +1,4 @@
-"""What a member of a room sees: the public events, as a bot gets them from ``async for``."""
+"""The public events of a room, as a bot gets them from ``async for``."""
 
 from __future__ import annotations
 

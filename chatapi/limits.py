@@ -1,4 +1,4 @@
-"""Every number that bounds the chat, in one place: its unit, its default, and why it is what it is."""
+"""Every number that bounds the chat, with its unit, its default, and the reason for it."""
 
 from __future__ import annotations
 

@@ -20,14 +20,14 @@ from .style import Style
 
 
 class Passage(NamedTuple):
-    """Entries of the log to be shown: as they happen, or from the past."""
+    """Entries of the log that are to be shown: live ones, or ones of the past."""
 
     entries: Sequence[AnyEntry]
     live: bool
 
 
 class _Private(NamedTuple):
-    """Something in the lane; it follows what stood before `position` in the log."""
+    """An answer or a whisper in the lane, shown behind the entries before `position` in the log."""
 
     position: int
     item: bytes | Whisper
@@ -37,7 +37,7 @@ class _Private(NamedTuple):
 class _Replay(NamedTuple):
     """A second look at the log, in the lane: the messages from `at` to `stop`. It costs no memory.
 
-    It shows history, or where `live` what the member missed, its own messages among it as its own.
+    It shows history or, if `live`, what the member missed, with its own messages as its own.
     """
 
     position: int
@@ -54,7 +54,7 @@ Part: TypeAlias = Passage | Whisper | bytes
 
 
 class Client:
-    """A name in a room. Made by a door or by `ChatAPI.join`; its verbs are the same for both.
+    """A member: a name in a room, with a cursor. `Admission` makes it for a connection or for a program's bot.
 
     None of its methods waits, and all of them belong on the event loop that the chat runs on.
     """
@@ -102,7 +102,7 @@ class Client:
         self.address: str = address
         """Where it is connected from; empty for a program's own member."""
         self.session: Session[Client] | None = None
-        """What lets it come back, where it speaks the JSON protocol."""
+        """Its session, if it speaks the JSON protocol."""
         self.away: bool = False
         """Whether its connection broke, and its name is reserved."""
         self.echo: bool = echo
@@ -112,10 +112,10 @@ class Client:
         self.position: int = 0  # the cursor: the next position of the log to be shown to it
         self.end: int | None = None  # where its stream ends, once it has left
         self._lane: deque[_Private | _Replay] | None = None
-        self._latest: Said | NameChanged | None = None  # what it did last, where that had no place at once
+        self._latest: Said | NameChanged | None = None  # its latest message or renaming without a place in the log
         self.lane_size: int = 0
         self.replaying: bool = False
-        """Whether it is still to be shown a part of the past: what it sends meanwhile waits."""
+        """Whether a part of the past is still to be shown to it; meanwhile its input waits."""
 
     def __repr__(self) -> str:
         return (
@@ -129,22 +129,22 @@ class Client:
     def post(self, text: str) -> None:
         """Say one message, of any number of lines, without waiting for anybody.
 
-        It is cleaned (docs/protocol.md, Text); an empty text is dropped. Raises `TextTooLong` and `Disconnected`. Where
-        it cannot be kept after all, the member is told, or the program's log where nobody can be.
+        It is cleaned (docs/protocol.md, Text); an empty text is dropped. If it cannot be kept after all, the member is
+        told, or the program's log if the member cannot be told. Raises `TextTooLong` and `Disconnected`.
         """
         block = self.prepare(text)
         if block:
             self.submit(Said(self.id, self.name, block, 1))
 
     def submit(self, said: Said) -> None:
-        """Say what is prepared; raises `Disconnected`."""
+        """Say prepared messages. Raises `Disconnected`."""
         room = self.room if self.room is not None else self._there()
         room.submit(said)
         self._latest = None if said.seq else said
 
     @property
     def waits(self) -> bool:
-        """Whether something that it said, or its renaming, has no place yet: then the last of it has none."""
+        """Whether something that it said, or its renaming, has no place in the log yet."""
         return self._latest is not None and self._latest.pending
 
     def ask_whisper(self, to: str, text: str, about: str = "") -> Pending[None]:
@@ -165,7 +165,7 @@ class Client:
         return Pending.failed(NotDelivered(f"nobody here is called {to[:40]!r}; nothing was sent"))
 
     def hear(self, whisper: Whisper) -> str:
-        """Take a whisper into the lane, or return why it cannot be."""
+        """Take a whisper into the lane, or return why that is impossible."""
         if self.away:
             return f"{self.name} is away; nothing was sent"
         if not self._reads:
@@ -188,7 +188,7 @@ class Client:
         return room.rename(self, name, ref, "" if self.session is None else self.session.key)
 
     def awaits(self, renamed: NameChanged) -> None:
-        """It has another name, and the word of that is on its way."""
+        """Note that its new name has no place in the log yet."""
         self._latest = renamed if renamed.pending else None
 
     def disconnect(self, code: str, detail: str = "") -> None:
@@ -207,7 +207,7 @@ class Client:
         return self.room
 
     def prepare(self, text: str) -> bytes:
-        """A text as the log takes it, one message of cleaned lines; empty where nothing is left of it.
+        """Return a text as one message of cleaned lines, as the log holds it; empty if nothing is left of it.
 
         Raises `TextTooLong` and `Disconnected`.
         """
@@ -247,12 +247,12 @@ class Client:
 
     @property
     def _reads(self) -> bool:
-        """Whether anything reads what it is sent: not where its connection broke, or it was joined with reads=False."""
+        """Whether it reads: it does not without a connection, or if it was joined with ``reads=False``."""
         return self.room is not None and (self.id in self.room.behind or self.room.current.get(self.id) is not None)
 
     @property
     def lane_full(self) -> bool:
-        """Whether the lane takes no more: a whisper is refused, a command waits."""
+        """Whether the lane is full: whispers are refused, and commands wait."""
         return self.lane_size > 0 and self.room is not None and self.lane_size >= self.room.limits.lane_bytes
 
     @property
@@ -272,11 +272,11 @@ class Client:
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything there is has been read."""
+        """Whether it has read everything."""
         return not self._lane and self.position >= self._stop()
 
     def read(self, most: int) -> Part | None:
-        """The next part of what it is to be shown, a `chunk` of `most` bytes of it, or None where nothing is left.
+        """Return the next part to be shown, a `chunk` of `most` bytes at most, or None if nothing is left.
 
         A client whose place in the log is gone is disconnected as a slow consumer.
         """
@@ -311,7 +311,7 @@ class Client:
                 return Passage(kept, item.live)
 
     def join(self, room: Room) -> None:
-        """Go into a room. Raises `Refused` as `Room.check_free` does."""
+        """Enter a room. Raises `Refused` as `Room.check_free` does."""
         room.join(self)
         self.room = room
 
@@ -324,18 +324,18 @@ class Client:
     def part(self) -> None:
         """Be in no room from here on; what the log holds so far is still to be read. Only rooms call this."""
         self.room = None
-        if not self.away:  # the stream of who is away has ended before
+        if not self.away:  # otherwise its stream has ended before
             self.end = self._log.head
 
     def go_away(self) -> None:
-        """Its connection broke: it stays a member, and reads nothing."""
+        """Stay a member without a connection, and read nothing."""
         if self.room is not None:
             self.away = True
             self.end = self._log.head
             self.room.went_away(self)
 
     def come_back(self, peer: Peer, style: Style, echo: bool, address: str) -> None:
-        """It has another connection, and is shown what comes from now on."""
+        """Go on with another connection, which is shown what happens from now on."""
         if self.peer is not None:
             self.peer.replaced()
         self.outlet = self.peer = peer
@@ -348,14 +348,14 @@ class Client:
             self.room.came_back(self)
 
     def skip(self) -> None:
-        """Read nothing more."""
+        """Leave out everything that is still to be shown."""
         self._lane = None
         self.lane_size = 0
         self.replaying = False
         self.position = self._stop()
 
     def closed(self) -> None:
-        """Its connection is closed: it reads nothing, and a session that keeps it does not keep the log of a room."""
+        """Read nothing more, and release the log: a session may keep this client for long."""
         self.skip()
         self._log = _NOWHERE
 
@@ -363,7 +363,7 @@ class Client:
         return self._log.head if self.end is None else self.end
 
     def _lost_place(self) -> None:
-        if self.room is not None and not self.away:  # who is away may come back, and is told of the gap then
+        if self.room is not None and not self.away:  # otherwise it may come back, and is told of the gap then
             self.room.evict(self)
         self.skip()
 
@@ -372,5 +372,5 @@ class Client:
             self._lane = deque()
         self._lane.append(item)
         if self.room is not None:
-            self.room.stalled(self)  # a pass would not stop at the item's place: it reads for itself
+            self.room.stalled(self)  # it reads by itself, because a fan-out pass would not stop at the item's position
         self.outlet.wake()

@@ -41,11 +41,11 @@ class Entry:
 
     @property
     def end(self) -> int:
-        """The position right behind it."""
+        """The position right behind this entry."""
         return self.position + self.count
 
     def events(self) -> Iterator[Event]:
-        """What it means to a member."""
+        """Yield the events that it is to a member."""
         raise NotImplementedError
 
 
@@ -63,7 +63,7 @@ class KeptEntry(Entry):
 
     @property
     def pending(self) -> bool:
-        """Whether the broker still has it."""
+        """Whether it has no position yet."""
         return not self.seq
 
     def when_settled(self) -> Pending[None]:
@@ -114,7 +114,7 @@ class Said(KeptEntry):
         """What it costs the log."""
 
     def texts(self) -> list[str]:
-        """The messages' texts."""
+        """Return the texts of the messages."""
         text = self.block[:-1].decode()
         return [text] if self.count == 1 else text.split("\n")
 
@@ -125,15 +125,15 @@ class Said(KeptEntry):
 
     @property
     def shown(self) -> int:
-        """How many of the messages have a text."""
+        """The number of messages that have a text."""
         return self.count - (self.texts().count("") if self.erased else 0)
 
     def id_of(self, index: int) -> str | None:
-        """What its author calls one of the messages."""
+        """Return the id that its author gave to one of the messages."""
         return self.ids[index] if self.ids else None
 
     def between(self, start: int, stop: int) -> Said:
-        """The messages of this run from the position `start` on and before `stop`."""
+        """Return the messages of this run from the position `start` on and before `stop`."""
         skip, count = start - self.position, stop - start
         block = b"\n".join(self.block.split(b"\n", skip + count)[skip : skip + count]) + b"\n"
         ids = self.ids[skip : skip + count] if self.ids else None
@@ -149,7 +149,7 @@ class Said(KeptEntry):
 
 
 def without(block: bytes, count: int, index: int) -> bytes:
-    """The block of a run of `count` messages, the text of one of them emptied."""
+    """Return the block of a run of `count` messages, with the text of one of them emptied."""
     if count == 1:
         return b"\n"
     lines = block.split(b"\n")
@@ -177,7 +177,7 @@ class Deletion(KeptEntry):
 
 
 class Presence(Entry):
-    """Something about who is there: it has a place between the messages, and no number."""
+    """A join, leave or rename: it has a position between the messages, and no number."""
 
     __slots__ = ()
 
@@ -210,7 +210,7 @@ class Departed(Presence):
 
 
 class NameChanged(Presence):
-    """A member has another name; a quiet change is told to nobody but that member."""
+    """A member has another name; only that member is told of a quiet change."""
 
     __slots__ = ("quiet", "ref", "to")
 
@@ -224,7 +224,7 @@ class NameChanged(Presence):
 
     @property
     def pending(self) -> bool:
-        """Whether the broker still has it."""
+        """Whether it has no position yet."""
         return self.seq == _UNPLACED
 
     def events(self) -> Iterator[Event]:

@@ -1,4 +1,4 @@
-"""Pages of a room's past: from its own log and, where that does not hold all of it, from the broker."""
+"""Pages of a room's past: from its own log and, if that does not hold all of the page, from the broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hooks: what a program may decide about who comes in and what is said, and what it is told of."""
+"""The program's hooks, which decide about handshakes and messages, and are told of joins, leaves and renames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Admit: TypeAlias = Callable[[Handshake], "Handshake | Awaitable[Handshake | None
 OnMessage: TypeAlias = "Callable[[Client, str], str | Awaitable[str | None] | None]"
 """Passes a message (None) or changes it (another text); raises `Refused` to turn it down."""
 OnPresence: TypeAlias = Callable[[str, "Joined | Left | Renamed"], "Awaitable[None] | None"]
-"""Is told, with the room's name, of who joined, left or has another name."""
+"""Gets the room's name and a join, leave or rename."""
 
 
 class Spawn(Protocol):
@@ -46,7 +46,7 @@ class Hooks:
 
 
 def outcome(hook: Callable[[], object]) -> object:
-    """What a hook returned: a value, something to await, or the exception that it raised."""
+    """Call a hook; return its result, which may be an awaitable, or the exception that it raised."""
     try:
         return hook()
     except Exception as error:
@@ -54,7 +54,7 @@ def outcome(hook: Callable[[], object]) -> object:
 
 
 def checked(result: object, what: str) -> object:
-    """A hook's result; raises `Refused` where the hook did, or where it failed, which is logged."""
+    """Return a hook's result. Raises `Refused` if the hook did, or if it failed, which is logged."""
     if isinstance(result, Refused):
         raise result
     if isinstance(result, ChatError):
@@ -66,7 +66,7 @@ def checked(result: object, what: str) -> object:
 
 
 def retold(changed: object) -> str | None:
-    """What a hook has made of a text; raises `Refused` where that is no text."""
+    """Return the text that `on_message` returned, or None. Raises `Refused` if it is something else."""
     if changed is None or isinstance(changed, str):
         return changed
     checked(TypeError(f"on_message returned {type(changed).__name__}, not a text or None"), "on_message")
@@ -74,7 +74,7 @@ def retold(changed: object) -> str | None:
 
 
 def rechecked(handshake: object, naming: Naming) -> Handshake:
-    """A handshake that a hook has changed, as strictly checked as any; raises `Refused` where the hook was wrong."""
+    """Check a handshake that a hook has changed like any other. Raises `Refused` if it is not valid."""
     if not isinstance(handshake, Handshake):
         checked(TypeError(f"admit returned {type(handshake).__name__}, not a Handshake or None"), "admit")
         raise AssertionError

@@ -47,10 +47,10 @@ CROWD = 256
 
 
 class Runnable(Protocol):
-    """Something that does what it can do now when it is called."""
+    """Something with work to do when its turn comes."""
 
     def run(self, now: float) -> None:
-        """Do it, without waiting."""
+        """Do the work that can be done now, without waiting."""
         ...
 
 
@@ -59,7 +59,7 @@ class Connected(Runnable, Protocol):
 
     @property
     def parked(self) -> bool:
-        """Whether something that was read waits."""
+        """Whether input that was received waits to be handled."""
         ...
 
     def abort(self, code: str) -> None:
@@ -72,8 +72,10 @@ class Connected(Runnable, Protocol):
 
 
 class Hub:
-    """The rooms, by name; the deadlines; and two lists of what is to be done next: rooms with news, and connections
-    that can go on. `settle` works them off. Whoever adds to them from outside calls nothing else: `wake` is called."""
+    """The rooms, the deadlines, and the work that is due: rooms with news, and connections that can go on.
+
+    `settle` does that work; `wake` is called when there is some.
+    """
 
     def __init__(
         self,
@@ -95,9 +97,9 @@ class Hub:
         self.naming: Naming = GO if machat else OURS
         """The rules for names here, and for when two names are the same."""
         self.echo: bool = machat if echo is None else echo
-        """Whether senders get their own messages, where their handshake does not say."""
+        """Whether senders get their own messages, if their handshake does not say."""
         self.commands: bool = not machat if commands is None else commands
-        """Whether lines that start with ``/`` or ``@`` are commands, where the handshake does not say."""
+        """Whether lines that start with ``/`` or ``@`` are commands, if the handshake does not say."""
         self.timers: Timers = Timers()
         self.origins: Origins = Origins(limits, clock, self.timers, trusted)
         """The addresses that connections come from."""
@@ -113,7 +115,7 @@ class Hub:
             self._given_up,
             lambda sessions: self.call(sessions),
         )
-        """What lets JSON members come back."""
+        """The sessions of JSON members."""
         self.draining = False
         """Whether the server is shutting down: nobody comes in, and leaves are not announced."""
         self.refusals: Counter[str] = Counter()
@@ -123,19 +125,19 @@ class Hub:
         self.connections: dict[Connected, None] = {}
         """Every connection that is not closed yet."""
         self.openings: Openings[Connected] = Openings(limits)
-        """Those of them that have no member."""
+        """The connections without a member."""
         self.most_connections: int = limits.connections
-        """How many of them there may be."""
+        """The number of connections that are let in at most."""
         self.most_sockets: int = limits.connections + TOLD
-        """The same together with those that are only told that the server is full."""
+        """The same, with those that are only told that the server is full."""
         self.listening: dict[str, Address] = {}
-        """An address of each door, by the door's name; set by whoever opens them."""
+        """An address of each door, by the door's name; the chat that opens the doors sets it."""
         self.hooks: Hooks = hooks
-        """What the program decides."""
+        """The program's hooks."""
         self.spawn: Spawn = _nobody_awaits
-        """Awaits what an async hook returned; set by whoever runs the hub."""
+        """Awaits what an async hook returned; the chat that runs the hub sets it."""
         self.wake: Callable[[], None] = _nothing
-        """Called when there may be something to do; set by whoever runs the hub."""
+        """Called when there may be work to do; the chat that runs the hub sets it."""
         self.awake: bool = False
         """Whether a round is under way or about to begin, so that `wake` would have no effect."""
         self.ring: Callable[[], None] = _nothing
@@ -144,16 +146,16 @@ class Hub:
         self.new_client_id: Callable[[], int] = count(1).__next__
         """Returns a number that no client had before."""
         self.arriving = 0
-        """How many wait for what must be fetched before they can come in, those included that have gone since."""
+        """The number of admissions that wait for the broker, also for clients that have gone since."""
         self.room_list: RoomList = RoomList(self.rooms, lambda: broker.presence, clock)
-        """Those of them that somebody is in, and those of other servers."""
+        """The rooms that have members, also those of other servers."""
         self._new_key = new_key
         self._log_bytes = 0
-        self._loading: dict[str, Pending[Room]] = {}  # the rooms that the broker is asked for, by key
-        self._awaited: Room | None = None  # one that is not to be closed, though it is empty for a moment
-        self._empty: dict[Room, None] = {}  # rooms that keep their history, the longest empty first
+        self._loading: dict[str, Pending[Room]] = {}  # the rooms that the broker is opening, by key
+        self._awaited: Room | None = None  # a room that stays open, though it may have no members for a moment
+        self._empty: dict[Room, None] = {}  # open rooms without members, the one that has been empty for longest first
         self._news: dict[Room, None] = {}
-        self._crowd = 0  # entries that came since the last fan-out
+        self._crowd = 0  # entries since the last fan-out
         self._runnable: dict[Runnable, None] = {}
         self._presence_hook = PresenceHook(hooks.on_presence, lambda: self.spawn)
 
@@ -164,18 +166,18 @@ class Hub:
     # Coming, going, moving
 
     def connected(self, connection: Connected, origin: Origin) -> None:
-        """A connection begins, for which its origin is held until it is `disconnected`."""
+        """Note a new connection, which holds its origin until it is `disconnected`."""
         self.connections[connection] = None
         self.openings.add(connection, origin, self.now())
 
     def disconnected(self, connection: Connected, origin: Origin) -> None:
-        """A connection is closed, and its origin let go. Further calls for the same connection change nothing."""
+        """Note that a connection is closed, and release its origin; without effect for a second time."""
         if self.connections.pop(connection, self) is None:
             self.openings.discard(connection, origin)
             self.origins.let_go(origin)
 
     def room(self, name: str) -> Room | None:
-        """The room of this name, if there is one."""
+        """Return the open room of this name, if there is one."""
         return self.rooms.get(self.naming.room_key(name))
 
     def open(self, name: str) -> Pending[Room]:
@@ -217,35 +219,35 @@ class Hub:
         self._awaited = None
 
     def break_off(self, client: Client) -> None:
-        """The connection of a JSON member broke: its name stays its own for a while."""
+        """Reserve the name of a JSON member whose connection broke."""
         if client.session is not None:
             self.sessions.reserve(client.session)
 
     def _given_up(self, client: Client) -> None:
         if client.away and client.room is not None:
             client.room.leave(client, "connection_lost")
-            client.outlet.wake()  # a connection that is closed lets go of who is gone
+            client.outlet.wake()  # its connection, which is closed, releases it
             self.disconnects["connection_lost"] += 1
             _logger.info("%s left from %s: %s", client.name, client.address, "connection_lost")
 
     def _make_way(self) -> None:
-        """See that one more room can be open; raises `Refused` (``server_full``)."""
+        """Close a room without members if there are too many. Raises `Refused` (``server_full``)."""
         if len(self.rooms) >= self.limits.rooms:
             if not self._empty:
                 raise Refused(RefusalCode.SERVER_FULL, f"no room can be added; rooms allowed: {self.limits.rooms:,}")
             self.close(next(iter(self._empty)))
 
-    # What rooms tell (the Keeper that they expect)
+    # What rooms call (this is their `Keeper`)
 
     def changed(self, room: Room, entries: int) -> None:
-        """A room has news."""
+        """Have a fan-out pass over a room, whose log has so many new entries."""
         self._crowd += entries
         self._news[room] = None
         if not self.awake:
             self.wake()
 
     def told(self, room: Room, event: Joined | Left | Renamed) -> None:
-        """Somebody joined, left or has another name: the program's hook hears of it, apart from what is under way."""
+        """Tell the program's hook of a join, leave or rename: later, as work of its own."""
         self._presence_hook.add(room.name, event)
         if self.wake is _nothing:
             self.tell()
@@ -258,33 +260,33 @@ class Hub:
             self._presence_hook.tell_next()
 
     def needed(self, room: Room) -> None:
-        """Somebody is about to enter or change an empty room: from here on it does not give way to another."""
+        """Keep a room open that has no members, until `emptied` is called."""
         if room in self._empty:
             del self._empty[room]
             self.timers.clear(room)
 
     def emptied(self, room: Room) -> None:
-        """Nobody is in a room: it is freed once its history is past its keep time."""
+        """Close a room that has no members once the time is over for which it keeps its history."""
         if room.settled and room is not self._awaited and self.rooms.get(room.key) is room:
             self._let_be(room, self._keep(room))
 
     def _keep(self, room: Room) -> float:
-        """For how long a room stays open that nobody is in; where others share it, no longer than it is needed here."""
+        """Return the seconds that a room without members stays open: few if other servers share it."""
         if self.broker.presence is not None:
             return LOADED
         return self.limits.keep if room.seq else 0
 
     def _let_be(self, room: Room, seconds: float) -> None:
-        """Nobody is in a room: close it, now or so many seconds later."""
+        """Close a room without members, now or so many seconds later."""
         if not seconds:
             self.close(room)
             return
         self._empty[room] = None
         self.timers.set(room, self.clock.monotonic() + seconds, lambda now: self.close(room))
-        self.wake()  # it may be the only deadline there is
+        self.wake()  # there may be no other deadline
 
     def close(self, room: Room) -> None:
-        """A room ends here."""
+        """Close a room."""
         self._empty.pop(room, None)
         self._news.pop(room, None)
         self.timers.clear(room)
@@ -293,11 +295,11 @@ class Hub:
         self.broker.close(room.key)
 
     def attendance_changed(self, room: Room) -> None:
-        """The first member here came into a room, or the last one left it."""
+        """Note that the first member here came into a room, or that the last one left it."""
         self.room_list.changed(room)
 
     def grew(self, by: int) -> None:
-        """A log grew: where all of them are too much, empty rooms go first, then the largest logs shrink."""
+        """Count so many bytes more in the logs; if they are too much, close rooms without members, then shrink logs."""
         self._log_bytes += by
         while self._log_bytes > self.limits.total_log_bytes:
             if self._empty:
@@ -315,12 +317,12 @@ class Hub:
         return self.sessions.seconds_left(client) if isinstance(client, Client) else None
 
     def refused(self, room: Room, said: Said, author: Member | None, reason: Refused) -> None:
-        """The broker did not take what somebody said: its author is told, or the log where nobody can be."""
+        """Tell the author of messages that the broker refused them, or else the program's log."""
         if said.session and (session := self.sessions.find(said.session)) is not None:
             session.forget(said)
         if author is not None:
             author.outlet.not_kept(said, reason)
-        elif said.settled is None and not said.session:  # who has a session asks again when it comes back
+        elif said.settled is None and not said.session:  # a member with a session asks again when it comes back
             _logger.warning("messages of %s in %s were not kept: %s", said.name, room.name, reason.detail)
 
     # Work
@@ -336,27 +338,27 @@ class Hub:
         self.tell()
 
     def unattended(self) -> None:
-        """Nobody runs it any more."""
+        """Wake nothing any more, because the chat does not run."""
         self.wake, self.ring, self.spawn = _nothing, _nothing, _nobody_awaits
 
     def call(self, runnable: Runnable) -> None:
-        """Have something run when its turn comes."""
+        """Run this when its turn comes."""
         self._runnable[runnable] = None
         if not self.awake:
             self.wake()
 
     @property
     def crowded(self) -> bool:
-        """Whether so much was said that it should go out before more is read."""
+        """Whether so much was said that the fan-out comes before more is read."""
         return self._crowd > CROWD
 
     @property
     def busy(self) -> bool:
-        """Whether anything is left for `settle`."""
+        """Whether there is work for `settle`."""
         return bool(self._news or self._runnable or self._presence_hook.untold)
 
     def settle(self) -> Iterator[None]:
-        """Do everything that is to be done; it yields wherever others may have a turn."""
+        """Do all the work that is due; yield wherever the program's other tasks may have a turn."""
         self.broker.collect()
         news, self._news = self._news, {}
         self._crowd = 0
@@ -371,11 +373,11 @@ class Hub:
         for _ in range(len(self._presence_hook.untold)):
             self._presence_hook.tell_next()
             yield
-        self.broker.collect()  # whatever was said in this round begins its way together
+        self.broker.collect()  # the broker gets together what was said in this round
 
 
 def _as_in_go(limits: Limits) -> Limits:
-    """The limits that Go has, where they were not given."""
+    """Return the limits with those of Go that were not given."""
     if "line_bytes" in limits.model_fields_set:
         return limits
     return limits.model_copy(update={"line_bytes": MACHAT_LINE_BYTES})

@@ -45,7 +45,7 @@ class Log:
         self.written: int = 0
         """Bytes appended in all."""
         self.held: int = 0
-        """Bytes held now."""
+        """The bytes that are held now."""
 
     @property
     def tail(self) -> int:
@@ -58,7 +58,7 @@ class Log:
         return self._entries[-1] if self._entries else None
 
     def append(self, entry: AnyEntry) -> None:
-        """Give the entry its position and hold it, at the price of the oldest ones."""
+        """Give the entry its position and hold it; forget the oldest entries if there are too many."""
         entry.position = self.head
         entry.offset = self.written
         self._entries.append(entry)
@@ -106,7 +106,7 @@ class Log:
         self.held = self.written - entries[gone].offset if entries else 0
 
     def read(self, position: int, stop: int, most: int, size: Size) -> tuple[list[AnyEntry], int]:
-        """A `chunk` of the entries from `position` on, before `stop`, and the position to go on from.
+        """Return a `chunk` of the entries from `position` on, before `stop`, and the position to go on from.
 
         The position must be held; `stop` lies between entries.
         """
@@ -127,14 +127,14 @@ class Log:
             i += 1
 
     def weight(self, position: int) -> int:
-        """About how many bytes are held from `position` on."""
+        """Return about how many bytes are held from `position` on."""
         i = bisect_right(self._entries, position, lo=self._gone, key=_position) - 1
         return self.written - self._entries[max(i, self._gone)].offset if position < self.head else 0
 
     def back(self, messages: int, *, shown: bool = False) -> int:
-        """The position from which so many messages and deletions follow, or the tail where fewer are held.
+        """Return the position from which so many messages and deletions follow, or the tail if fewer are held.
 
-        Where only what is `shown` counts, it is messages that have a text; of a run with deleted ones all may follow.
+        If only those that are `shown` count, these are messages with a text; deleted ones of the first run may follow.
         """
         i = len(self._kept)
         position = self.head
@@ -147,7 +147,7 @@ class Log:
         return position
 
     def entry_of(self, seq: int) -> AnyKept | None:
-        """The entry that holds the message or deletion of this number, if it is still held."""
+        """Return the entry with the message or deletion of this number, if it is still held."""
         i = bisect_right(self._kept, seq, lo=self._kept_gone, key=_seq) - 1
         if i < self._kept_gone:
             return None
@@ -155,25 +155,25 @@ class Log:
         return entry if seq < entry.seq + entry.count else None
 
     def message(self, seq: int, ts: int) -> Message | None:
-        """The message of that number and time, if it is still held."""
+        """Return the message of that number and time, if it is still held."""
         said = self.entry_of(seq)
         if not isinstance(said, Said) or said.ts + seq - said.seq != ts:
             return None
         return Message(seq, ts, said.name, said.texts()[seq - said.seq])
 
     def oldest_seq(self) -> int:
-        """The number of the oldest message that is held; 0 where none is."""
+        """Return the number of the oldest message that is held; 0 if none is."""
         return self._kept[self._kept_gone].seq if self._kept_gone < len(self._kept) else 0
 
     def before(self, seq: int) -> Iterator[AnyKept]:
-        """The kept entries that begin before `seq`, the newest first."""
+        """Yield the kept entries that begin before `seq`, newest first."""
         i = bisect_left(self._kept, seq, lo=self._kept_gone, key=_seq)
         while i > self._kept_gone:
             i -= 1
             yield self._kept[i]
 
     def deletes(self, target: int, after: int, before: int) -> bool:
-        """Whether it holds a deletion of the message `target` with a number between `after` and `before`."""
+        """Return whether it holds a deletion of the message `target` with a number between `after` and `before`."""
         for entry in self.before(before):
             if entry.seq <= after:
                 return False
@@ -182,7 +182,7 @@ class Log:
         return False
 
     def erase_in(self, entries: Sequence[AnyKept], since: int) -> None:
-        """Empty what was deleted behind the seq `since`, in entries that the broker has read meanwhile."""
+        """Empty the messages in these entries of the broker that were deleted behind the seq `since`."""
         for deletion in self.before(sys.maxsize):
             if deletion.seq <= since:
                 return
@@ -192,14 +192,14 @@ class Log:
                         said.erase(deletion.target)
 
     def behind_by(self, fraction: float) -> int:
-        """The position before which a cursor lags by more than this much of the log, in bytes or in entries."""
+        """Return the position before which a cursor lags by more than this part of the log, in bytes or in entries."""
         i = bisect_left(self._entries, self.written - fraction * self.max_bytes, lo=self._gone, key=_offset)
         by_bytes = self._entries[i].position if i < len(self._entries) else self.head
         return max(by_bytes, self.head - int(fraction * self.max_entries))
 
 
 def chunk(entries: Iterable[AnyEntry], most: int, size: Size) -> list[AnyEntry]:
-    """The first entries, as many as come to `most` bytes when they are rendered, but at least one message.
+    """Return the first entries that have at most `most` bytes when they are rendered, but at least one message.
 
     A run that is longer by itself is cut if it is longer by more than a quarter. So the lines of text that one read of
     a socket brings in are usually not cut.
@@ -225,9 +225,10 @@ def _beginning(entry: AnyEntry, measured: int, most: int, size: Size) -> AnyEntr
 
 
 def newest_of(entries: Iterable[AnyKept], first: int, before: int, most: int, max_bytes: int) -> Page:
-    """The newest `most` messages from `first` on and before `before`, oldest first, and whether there are older ones.
+    """Return the newest `most` messages from `first` on and before `before`, and whether there are older ones.
 
-    `entries` come newest first. Fewer messages, but at least one, where their texts have more than `max_bytes`, about.
+    `entries` come newest first, the messages oldest first. These are fewer, but at least one, if their texts have more
+    than about `max_bytes`.
     """
     found: list[Message] = []
     size = 0

@@ -1,4 +1,4 @@
-"""What may be a name, and when two of them are the same."""
+"""The rules for names, and for when two names are the same."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _INVISIBLE: Final = re.compile(
 
 
 def check_name(raw: str) -> str:
-    """A member's name as it will be shown (NFC).
+    """Return a member's name as it will be shown (NFC).
 
     Raises `Refused` with ``bad_name``: a name has 1 to 32 characters, none of them white space, control, format,
     invisible or unassigned, nor ``:`` or ``,``, and does not start with ``@``, ``/``, ``*``, ``#`` or a combining mark
@@ -69,7 +69,7 @@ def check_name(raw: str) -> str:
 
 
 def check_kept_name(raw: str) -> str:
-    """The name of a message's author that a store holds, as it will be shown (NFC).
+    """Return the name of a message's author that a store holds, as it will be shown (NFC).
 
     As `check_name`, but names are allowed too that earlier versions, or a Python with a newer Unicode, have allowed:
     with invisible or unassigned characters, or with a combining mark at the start. Nobody can take such a name now.
@@ -81,7 +81,7 @@ def check_kept_name(raw: str) -> str:
 
 
 def check_room(raw: str) -> str:
-    """A room's name as it will be shown (NFC): as `check_name`, but 1 to 64 characters and any first one.
+    """Return a room's name as it will be shown (NFC): as `check_name`, but 1 to 64 characters and any first one.
 
     Raises `Refused` with ``bad_room``.
     """
@@ -89,12 +89,12 @@ def check_room(raw: str) -> str:
 
 
 def check_kept_room(raw: str) -> str:
-    """The name of a room that a store holds: to `check_room` what `check_kept_name` is to `check_name`."""
+    """Return the name of a room that a store holds: to `check_room` what `check_kept_name` is to `check_name`."""
     return _check(raw, ROOM_CHARS, RefusalCode.BAD_ROOM, "room", kept=True)
 
 
 def name_key(name: str) -> str:
-    """What two spellings of the same name have in common: the case-folded NFKC form.
+    """Return what two spellings of the same name have in common: the case-folded NFKC form.
 
     Any string has a key, also one that came from outside unchecked and is looked up. A string of more than 256
     characters is no name, in any spelling: only its beginning is normalised, because that takes quadratic time, and the
@@ -117,7 +117,7 @@ def _check(raw: str, most: int, code: RefusalCode, what: str, *, kept: bool = Fa
         return raw
     if not raw:
         raise Refused(code, f"the {what} is empty; it takes 1 to {most} characters")
-    if len(raw) > 4 * most:  # normalising is not free: what can never fit is not normalised
+    if len(raw) > 4 * most:  # a name that can never fit is not normalised, because that takes time
         raise Refused(code, f"the {what} has {len(raw)} characters; at most {most} are allowed")
     name = unicodedata.normalize("NFC", raw)
     if len(name) > most:
@@ -148,7 +148,7 @@ _CONTROLS: Final = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
 
 
 class Naming(NamedTuple):
-    """What may be a name, and when two names are the same. There are two of it: `OURS` and `GO`."""
+    """Rules for names, and for when two names are the same. There are two sets of them: `OURS` and `GO`."""
 
     name: Callable[[str], str]
     """The name of a member as it is shown; raises `Refused` (``bad_name``)."""
@@ -168,7 +168,7 @@ class Naming(NamedTuple):
     """Whether a name may be empty, a handshake may leave out both names, and a blank line is a message."""
 
     def is_room(self, raw: str) -> bool:
-        """Whether this can be a room's name."""
+        """Return whether this can be a room's name."""
         try:
             self.room(raw)
         except Refused:
@@ -177,7 +177,7 @@ class Naming(NamedTuple):
 
 
 def _harmless(raw: str) -> str:
-    """A name that cannot fake a line: without control characters, tabs too, and with its bidirectional ones closed."""
+    """Return a name that cannot fake a line: without control characters and tabs, its bidirectional ones closed."""
     if raw.isprintable():
         return raw
     return close_lines(raw.translate(_CONTROLS).encode(errors="surrogatepass")).decode(errors="surrogatepass")
@@ -227,5 +227,5 @@ GO: Final = Naming(
 
 
 def naming_of(room_key: str) -> Naming:
-    """The naming of the room that has this key."""
+    """Return the naming of the room that has this key."""
     return GO if room_key.startswith(_ROOMS) else OURS

@@ -64,34 +64,34 @@ class Origin:
         return max(self._limits.address_burst, self._limits.address_rate * TICK)
 
     def free(self, now: float) -> float:
-        """Lines that its connections may say now; below 0 where more than that is promised to some of them."""
+        """Return the lines that its connections may say now; below 0 if more is promised to some of them."""
         self._used = max(0.0, self._used - (now - self._used_at) * self._limits.address_rate)
         self._used_at = now
         return self._most - self._used
 
     def spend(self, lines: float) -> None:
-        """One of its connections said so many lines, or gives back (below 0) what it was promised."""
+        """Count lines that one of its connections said, or (below 0) gives back because they were only promised."""
         self._used += lines
 
     def promise(self, lines: int, now: float) -> float:
-        """Promise lines to a connection, behind all that was promised to others; returns when it may say them."""
+        """Promise lines to a connection, behind those promised to others; return when it may say them."""
         self.spend(lines)
         return now + max(0.0, -self.free(now)) / self._limits.address_rate
 
     def fault(self, now: float) -> bool:
-        """Something of one of its connections was refused; returns whether that makes it a flood."""
+        """Count a refusal for one of its connections; return whether that makes it a flood."""
         self._faults = max(0.0, self._faults - (now - self._faults_at) * _FAULTS_A_SECOND) + 1
         self._faults_at = now
         return self._faults > self._limits.address_flood and not self.trusted
 
     def at_rest(self, now: float) -> float:
-        """When nothing that was counted will be left; not after `now` where nothing is."""
+        """Return the time at which nothing counted will be left; not after `now` if nothing is."""
         lines = self._used_at + self._used / self._limits.address_rate if self.limited else now
         return max(now, lines, self._faults_at + self._faults / _FAULTS_A_SECOND)
 
 
 class Origins:
-    """Every origin that something belongs to, and those that are not at rest yet."""
+    """Every origin that is in use, and those that are not at rest yet."""
 
     def __init__(self, limits: Limits, clock: Clock, timers: Timers, trusted: Iterable[str] = LOOPBACK) -> None:
         self._limits = limits
@@ -101,13 +101,13 @@ class Origins:
         self.key: Callable[[str], tuple[str, bool]] = lru_cache(_REMEMBERED)(self._key)
         """The key under which every rule about addresses counts a host, and whether the host is trusted."""
         self._origins: dict[str, Origin] = {}
-        self._left: dict[Origin, None] = {}  # those that nothing belongs to, until they are at rest
+        self._left: dict[Origin, None] = {}  # those that nothing uses, until they are at rest
 
     def __len__(self) -> int:
         return len(self._origins)
 
     def hold(self, host: str) -> Origin:
-        """The origin of a host, for something that belongs to it until `let_go`."""
+        """Return the origin of a host, for a connection or session that uses it until `let_go`."""
         key, trusted = self.key(host)
         origin = self._origins.get(key)
         if origin is None:
@@ -118,7 +118,7 @@ class Origins:
         return origin
 
     def let_go(self, origin: Origin) -> None:
-        """Something that belonged to an origin is gone; the origin is forgotten once it is at rest."""
+        """Release an origin; once nothing uses it and it is at rest, it is forgotten."""
         origin.held -= 1
         if origin.held:
             return
@@ -157,7 +157,7 @@ class Origins:
 
 
 def networks(trusted: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    """The networks that are trusted; raises `AddressError` for a text that is neither an address nor a network."""
+    """Return the trusted networks. Raises `AddressError` for a text that is neither an address nor a network."""
     found = []
     for text in trusted:
         try:

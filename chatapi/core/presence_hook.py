@@ -1,4 +1,4 @@
-"""The program's hook `on_presence`: each join, leave and rename is told in its order, apart from what is under way."""
+"""The program's hook `on_presence`: it is told of joins, leaves and renames in their order, as work of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .hooks import OnPresence, Spawn, checked, outcome
 
 
 class PresenceHook:
-    """What the hook has not been told yet, oldest first; nothing where the program has no such hook."""
+    """The events that the hook has not been told of yet, oldest first; none if the program has no such hook."""
 
     def __init__(self, hook: OnPresence | None, spawn: Callable[[], Spawn]) -> None:
         self._hook = hook
@@ -21,7 +21,7 @@ class PresenceHook:
         """Rooms and events that the hook has not been told of yet."""
 
     def add(self, room: str, event: Joined | Left | Renamed) -> None:
-        """Something happened in a room."""
+        """Note an event in a room."""
         if self._hook is not None:
             self.untold.append((room, event))
 

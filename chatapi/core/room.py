@@ -1,4 +1,4 @@
-"""A room: a log, the members who read it, and the names they have."""
+"""A room: a log, the members that read it, and their names."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Keeper(Protocol):
 
 
 class Room(RoomLog):
-    """A room of the chat: look at its `name`, `members` and `history`; members speak through their `Client`."""
+    """A room of the chat."""
 
     __slots__ = (
         "_flow_control",
@@ -99,21 +99,21 @@ class Room(RoomLog):
         self.presence: Presence | None = keeper.broker.presence
         """The names on all servers, if several share the room."""
         self.trouble: str = ""
-        """Why nothing that is said is kept now; empty where it is."""
+        """Why messages cannot be kept now; empty if they can."""
         self.roster: Roster = Roster(self.naming.key)
-        """Who is in it."""
+        """The names of its members."""
         self._members = self.roster.here
         self._flow_control = FlowControl(self.limits.room_wait, self.log)
         self._in_hand = 0  # bytes submitted and not yet delivered
         self._most_in_hand = self.limits.in_hand_bytes
         self.fresh: list[AnyEntry] = []
-        """What no fan-out pass has taken up yet."""
+        """The entries that no fan-out pass has taken yet."""
         self.current: Readers = Readers()
         """The members that a fan-out pass serves."""
         self.behind: dict[int, Member] = {}
-        """Who reads on from the log at its own pace."""
+        """The members that read on from the log at their own pace."""
         self.listeners: dict[int, Member] = {}
-        """The program's own members: told at once, without a pass."""
+        """The program's own members: woken at once, without a fan-out pass."""
 
     def __repr__(self) -> str:
         return f"<Room {self.name!r}, {len(self)} members>"
@@ -122,26 +122,26 @@ class Room(RoomLog):
         return len(self.roster)
 
     def __bool__(self) -> bool:
-        return True  # also where nobody is in it: ``if chat.room(name)`` asks whether there is one
+        return True  # also without members: ``if hub.room(name)`` asks whether there is such a room
 
     @property
     def members(self) -> list[Member]:
-        """Who is in the room now, sorted by name; where several servers share the room, through this one."""
+        """The members that are in the room through this server, sorted by name."""
         return [self._members[key] for key in sorted(self._members)]
 
     def first_members(self, most: int, after: str | None = None) -> list[str]:
-        """The first so many names, sorted, behind `after`: of all who are in the room."""
+        """Return the first `most` names behind `after`, sorted, of all members."""
         return self.roster.first(most, after)
 
     def member(self, name: str) -> Member | None:
-        """Who has this name, in whichever spelling; through this server, where several share the room."""
+        """Return the member with this name, in whichever spelling, if it is in the room through this server."""
         return self._members.get(self.naming.key(name))
 
     def micros(self) -> int:
-        """The time, in microseconds since 1970."""
+        """Return the time in microseconds since 1970."""
         return self._keeper.clock.micros()
 
-    # Who is in it
+    # Its members
 
     def check_free(self, key: str) -> None:
         """Raise `Refused` (``name_taken``, ``room_full``, ``unavailable``) unless a member of this name can enter."""
@@ -155,11 +155,11 @@ class Room(RoomLog):
             )
 
     def _taken_by(self, holder: Member) -> Refused:
-        detail = f"{holder.name!r} is already in {self.name!r}"
-        return Refused(RefusalCode.NAME_TAKEN, detail, self._keeper.reserved_for(holder))
+        after = self._keeper.reserved_for(holder)
+        return Refused(RefusalCode.NAME_TAKEN, f"{holder.name!r} is already in {self.name!r}", after)
 
     def join(self, client: Member) -> None:
-        """Let a client in; raises `Refused` as `check_free` does."""
+        """Let a member in. Raises `Refused` as `check_free` does."""
         self.check_free(client.key)
         self.roster.add(client)
         if len(self._members) == 1:
@@ -174,7 +174,7 @@ class Room(RoomLog):
                 client.position = self.log.head  # members are not shown their own arrival
 
     def leave(self, client: Member, reason: str) -> None:
-        """Let a member go: its name is free at once, and others are told in the order of the log."""
+        """Let a member go: its name is free at once, and the others are told in the order of the log."""
         before = len(self)
         self._remove(client)
         self._keeper.told(self, Left(self.seq, client.name, reason))
@@ -186,7 +186,7 @@ class Room(RoomLog):
             self._keeper.emptied(self)
 
     def lose(self, client: Member) -> None:
-        """Let a member go whose name the broker has given to another: nobody is told that it left."""
+        """Let a member go whose name the broker has given to another one; the others are not told."""
         self._remove(client)
         if not self._members:
             self._keeper.emptied(self)
@@ -202,10 +202,7 @@ class Room(RoomLog):
         client.part()
 
     def rename(self, client: Member, name: str, ref: str | int | None, session_key: str) -> Pending[None]:
-        """Give a member another name; at once, except if several servers share the room.
-
-        Fails with `Refused` (``name_taken``, ``unavailable``).
-        """
+        """Give a member another name: at once, or later if several servers share the room. Fails with `Refused`."""
         key = self.naming.key(name)
         if (holder := self._members.get(key)) is not None and holder is not client:
             return Pending.failed(self._taken_by(holder))
@@ -218,25 +215,25 @@ class Room(RoomLog):
         return Pending.resolved(None)
 
     def _take_name(self, client: Member, name: str) -> None:
-        """A member has another name from here on."""
+        """Give a member another name, and tell the program's hook."""
         old = client.name
         self.roster.rename(client, name)
         self._keeper.told(self, Renamed(self.seq, old, name))
 
     def _announce(self, entry: AnyEntry, members: int) -> None:
-        """Tell of a coming or going, unless the room has more members than that, or the server is shutting down."""
+        """Announce a join or leave, unless the room has too many members or the server is shutting down."""
         if members <= self.limits.announce and not self._keeper.draining:
             self.submit(entry)
 
     def renamed(self, key: str, name: str) -> None:
-        """The broker has given another name to somebody, here or elsewhere."""
+        """Note that the broker has given another name to a member, here or elsewhere."""
         if (client := self._members.get(key)) is not None:
             self._take_name(client, name)
         elif self.roster.is_elsewhere(key):
             self.roster.elsewhere(key, None)
             self.roster.elsewhere(self.naming.key(name), name)
 
-    # What is said in it
+    # Its messages
 
     def submit(self, entry: AnyEntry) -> None:
         """Hand an entry to the broker; it comes back through `deliver`."""
@@ -246,7 +243,7 @@ class Room(RoomLog):
         self._keeper.broker.submit(self.key, (entry,))
 
     def deliver(self, entries: Sequence[AnyEntry], ours: bool = True) -> None:
-        """Entries in their final order: they are part of the log from here on. `ours` were submitted."""
+        """Append entries to the log, in their final order; `ours` if they were submitted here."""
         log = self.log
         held = log.held
         for entry in entries:
@@ -275,7 +272,7 @@ class Room(RoomLog):
             self._keeper.emptied(self)
 
     def refuse(self, entries: Sequence[AnyKept], reason: Refused) -> None:
-        """The broker did not take these entries: whoever said them is told."""
+        """Tell the authors of these entries that the broker refused them."""
         for entry in entries:
             self._in_hand -= entry.weight
             entry.refuse(reason)
@@ -294,40 +291,40 @@ class Room(RoomLog):
         self._settled()
 
     def _author(self, said: Said) -> Member | None:
-        """Who said this, while it has a connection."""
+        """Return the author of messages, if it has a connection."""
         return self.current.get(said.origin) or self.behind.get(said.origin)
 
     def _settled(self) -> None:
-        """Less is on its way than before."""
+        """Let senders go on if they may, because less is on its way through the broker."""
         self._resume()
         if not self._members and not self._in_hand:
             self._keeper.emptied(self)
 
     @property
     def settled(self) -> bool:
-        """Whether nothing of it is on its way through the broker."""
+        """Whether nothing that was submitted is still on its way through the broker."""
         return not self._in_hand
 
-    # Who reads it, and how far
+    # Its readers
 
     def stalled(self, client: Member) -> None:
-        """This member's socket took no more, or its lane has something: it reads on at its own pace."""
+        """Let a member read at its own pace, because its socket or its lane is not empty."""
         if self.current.discard(client):
             self.behind[client.id] = client
 
     def went_away(self, client: Member) -> None:
-        """This member's connection broke; its name stays its own for a while."""
+        """Do not wait for a member whose connection broke."""
         self.current.discard(client)
         self.behind.pop(client.id, None)
         self._relieve(client)
 
     def came_back(self, client: Member) -> None:
-        """This member has a connection again."""
+        """Let a member read that has a connection again."""
         self.current.discard(client)
         self.behind[client.id] = client
 
     def caught_up(self, client: Member) -> None:
-        """This member has everything there is: from here on the passes serve it, but for the program's own."""
+        """Have fan-out passes serve a member that has read everything, unless it is the program's own."""
         if client.id in self.listeners:
             self._relieve(client)
         elif self.behind.pop(client.id, None) is not None:
@@ -335,7 +332,7 @@ class Room(RoomLog):
             self._relieve(client)
 
     def listen(self, client: Member, reads: bool) -> None:
-        """This member is the program's own, told of news at once; one that does not read is never behind."""
+        """Wake a member of the program's own for each entry if it reads; otherwise never wait for it."""
         del self.behind[client.id]
         if reads:
             self.listeners[client.id] = client
@@ -343,7 +340,7 @@ class Room(RoomLog):
 
     @property
     def congested(self) -> bool:
-        """Whether those who say something must wait: for a slow member, for the broker, or for the next fan-out."""
+        """Whether senders must wait: for a slow member, for the broker, or for the next fan-out."""
         log, flow = self.log, self._flow_control
         if flow.patient or self._in_hand > self._most_in_hand:
             return True
@@ -360,13 +357,13 @@ class Room(RoomLog):
             self._flow_control.resume()
 
     def wait(self, sender: Sender) -> None:
-        """Call the sender's `resume` once the room may no longer be congested."""
+        """Call `resume` of a sender once the room may no longer be congested."""
         self._flow_control.wait(sender)
         if self._has_passes and self._flow_control.is_full(self.log):  # said while there were no passes: one must come
             self._keeper.changed(self, 0)
 
     def unattended(self) -> None:
-        """Nobody looks at deadlines any more: nobody is waited for."""
+        """Wait for no member, because nothing checks deadlines any more."""
         self._flow_control.forgo(self._keeper.now())
         self._resume()
 

@@ -1,4 +1,4 @@
-"""The rooms that somebody is in, sorted: what `/rooms` and the frame `rooms` show."""
+"""The rooms that have members, sorted: what `/rooms` and the frame `rooms` show."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class RoomList:
     def __init__(self, rooms: Mapping[str, Room], presence: Callable[[], Presence | None], clock: Clock) -> None:
         self._rooms, self._presence, self._clock = rooms, presence, clock
         self._keys = SortedKeys()
-        self._shared: dict[str, RoomCount] = {}  # the rooms among them that nobody is in through this server
+        self._shared: dict[str, RoomCount] = {}  # the rooms among them that have no members here
         self._read_at = float("-inf")
         self._reading: Pending[None] | None = None  # while the broker is asked for its list
 
     def changed(self, room: Room) -> None:
-        """The first member here came into a room, or the last one left it."""
+        """Note that the first member here came into a room, or that the last one left it."""
         if not room.roster.here:
             self._shared.pop(room.key, None)
             if len(room):  # members of other servers

@@ -1,4 +1,4 @@
-"""Who is in a room: its members here and, where several servers share it, the names of those elsewhere."""
+"""The names in a room: those of its members here and, if several servers share it, of its members elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .style import Style
 
 
 class Roster:
-    """Names, each of which is somebody's: a member's here, one's elsewhere, or granted to who is about to come in."""
+    """Names, each of which belongs to a member here, to a member elsewhere, or to somebody who is about to join."""
 
     __slots__ = ("_elsewhere", "_granted", "_key", "_keys", "here", "styles")
 
@@ -19,22 +19,22 @@ class Roster:
         self.here: dict[str, Member] = {}
         """The members here, by the keys of their names."""
         self.styles: dict[Style, int] = {}
-        """How many of them each style has."""
+        """The number of them that have each style."""
         self._elsewhere: dict[str, str] = {}
-        self._keys = SortedKeys()  # of those here and elsewhere
+        self._keys = SortedKeys()  # of the members here and elsewhere
         self._granted: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self.here) + len(self._elsewhere)
 
     def first(self, most: int, after: str | None = None) -> list[str]:
-        """The first so many names, sorted, behind `after`."""
+        """Return the first `most` names behind `after`, sorted."""
         here, elsewhere = self.here, self._elsewhere
         keys = self._keys.after(None if after is None else self._key(after), most)
         return [elsewhere[key] if key in elsewhere else here[key].name for key in keys]
 
     def add(self, client: Member) -> None:
-        """A member comes in here."""
+        """Add a member here."""
         self._granted.pop(client.key, None)
         self._elsewhere.pop(client.key, None)
         self.here[client.key] = client
@@ -42,7 +42,7 @@ class Roster:
         self._keys.add(client.key)
 
     def remove(self, client: Member) -> None:
-        """A member here leaves."""
+        """Remove a member here."""
         del self.here[client.key]
         self.styles[client.style] -= 1
         if not self.styles[client.style]:
@@ -51,15 +51,15 @@ class Roster:
             self._keys.discard(client.key)
 
     def rename(self, client: Member, name: str) -> None:
-        """A member here has another name from here on."""
+        """Give a member here another name."""
         self.remove(client)
         client.name, client.key = name, self._key(name)
         self.add(client)
 
-    # Where several servers share the room
+    # For rooms that several servers share
 
     def is_elsewhere(self, key: str) -> bool:
-        """Whether the member whose name has this key is in the room through another server."""
+        """Return whether the name of this key belongs to a member of another server."""
         return key in self._elsewhere
 
     def is_decided(self, key: str) -> bool:
@@ -67,11 +67,11 @@ class Roster:
         return key in self.here or key in self._granted
 
     def grant(self, key: str, session_key: str) -> None:
-        """The broker has given this name to who is about to come in, in that session."""
+        """Note that the broker has given a name to a member that is about to join, in that session."""
         self._granted[key] = session_key
 
     def is_granted(self, key: str) -> bool:
-        """Whether the broker has given this name to who is about to come in."""
+        """Return whether the broker has given this name to a member that is about to join."""
         return key in self._granted
 
     def session_key(self, key: str) -> str:
@@ -79,11 +79,11 @@ class Roster:
         return self._granted.get(key, "")
 
     def use_up(self, key: str) -> bool:
-        """The time to come in is over; returns whether the name was not used."""
+        """End the time in which a granted name can be used; return whether it was not used."""
         return self._granted.pop(key, None) is not None
 
     def elsewhere(self, key: str, name: str | None) -> None:
-        """Somebody is called so on another server, or nobody is any more."""
+        """Note the name of a member of another server, or with None that no member there has this key any more."""
         if name is not None:
             self._elsewhere[key] = name
             self._keys.add(key)

@@ -1,4 +1,4 @@
-"""Keys of sessions: what others may see of one, and how a chat tells that it has given one itself."""
+"""Session keys: their hashes, which others may see, and the signature that shows which keys a chat has issued."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _SIGNATURE: Final = 24
 
 
 def hash_key(key: str) -> str:
-    """The hash of a key, as brokers keep it: 32 characters, or none for no key."""
+    """Return the hash of a key, as brokers keep it: 32 characters; empty if there is no key."""
     return hashlib.blake2b(key.encode(), digest_size=16).hexdigest() if key else ""
 
 
 def signed(key: str, secret: bytes) -> str:
-    """A new key with a signature behind it, or as it is where there is no secret to sign it with."""
+    """Return a new key with its signature, or without one if there is no secret to sign it with."""
     return key + _signature(key, secret) if secret else key
 
 
 def is_signed(key: str, secret: bytes) -> bool:
-    """Whether this key was signed with this secret."""
+    """Return whether this key was signed with this secret."""
     if not secret:
         return False
     shown = key[-_SIGNATURE:].encode(errors="replace")

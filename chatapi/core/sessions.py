@@ -39,7 +39,7 @@ class Known(NamedTuple):
 
     @property
     def text_size(self) -> int:
-        """Bytes of the text that it holds, until that has its place."""
+        """The bytes of the text, which it holds until that has its place."""
         return self.said.weight if isinstance(self.said, Said) else 0
 
 
@@ -71,7 +71,7 @@ class Session(Generic[_H]):
         self.origin: Origin = origin
         """Where its latest connection comes from."""
         self.size: int = 0
-        """Bytes that it takes."""
+        """The bytes that it takes."""
         self._sessions = sessions
         self._said: dict[str, Known] = {}
         self._on_their_way: list[str] = []  # ids of those that had no seq yet when this was looked at last
@@ -135,7 +135,7 @@ class Session(Generic[_H]):
 
 
 class Former:
-    """What was said under a key of another life of this server, for a member that is about to come in with it."""
+    """The ids that a key has used in another life of this server, for a member that is about to resume with it."""
 
     __slots__ = ("arrivals", "key", "origin", "sent", "size")
 
@@ -143,11 +143,11 @@ class Former:
         self.key: str = key
         self.sent: Mapping[str, Sent] = sent
         self.origin: Origin = origin
-        """Where the latest connection that shows the key comes from."""
+        """The origin of the latest connection that shows the key."""
         self.arrivals: int = arrivals
-        """How many connections that show the key are on their way in."""
+        """The number of admissions that show the key."""
         self.size: int = 0
-        """Bytes that it takes."""
+        """The bytes that it takes."""
 
 
 _Remembered: TypeAlias = Session[Any] | Former
@@ -179,14 +179,14 @@ class Sessions(Generic[_H]):
         self._timers = timers
         self._origins = origins
         self._new_key = new_key
-        self._is_ours = is_ours  # tells a key that this chat has signed
-        self._given_up = given_up  # called with a member whose name is not reserved any longer
+        self._is_ours = is_ours  # returns whether this chat has signed a key
+        self._given_up = given_up  # ends the membership of a member without a connection
         self._call = call  # has `run` called
         self._sessions: dict[str, Session[_H]] = {}
         self._by_hash: dict[str, Session[_H]] = {}
-        self._before: dict[str, Former] = {}  # what keys of another life of this server stand for
-        self._left: dict[_Remembered, None] = {}  # those whose member is not connected, in the order in which they left
-        self._crowded: dict[Origin, None] = {}  # those that may have too many
+        self._before: dict[str, Former] = {}  # by their keys
+        self._left: dict[_Remembered, None] = {}  # those without a connected member, the earliest first
+        self._crowded: dict[Origin, None] = {}  # origins that may have too many
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -221,7 +221,7 @@ class Sessions(Generic[_H]):
             self._release(former)
 
     def arrived(self, key: str) -> None:
-        """A connection that was expected with a key is in, or does not come in; after the last one it is forgotten."""
+        """Note that one admission with an expected key has ended; after the last one, forget what was fetched."""
         former = self._before.get(key)
         if former is not None:
             former.arrivals -= 1
@@ -229,7 +229,7 @@ class Sessions(Generic[_H]):
                 self._drop(former)
 
     def knows(self, key: str) -> bool:
-        """Whether this chat has given the key to somebody, on any server and in any life of it."""
+        """Return whether this chat has issued the key, on any server and in any life of it."""
         return key in self._sessions or key in self._before or self._is_ours(key)
 
     def revive(self, key: str, client: _H) -> Session[_H] | None:
@@ -249,10 +249,10 @@ class Sessions(Generic[_H]):
         return session
 
     def key_for(self, shown: str) -> str:
-        """The key for somebody who comes into a room that several servers share.
+        """Return the session key of a member that joins a room that several servers share.
 
-        Any of them may have given the one that is shown: it is taken as it is, if it can be one of theirs. A key that
-        somebody has made up opens nothing.
+        Any of them may have issued the key that the member shows, so it is used as it is if it has the form of a key.
+        An invented key gives access to nothing.
         """
         return shown if _KEY.fullmatch(shown) else self._new_key()
 
@@ -269,7 +269,7 @@ class Sessions(Generic[_H]):
         return session
 
     def reserve(self, session: Session[_H]) -> None:
-        """The connection broke: keep the name for a while, then give it up."""
+        """Reserve the name of a member whose connection broke for a while, then give it up."""
         session.client.go_away()
         self._leave(session)
 
@@ -280,14 +280,14 @@ class Sessions(Generic[_H]):
         self._timers.set(session, self._clock.monotonic() + self.limits.reserve, give_up)
 
     def seconds_left(self, client: _H) -> float | None:
-        """For how long the name of an absent member stays reserved."""
+        """Return the seconds that the name of a member without a connection stays reserved."""
         if client.session is None or not client.away:
             return None
         when = self._timers.when(client.session)
         return None if when is None else max(0.0, when - self._clock.monotonic())
 
     def keep(self, session: Session[_H]) -> None:
-        """The membership is over; its ids are remembered for a while, for when its holder comes back."""
+        """Remember the ids of a session for a while after the membership, in case the member comes back."""
         if session.key in self._sessions:
             self._leave(session)
             self._timers.set(session, self._clock.monotonic() + self.limits.remember, lambda now: self.close(session))
@@ -302,7 +302,7 @@ class Sessions(Generic[_H]):
             self.close(client.session)
 
     def close(self, session: Session[_H]) -> None:
-        """The session is over for good."""
+        """End a session for good."""
         if self._sessions.pop(session.key, None) is None:
             return
         del self._by_hash[hash_key(session.key)]
@@ -311,23 +311,23 @@ class Sessions(Generic[_H]):
         self._release(session)
 
     def close_all(self, code: str) -> None:
-        """All of them are; members whose connection broke leave for this reason of `DISCONNECTS`."""
+        """End all sessions; members without a connection leave for this reason of `DISCONNECTS`."""
         for session in list(self._sessions.values()):
             self.close(session)
             if session.client.away:
                 session.client.disconnect(code)
 
-    # What they take
+    # Their memory
 
     def grew(self, session: _Remembered, by: int) -> None:
-        """A session takes so many bytes more (or less)."""
+        """Count so many bytes more (or less) for a session."""
         session.size += by
         session.origin.session_bytes += by
         self.size += by
         self._look(session.origin)
 
     def _look(self, origin: Origin) -> None:
-        """See whether something is to be forgotten; that is done later, because much may be under way now."""
+        """Have `run` called if sessions must be forgotten: later, because a session may be in use now."""
         if origin.session_bytes > self.limits.address_session_bytes and origin.sessions and not origin.trusted:
             self._crowded[origin] = None
             self._call(self)
@@ -353,7 +353,7 @@ class Sessions(Generic[_H]):
             self._drop(session)
 
     def _leave(self, session: _Remembered) -> None:
-        """The member of a session is not connected."""
+        """Note that the member of a session is not connected."""
         if session not in self._left:
             if session.origin.sessions is None:
                 session.origin.sessions = {}
@@ -368,14 +368,14 @@ class Sessions(Generic[_H]):
             del session.origin.sessions[session]
 
     def _move(self, session: _Remembered, origin: Origin) -> None:
-        """A session belongs to this origin from here on, which was held for it."""
+        """Count a session for this origin from here on, which was held for it."""
         session.origin.session_bytes -= session.size
         self._origins.let_go(session.origin)
         session.origin = origin
         origin.session_bytes += session.size
 
     def _release(self, session: _Remembered) -> None:
-        """A session is gone."""
+        """Release the memory of a session that has ended."""
         self._take_back(session)
         session.origin.session_bytes -= session.size
         self.size -= session.size

@@ -1,4 +1,4 @@
-"""Deadlines, coarse on purpose: at most one for each owner, looked at every `TICK` seconds."""
+"""Deadlines: at most one for each owner, checked every `TICK` seconds, which is precise enough."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Action: TypeAlias = Callable[[float], None]
 
 
 class Timers:
-    """Who is to be called when. Setting and clearing cost the same whatever their number."""
+    """The deadlines of their owners. Setting and clearing one cost the same, however many there are."""
 
     __slots__ = ("_buckets", "_seen", "_when", "lost")
 
@@ -34,16 +34,16 @@ class Timers:
         return owner in self._when
 
     def when(self, owner: object) -> float | None:
-        """When the owner's deadline is, to a tick."""
+        """Return the time of the owner's deadline, to a tick."""
         tick = self._when.get(owner)
         return None if tick is None else tick * TICK + self.lost
 
     def counted(self, now: float) -> float:
-        """The time that deadlines go by: the seconds in which the server stood still are not in it."""
+        """Return the time without the seconds in which the server stood still: deadlines do not count those."""
         return now - self.lost
 
     def set(self, owner: object, when: float, action: Action) -> None:
-        """Call `action` once at `when` or a tick later; an earlier deadline of this owner is forgotten."""
+        """Call `action` once at `when` or a tick later; this replaces an earlier deadline of the owner."""
         self.clear(owner)
         tick = ceil(self.counted(when) / TICK)
         if self._seen is not None and tick <= self._seen:
@@ -61,7 +61,7 @@ class Timers:
                 del self._buckets[tick]
 
     def postpone(self, seconds: float) -> None:
-        """The server stood still for so long: every deadline is so much later."""
+        """Move every deadline by the seconds in which the server stood still."""
         self.lost += seconds
 
     def run(self, now: float) -> bool:
@@ -84,5 +84,5 @@ class Timers:
                     self.clear(owner)
                     try:
                         action(now)
-                    except Exception:  # one owner's fault is nobody else's
+                    except Exception:  # the other deadlines must not suffer from it
                         _logger.exception("an error inside the server, at the deadline of %s", owner)
