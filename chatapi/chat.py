@@ -13,22 +13,19 @@ import anyio.abc
 import anyio.lowlevel
 
 from .addresses import DEFAULT_ADDRESS, Address, bind, parse_address
-from .bots import Bot, taken
+from .bots import Bot
 from .brokers.memory import InProcessBroker
 from .clock import Clock, SystemClock
 from .core import views
 from .core.admission import Admission
 from .core.broker import Broker
 from .core.broker_events import BrokerEventHandler
-from .core.entries import Deletion
-from .core.history import read_page
 from .core.hooks import Admit, Hooks, OnMessage, OnPresence
 from .core.hub import Hub
 from .core.origins import LOOPBACK
-from .core.room import Room
-from .errors import NoSuchMessage
 from .events import Deleted, History
 from .limits import Limits
+from .past import PastOfRooms
 from .pending import Pending, wait
 from .protocol.connection_protocol import Door
 from .protocol.handshake import HandshakeProtocol
@@ -99,7 +96,7 @@ class ChatAPI:
         self._drained = anyio.Event()  # has `serve` end
         self._stopped = anyio.Event()  # `serve` has ended
         self._runs = self._served = self._failed = False
-        self._deletions: dict[tuple[str, int], anyio.Event] = {}  # those under way, by room and message
+        self._past = PastOfRooms(self._hub)
         self._block = AsyncExitStack()
 
     @property
@@ -179,13 +176,9 @@ class ChatAPI:
         """Return a page of a room's history: the newest `limit` messages, or the newest ones before the seq `before`.
 
         It reaches as far back as the broker keeps them, and opens the room if it is not open. Raises `Refused`
-        (``bad_room``, ``server_full``; ``unavailable`` where it cannot be read).
+        (``bad_room``, ``server_full``; ``unavailable`` if it cannot be read).
         """
-        here = await self._opened(self._hub.naming.room(room))
-        before = here.seq + 1 if before is None else min(before, here.seq + 1)
-        broker, most_bytes = self._hub.broker, here.log.max_bytes
-        messages, more = await wait(read_page(broker, here, before, limit, most_bytes))
-        return History(tuple(messages), more)
+        return await self._past.history(room, before, limit)
 
     async def delete(self, room: str, seq: int, name: str) -> Deleted:
         """Delete a message: its text is emptied, on disk too, and a `Deleted` by `name` follows in the room's log.
@@ -195,38 +188,12 @@ class ChatAPI:
         cannot be kept). Of several calls for one message, made at the same time, one succeeds, and the others raise
         `NoSuchMessage`; on other servers that share the room too.
         """
-        naming = self._hub.naming
-        deletion, key = Deletion(naming.name(name), seq), (naming.room_key(naming.room(room)), seq)
-        while (other := self._deletions.get(key)) is not None:
-            await other.wait()
-        done = self._deletions[key] = anyio.Event()
-        try:
-            return await self._delete(room, deletion)
-        finally:
-            del self._deletions[key]
-            done.set()
-
-    async def _delete(self, room: str, deletion: Deletion) -> Deleted:
-        seq, gone = deletion.target, NoSuchMessage(f"{room!r} has no message {deletion.target:,}, or none any more")
-        since = (await self._opened(self._hub.naming.room(room))).seq
-        page = await self.history(room, before=seq + 1, limit=1)
-        if not page.messages or page.messages[0].seq != seq or not page.messages[0].text:
-            raise gone
-        here = await self._opened(self._hub.naming.room(room))
-        await taken(deletion, lambda: here.submit(deletion))
-        if here.log.deletes(seq, since, deletion.seq):  # by another server, or by a call that was cancelled
-            raise gone
-        return Deleted(deletion.seq, deletion.ts, deletion.name, deletion.target)
+        return await self._past.delete(room, seq, name)
 
     async def _settled(self) -> None:
         if self._poller is not None:
             with self._poller.within(self.limits.drain):
                 await self._poller.until(lambda: all(room.settled for room in self._hub.rooms.values()))
-
-    async def _opened(self, name: str) -> Room:
-        while (room := self._hub.room(name)) is None:
-            await wait(self._hub.open(name))
-        return room
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:

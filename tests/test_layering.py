@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "testing": {"vocabulary", "core", "protocol", "server", "brokers"},
     "cli": {"vocabulary", "core", "brokers", "client", "chat", "package"},
 }
-"""What the modules of a folder may import besides those of their own folder. `chat` are `chat`, `bots` and `doors`."""
+"""What the modules of a folder may import besides those of their own folder. `bots`, `doors` and `past` are of `chat`."""
 
 PURE = {"core", "protocol"}
 """Folders that do no input and output, know no event loop and start no thread. The same holds for `PURE_MODULES`."""
@@ -65,7 +65,7 @@ def folder(module: str) -> str:
     first = module.partition(".")[0]
     if first in VOCABULARY:
         return "vocabulary"
-    return {"": "package", "bots": "chat", "doors": "chat"}.get(first, first)
+    return {"": "package", "bots": "chat", "doors": "chat", "past": "chat"}.get(first, first)
 
 
 def outside(module: str, *, at_run_time: bool = False) -> set[str]:
