@@ -83,7 +83,7 @@ def by_resume(chat: ChatKit) -> str:
     """A member of another room that comes back into this one."""
     ann = chat.member("Ann", "other", protocol="json")
     session = frames(ann)[0]["session"]
-    ann.wire.reset()
+    ann.transport.reset()
     chat.settle()
     return handshake(chat.connect(), name="Ann", room="dev", protocol="json", resume={"session": session})
 

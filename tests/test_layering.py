@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "testing": {"vocabulary", "core", "protocol", "server", "brokers"},
     "cli": {"vocabulary", "core", "brokers", "client", "chat", "package"},
 }
-"""What the modules of a folder may import besides those of their own folder. `bots`, `doors` and `past` are of `chat`."""
+"""What the modules of a folder may import besides their own. `bots`, `doors` and `past` belong to `chat`."""
 
 PURE = {"core", "protocol"}
 """Folders that do no input and output, know no event loop and start no thread. The same holds for `PURE_MODULES`."""
