@@ -189,6 +189,6 @@ class _Signal:
     def __init__(self) -> None:
         self.event: anyio.Event = anyio.Event()
 
-    def resume(self) -> None:
+    def wake(self) -> None:
         """Let the call go on."""
         self.event.set()

@@ -14,7 +14,7 @@ from .origins import Origins
 class Sender(Protocol):
     """Who may have to wait before saying more."""
 
-    def resume(self) -> None:
+    def wake(self) -> None:
         """Go on: whatever stood in the way may be gone."""
         ...
 
@@ -120,7 +120,7 @@ class FlowControl:
         return log.written >= self.most_written or log.head >= self.most_entries
 
     def wait(self, sender: Sender) -> None:
-        """Call the sender's `resume` when it may go on."""
+        """Call the sender's `wake` when it may go on."""
         self.senders[sender] = None
 
     def relieve(self, client: Member, now: float) -> None:
@@ -142,7 +142,7 @@ class FlowControl:
         """Let everybody who waits go on."""
         waiting, self.senders = self.senders, {}
         for sender in waiting:
-            sender.resume()
+            sender.wake()
 
     def is_due(self, log: Log) -> bool:
         """Whether so much was written since the last look that somebody may have come to lag by too much."""

@@ -357,7 +357,7 @@ class Room(RoomLog):
             self._flow_control.resume()
 
     def wait(self, sender: Sender) -> None:
-        """Call `resume` of a sender once the room may no longer be congested."""
+        """Call `wake` of a sender once the room may no longer be congested."""
         self._flow_control.wait(sender)
         if self._has_passes and self._flow_control.is_full(self.log):  # said while there were no passes: one must come
             self._keeper.changed(self, 0)

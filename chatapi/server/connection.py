@@ -1,5 +1,4 @@
-"""A connection, from accept to close: transport → protocol object → client on the way in, log → transport on the way
-out."""
+"""A connection: what it receives, how fast, what it waits for, and how its client comes into a room."""
 
 from __future__ import annotations
 
@@ -159,6 +158,7 @@ class Connection(SendingHalf):
         if pending.done:
             then()
             return
+        assert self._waiting is not Waiting.RESULT, "a connection waits for one result at a time"
         self._waiting = Waiting.RESULT
         self._watch()
         pending.then(lambda _: self._go_on(then))

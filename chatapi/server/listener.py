@@ -1,4 +1,4 @@
-"""A listening socket and the door behind it: accepts, and gives every connection to the poller."""
+"""A listening socket and its door: accepts connections, and closes some if there are too many."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .transport import SocketTransport, Transport
 _logger = logging.getLogger("chatapi")
 
 _AT_ONCE: Final = 32
-"""Connections accepted before somebody else has a turn."""
+"""Connections accepted before other sockets have a turn."""
 _RETRY: Final = 0.5
-"""Seconds between two tries where the system has no more descriptors or memory for sockets."""
+"""Seconds between two tries if the system has no more descriptors or memory for sockets."""
 _RESERVE: Final = 64
-"""Descriptors that connections leave to the rest of the program: to a store, to Redis, to its own files."""
+"""Descriptors that connections leave to the rest of the program: for a store, for Redis, for its own files."""
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def keep_reserve(hub: Hub) -> None:
-    """Have the hub take no more connections than there are descriptors for, and say so where these are too few."""
+    """Bound the connections by the descriptors that are free, and log that if these are too few for the limit."""
     limits, free = hub.limits, free_descriptors()
     if free is None:
         return
@@ -41,7 +41,7 @@ def keep_reserve(hub: Hub) -> None:
 
 
 def open_connection(hub: Hub, door: Door, transport: Transport, address: str) -> Connection | None:
-    """Begin a connection, if need be in the place of one that has no member; None where it was closed at once."""
+    """Begin a connection, if necessary in the place of one that has no member; return None if it was closed at once."""
     if hub.openings.full:
         make_way(hub)
     while (full := len(hub.connections) >= hub.most_connections) and make_way(hub, SHORT_CHANCE):
@@ -64,7 +64,7 @@ def open_connection(hub: Hub, door: Door, transport: Transport, address: str) ->
 
 
 def make_way(hub: Hub, chance: float = CHANCE) -> bool:
-    """Close the connection without a member that is the first to give way; False where none is."""
+    """Close the connection without a member that is the first to give way; return False if there is none."""
     oldest = hub.openings.oldest(hub.timers.counted(hub.clock.monotonic()), chance)
     if oldest is not None:
         _give_way(hub, cast("Connection", oldest))
@@ -72,7 +72,7 @@ def make_way(hub: Hub, chance: float = CHANCE) -> bool:
 
 
 def _give_way(hub: Hub, connection: Connection) -> None:
-    """Close a connection now. It is told why as far as its socket takes that at once."""
+    """Close a connection now. Its client is told why, if the socket takes that at once."""
     why = "the server has too many connections that have not said who they are"
     connection.protocol.refuse(Refused(RefusalCode.SERVER_FULL, why))
     connection.run(hub.clock.monotonic())
@@ -81,7 +81,7 @@ def _give_way(hub: Hub, connection: Connection) -> None:
 
 
 class Listener:
-    """Accepts connections for a door; where the system has run out of descriptors it pauses, and heals by itself."""
+    """Accepts connections for a door. If the system has run out of descriptors, it pauses and tries again."""
 
     is_new = False
 
@@ -95,7 +95,7 @@ class Listener:
         selector.register(sock, selectors.EVENT_READ, self)
 
     def readable(self, now: float) -> None:
-        """Somebody connects, or may have."""
+        """Accept the connections that wait."""
         if not self._listening:
             return
         for _ in range(_AT_ONCE):
@@ -119,10 +119,10 @@ class Listener:
         # what is left is still readable in the next round
 
     def writable(self, now: float) -> None:
-        """Never asked for."""
+        """Never called, because a listening socket is only watched for reading."""
 
     def crashed(self) -> None:
-        """One connection could not be set up; the others are not affected."""
+        """Log that one connection could not be set up; the others are not affected."""
         _logger.exception("a connection could not be set up")
 
     def close(self) -> None:

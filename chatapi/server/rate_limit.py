@@ -1,4 +1,4 @@
-"""How fast one member may speak, and how much that is refused is put up with: two buckets that leak over time."""
+"""How many lines one member may say, and how many faults it may make: two buckets that leak over time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ NO_LIMIT: Final = 1 << 30
 class RateLimit:
     """The lines that a member has said and the faults it has made, against `rate`, `burst` and `flood`.
 
-    They count against those of its address too. Once the address has used up its lines, each of its members is promised
-    some in its turn, as many as its own rate gives between two looks at the deadlines: none can keep the others out.
+    Both count against those of its address too. Once the address has used up its lines, each of its members is
+    promised some in its turn, as many as its own rate gives between two looks at the deadlines: none can keep the
+    others out.
     """
 
     __slots__ = ("_faults", "_faults_at", "_limits", "_lines", "_lines_at", "_promised", "_promised_at", "origin")
@@ -32,7 +33,7 @@ class RateLimit:
 
     @property
     def _most(self) -> float:
-        """The burst; what the rate gives between two looks at the deadlines is always in it."""
+        """The burst; it is at least what the rate gives between two looks at the deadlines."""
         return max(self._limits.burst, self._limits.rate * TICK)
 
     def grant(self, now: float) -> int:
@@ -46,7 +47,7 @@ class RateLimit:
         return own if not own or not self.origin.limited else min(own, self._shared(own, now))
 
     def _shared(self, own: int, now: float) -> int:
-        """How many lines of its address it may say now."""
+        """Return how many lines of its address it may say now; if none, promise it some for later."""
         free = self.origin.free(now)
         if self._promised:
             return self._promised if now >= self._promised_at else 0
@@ -58,13 +59,13 @@ class RateLimit:
 
     @property
     def ready_at(self) -> float:
-        """When it may say the next line, after a `grant` of 0."""
+        """When the member may say its next line, after a `grant` of 0."""
         if self._lines >= 1:
             return self._promised_at
         return self._lines_at + (1 - self._lines) / self._limits.rate
 
     def spend(self, lines: float) -> None:
-        """It said so many lines."""
+        """Charge the member for so many lines."""
         self._lines -= lines
         if self._promised:
             promised = min(ceil(lines), self._promised)
@@ -82,13 +83,13 @@ class RateLimit:
         self.spend(min(max(messages / PAST_MESSAGES, size / PAST_BYTES), self._limits.burst))
 
     def fault(self, now: float) -> bool:
-        """Something of it was refused; returns whether that makes it a flood, or its address's faults one."""
+        """Count a fault; return whether the faults of the member, or those of its address, are a flood."""
         self._faults = max(0.0, self._faults - (now - self._faults_at)) + 1
         self._faults_at = now
         return self.origin.fault(now) or self._faults > self._limits.flood
 
     def close(self) -> Origin:
-        """It says nothing more: what it was promised goes back to its address, which is returned."""
+        """Give back what was promised to the member, because it says nothing more; return its address."""
         self.origin.spend(-self._promised)
         self._promised = 0
         return self.origin

@@ -18,20 +18,20 @@ class Readiness(Protocol):
     """Tells when a selector has something."""
 
     async def wait(self) -> None:
-        """Wait until it has; cancelling that leaves nothing behind."""
+        """Wait until the selector has something; cancelling that leaves nothing behind."""
         ...
 
     def poke(self) -> bool:
-        """End the waiting, from the event loop's own thread; False where only the selector itself can do that."""
+        """End the waiting, from the event loop's own thread; return False if only the selector can end it."""
         ...
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         ...
 
 
 def readiness(selector: selectors.BaseSelector, interrupt: Callable[[], None], *, threaded: bool = False) -> Readiness:
-    """How to wait for this selector on the event loop that runs now; `interrupt` makes it have something."""
+    """Return the way to wait for this selector on the running event loop; `interrupt` makes it have something."""
     fileno = None if threaded else getattr(selector, "fileno", None)
     if fileno is None:
         return _InThread(selector, interrupt)
@@ -88,7 +88,7 @@ class _StandingReader:
 
 
 class _InThread:
-    """A worker thread waits in `select`, where the selector has no descriptor (Windows)."""
+    """A worker thread that waits in `select`, for selectors without a descriptor (Windows)."""
 
     def __init__(self, selector: selectors.BaseSelector, interrupt: Callable[[], None]) -> None:
         self._selector = selector

@@ -28,8 +28,8 @@ _DISCARDS: Final = 64
 class SendingHalf:
     """The `Peer` of a client: what the client, its room and the hub do with a connection.
 
-    It is a base class, not a part of `Connection`, so that a fan-out pass calls the socket's own `send` on the object
-    that it knows.
+    It is a base class, so that a connection stays one object: fan-out passes call `send` on it without a detour, and a
+    member at rest takes little memory. It knows nothing of what the connection receives.
     """
 
     __slots__ = (
@@ -73,8 +73,6 @@ class SendingHalf:
     def wake(self) -> None:
         """Go on when its turn comes: there is something to read for the client, or what it waited for may be over."""
         self.hub.call(self)
-
-    resume = wake
 
     def shows_past(self, messages: int, size: int) -> None:
         """Charge the member for so many messages of the past that it is shown, as for lines of its own."""
