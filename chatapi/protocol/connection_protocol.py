@@ -108,7 +108,11 @@ class ConnectionProtocol:
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes that were received."""
-        self.received.feed(data)
+        received = self.received
+        if received.data:
+            received.feed(data)
+        else:
+            received.data = data
 
     def receive_eof(self) -> None:
         """Take the end of the client's stream."""

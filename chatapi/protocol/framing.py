@@ -52,6 +52,7 @@ class ReceiveBuffer:
 
     def __init__(self) -> None:
         self.data: bytes = b""
+        """The bytes; empty once all of them were taken out."""
         self.at: int = 0
         """Where in `data` the next step begins."""
         self.ended: bool = False

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..core.client import Client
-from ..core.handshake import Handshake
 from ..errors import ChatError, RefusalCode, Refused
 from ..limits import OPENING_READ_BYTES, READ_BYTES
 from ..pending import Pending
@@ -137,7 +136,7 @@ class Connection(SendingHalf):
                 self.protocol.refuse(error)
             if self.state.life > Life.JOINED:
                 return False
-            if self._waiting is not Waiting.RESULT and not received.waiting and not received.ended:
+            if self._waiting is not Waiting.RESULT and not received.data and not received.ended:
                 break
             allowed = self._grant(now)
         else:
@@ -216,9 +215,8 @@ class Connection(SendingHalf):
 
     # Coming and going
 
-    def admit(self, handshake: Handshake, protocol: admission.ProtocolOf) -> None:
-        """Have the client join a room. Raises `Refused`."""
-        admission.admit(self, handshake, protocol)
+    admit = admission.admit
+    move = admission.move
 
     def joined(self, client: Client, protocol: ConnectionProtocol, room: str) -> None:
         """Note that the client is in a room, or in it again, and speaks this protocol from here on.
@@ -238,10 +236,6 @@ class Connection(SendingHalf):
         if client.room is not None and client.room.trouble:
             self.notice("unavailable", client.room.trouble)
         protocol.joined(client)
-
-    def move(self, room: str) -> Pending[None]:
-        """Take the member to another room, once everything that came before was kept and shown."""
-        return admission.move(self, room)
 
     def _deadline(self, now: float) -> None:
         """Act on a deadline that has passed, unless what it was set for waits to be read or to be sent."""
@@ -282,11 +276,12 @@ class Connection(SendingHalf):
                 self._let_go()
             else:
                 self._flush()
-            self._look_if_settled()
+            if self._settling is not None:
+                self._look_if_settled()
             if self.state.life > Life.JOINED:
                 return
             received, by_itself = self.protocol.received, self._reads_by_itself
-            has_more = received.waiting or received.ended or self._waiting is not Waiting.NOTHING or by_itself
+            has_more = received.data or received.ended or self._waiting is not Waiting.NOTHING or by_itself
             if has_more and self._advance(now, self._grant(now)) and by_itself and self.readable(now):
                 self.hub.call(self)  # what is left has its turn later
         except Exception:

@@ -71,6 +71,10 @@ class TextProtocol(ConnectionProtocol):
                     end = found + 1
         block = data[at:end]
         cost = block.count(b"\n")
+        if cost == 1 and 1 < len(block) <= limits.line_bytes and block.isascii() and block[:-1].decode().isprintable():
+            received.lines += 1  # as most lines of people are: nothing is to be cut, refused or cleaned
+            received.advance(end)
+            return Lines(block, 1, 1)
         if cost > 1:
             most, most_bytes = largest_run(limits, most)
             if len(block) > most_bytes:
