@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import to_json
 
 from chatapi.core.entries import AnyEntry, Arrived, Departed, NameChanged, Said
 from chatapi.core.log import Log
 from chatapi.core.style import Batch, Style
+from chatapi.protocol.json.rendering import JSON
 from chatapi.protocol.text.rendering import TELNET, TEXT, TEXT_WITH_NOTICES
 
 MINA, ZOE = 1, 2
@@ -101,3 +105,24 @@ def test_what_one_member_gets_leaves_no_trace_in_what_others_get() -> None:
         batch.for_reader(TEXT, reader, echo=False)
     assert batch.for_reader(TEXT, ZOE, echo=True) == fresh.for_reader(TEXT, ZOE, echo=True)
     assert batch.shared(TEXT) == fresh.shared(TEXT)
+
+
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n")), min_size=2, max_size=40),
+    data=st.data(),
+    seq=st.integers(1, 5000) | st.integers(1, 1 << 40),
+    ts=st.integers(1, 5000) | st.integers(1, 1 << 53),
+)
+def test_a_run_of_messages_is_rendered_as_each_message_alone(
+    texts: list[str], data: st.DataObject, seq: int, ts: int
+) -> None:
+    id_ = st.none() | st.text(min_size=1, max_size=4) | st.sampled_from([",", '","'])
+    ids = data.draw(st.none() | st.tuples(*[id_] * len(texts)))
+    run = Said(MINA, 'Mi"na', "".join(text + "\n" for text in texts).encode(), len(texts), ids)
+    run.seq, run.ts, run.ack_tells = seq, ts, ()
+    each = [
+        {"type": "message", "seq": seq + i, "ts": ts + i, "name": 'Mi"na', "text": text} for i, text in enumerate(texts)
+    ]
+    acks = [{"type": "ack", "id": ids and ids[i], "seq": seq + i, "ts": ts + i} for i in range(len(texts))]
+    assert JSON.entry(run) == b"".join(to_json(frame) + b"\n" for frame in each)
+    assert JSON.own(run, echo=False) == b"".join(to_json(frame) + b"\n" for frame in acks)
