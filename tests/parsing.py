@@ -6,6 +6,8 @@ from enum import Enum, auto
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
+from chatapi.core.client import Client
+from chatapi.core.sessions import Session
 from chatapi.errors import RefusalCode, Refused
 from chatapi.limits import Limits
 from chatapi.protocol.connection_protocol import ConnectionProtocol, Conversation
@@ -60,7 +62,9 @@ class Parser:
         self._protocol = TextProtocol(self._connection, self._protocol.received, TEXT, commands)
 
     def open_frames(self) -> None:
-        self._protocol = JsonProtocol(self._connection, self._protocol.received)
+        self._protocol = protocol = JsonProtocol(self._connection, self._protocol.received)
+        nothing_was_said = SimpleNamespace(count_new=len, is_new=bool)
+        protocol.session = cast("Session[Client]", nothing_was_said)
 
     def step(self, most: int) -> Any:
         if not isinstance(self._protocol, NicknameProtocol):

@@ -125,4 +125,6 @@ def test_a_run_of_messages_is_rendered_as_each_message_alone(
     ]
     acks = [{"type": "ack", "id": ids and ids[i], "seq": seq + i, "ts": ts + i} for i in range(len(texts))]
     assert JSON.entry(run) == b"".join(to_json(frame) + b"\n" for frame in each)
+    echoed = [frame | ({"id": ids[i]} if ids and ids[i] is not None else {}) for i, frame in enumerate(each)]
+    assert JSON.own(run, echo=True) == b"".join(to_json(frame) + b"\n" for frame in echoed)
     assert JSON.own(run, echo=False) == b"".join(to_json(frame) + b"\n" for frame in acks)

@@ -110,7 +110,8 @@ class Said(KeptEntry):
         """What an `ack` tells the author: fields that may differ from what it has sent, or whose origin is unknown."""
         self.block: bytes = block
         self.count: int = count
-        self.weight: int = len(block) + count * len(name) + ENTRY_COST
+        more_ids = sum(map(str.__sizeof__, filter(None, ids))) if ids is not None and count > 1 else 0
+        self.weight: int = len(block) + count * len(name) + ENTRY_COST + more_ids
         """What it costs the log."""
 
     def texts(self) -> list[str]:
@@ -131,6 +132,13 @@ class Said(KeptEntry):
     def id_of(self, index: int) -> str | None:
         """Return the id that its author gave to one of the messages."""
         return self.ids[index] if self.ids else None
+
+    def set_id(self, seq: int, id: str) -> None:  # noqa: A002
+        """Set what its author calls one of the messages."""
+        if self.id_of(seq - self.seq) != id:
+            ids = list(self.ids or [None] * self.count)
+            ids[seq - self.seq] = id
+            self.ids = tuple(ids)
 
     def between(self, start: int, stop: int) -> Said:
         """Return the messages of this run from the position `start` on and before `stop`."""

@@ -80,8 +80,9 @@ class RoomLog:
     def mark_own(self, member: Member, id: str, seq: int, ts: int) -> None:  # noqa: A002
         """Make a message, perhaps from another life of this room, the member's own, under the id that it has sent."""
         said = self.log.entry_of(seq)
-        if isinstance(said, Said) and said.count == 1 and said.ts == ts:
-            said.origin, said.ids = member.id, (id,)
+        if isinstance(said, Said) and said.ts - said.seq == ts - seq:
+            said.origin = member.id
+            said.set_id(seq, id)
             if said.name != member.name and "name" not in said.ack_tells:
                 said.ack_tells = ("name", *said.ack_tells)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice, takewhile
 from math import inf
-from sys import getsizeof
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from ..clock import Clock
 from ..limits import ID_COST, SESSION_COST, Limits
@@ -15,32 +14,12 @@ from .broker import Sent
 from .entries import Said
 from .member import Member
 from .origins import Origin, Origins
+from .remembered import Remembered
 from .room import Room
 from .session_keys import hash_key
 from .timers import Timers
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
-
-
-class Kept(NamedTuple):
-    """Where a message stands in its room's log."""
-
-    seq: int
-    ts: int
-
-
-class Known(NamedTuple):
-    """What was said under some id; its `seq` is 0 while it is on its way through the broker."""
-
-    said: Said | Kept
-    when: float
-    room: str
-    """The key of the room in which it was said; empty for a whisper."""
-
-    @property
-    def text_size(self) -> int:
-        """The bytes of the text, which it holds until that has its place."""
-        return self.said.weight if isinstance(self.said, Said) else 0
 
 
 class Holder(Member, Protocol):
@@ -73,65 +52,80 @@ class Session(Generic[_H]):
         self.size: int = 0
         """The bytes that it takes."""
         self._sessions = sessions
-        self._said: dict[str, Known] = {}
-        self._on_their_way: list[str] = []  # ids of those that had no seq yet when this was looked at last
+        self._said: dict[str, Remembered] = {}
+        self._on_their_way: list[Remembered] = []  # those that had no place when this was looked at last
 
-    def remember(self, id: str, said: Said | Kept, now: float, room: str = "") -> None:  # noqa: A002
-        """The member said this under that id, in the room of that key."""
-        self._remove(id)  # an older use of it: this is the newest one
-        known = self._said[id] = Known(said, now, room)
-        self._sessions.grew(self, ID_COST + getsizeof(id) + known.text_size)
-        if isinstance(said, Said):
-            self._on_their_way.append(id)
+    def remember(self, known: Remembered) -> None:
+        """Note what the member said, under its ids; each of them stands for that from here on."""
+        ids, limits = known.ids, self._sessions.limits
+        self._remove(filter(self._said.__contains__, ids))
+        self._said.update(dict.fromkeys(ids, known))
+        self._sessions.grew(self, _size(ids) + (0 if known.said is None else known.said.weight))
+        if known.said is not None:
+            self._on_their_way.append(known)
         self.forget_texts()
-        limits = self._sessions.limits
-        for oldest in list(islice(self._said, 2)):  # two for each that is added: those that are too old become fewer
-            if len(self._said) > limits.remember_ids or now - self._said[oldest].when > limits.remember:
-                self._remove(oldest)
+        self._remove(islice(self._said, max(0, len(self._said) - limits.remember_ids)))
+        oldest = islice(self._said.items(), 2 * len(ids))  # so that those that are too old become fewer
+        self._remove(id_ for id_, old in takewhile(lambda item: known.when - item[1].when > limits.remember, oldest))
 
-    def _remove(self, id: str) -> None:  # noqa: A002
-        known = self._said.pop(id, None)
-        if known is not None:
-            self._sessions.grew(self, -ID_COST - getsizeof(id) - known.text_size)
+    def _remove(self, ids: Iterable[str]) -> None:
+        if removed := list(ids):
+            for id_ in removed:
+                del self._said[id_]
+            self._sessions.grew(self, -_size(removed))
+
+    def is_new(self, id: str) -> bool:  # noqa: A002
+        """Return whether this id stands for nothing yet."""
+        return id not in self._said
+
+    def count_new(self, ids: Sequence[str]) -> int:
+        """Return how many of the first ids stand for nothing yet, and differ from each other."""
+        if self._said.keys().isdisjoint(ids) and len(set(ids)) == len(ids):
+            return len(ids)
+        seen: set[str] = set()
+        for id_ in ids:
+            if id_ in self._said or id_ in seen:
+                break
+            seen.add(id_)
+        return len(seen)
 
     def mark_own(self, room: Room) -> None:
         """Make what it has said in this room its client's own, wherever the room had it from."""
-        for id, known in self._said.items():  # noqa: A001
+        for known in set(self._said.values()):
             if known.room == room.key:
-                room.mark_own(self.client, id, known.said.seq, known.said.ts)
+                for id_ in known.ids:
+                    if self._said.get(id_) is known:
+                        room.mark_own(self.client, id_, *known.place(id_))
 
     def forget(self, said: Said) -> None:
         """This was refused: under its ids nothing was said."""
-        for id in said.ids or ():  # noqa: A001
-            known = self._said.get(id) if id is not None else None
-            if id is not None and known is not None and known.said is said:
-                self._remove(id)
+        ids = filter(None, said.ids or ())
+        self._remove(id_ for id_ in ids if (known := self._said.get(id_)) is not None and known.said is said)
+        self.forget_texts()
 
     def forget_texts(self) -> None:
         """Keep of what has its place no more than the place."""
-        while self._on_their_way:
-            known = self._said.get(self._on_their_way[0])
-            if known is not None and isinstance(known.said, Said):
-                if not known.said.seq:
-                    return
-                self._said[self._on_their_way[0]] = known._replace(said=Kept(known.said.seq, known.said.ts))
-                self._sessions.grew(self, -known.text_size)
-            del self._on_their_way[0]
+        while self._on_their_way and not self._on_their_way[0].pending:
+            self._sessions.grew(self, -self._on_their_way.pop(0).forget_text())
 
-    def recall(self, id: str, now: float) -> Known | None:  # noqa: A002
+    def recall(self, id: str, now: float) -> Remembered | None:  # noqa: A002
         """What it has said under that id a short while ago, or what is still on its way.
 
         Of the latter it is asked again once it has its place: the time for which it is remembered begins then.
         """
         known = self._said.get(id)
-        is_pending = known is not None and isinstance(known.said, Said) and not known.said.seq
-        if known is None or (not is_pending and now - known.when > self._sessions.limits.remember):
+        if known is None or (not known.pending and now - known.when > self._sessions.limits.remember):
             return None
-        if is_pending:
-            self._said[id] = known._replace(when=inf)
+        if known.pending:
+            known.when = inf
         elif known.when == inf:
-            self._said[id] = known._replace(when=now)
+            known.when = now
         return known
+
+
+def _size(ids: Collection[str]) -> int:
+    """Return the bytes that ids take in a session."""
+    return ID_COST * len(ids) + sum(map(str.__sizeof__, ids))
 
 
 class Former:
@@ -211,7 +205,7 @@ class Sessions(Generic[_H]):
         former = Former(key, sent, self._origins.hold(host), 1 if before is None else before.arrivals + 1)
         self._drop(before)
         self._before[key] = former
-        self.grew(former, ID_COST * len(sent) + sum(map(getsizeof, sent)))
+        self.grew(former, _size(sent))
         self._leave(former)
         return True
 
@@ -239,8 +233,8 @@ class Sessions(Generic[_H]):
         if former is None or key in self._sessions:
             return None
         session, now = self._new(key, client), self._clock.monotonic()
-        for id, place in former.sent.items():  # noqa: A001
-            session.remember(id, Kept(place.seq, place.ts), now, place.room)
+        for id_, place in former.sent.items():
+            session.remember(Remembered((id_,), place.seq, place.ts, now, place.room))
         return session
 
     def _new(self, key: str, client: _H) -> Session[_H]:

@@ -9,15 +9,34 @@ from typing import Any, ClassVar, Final, TypeAlias, TypeGuard
 
 from ...core import views
 from ...core.client import Client
-from ...core.entries import Said
+from ...core.entries import REFUSED, Said
 from ...core.history import read_page
 from ...core.hooks import OnMessage, ask, passed
-from ...core.sessions import Kept, Session
+from ...core.remembered import Remembered
+from ...core.sessions import Session
 from ...errors import ChatError, FrameError, Refused
 from ...pending import Pending
-from ..connection_protocol import ConnectionProtocol, code_and_detail, not_kept_as
-from ..framing import Lines, LineTooLong, largest_run
-from .frames import AskHistory, AskMembers, AskRooms, BadFrame, Bye, Frame, Move, Ping, Rename, Say, Tell, parse_frame
+from ...text import cut_lines
+from ..connection_protocol import ConnectionProtocol, Conversation, code_and_detail, not_kept_as
+from ..framing import LineTooLong, ReceiveBuffer, largest_run
+from .frames import (
+    AskHistory,
+    AskMembers,
+    AskRooms,
+    BadFrame,
+    Bye,
+    Frame,
+    Messages,
+    Move,
+    Ping,
+    Rename,
+    Say,
+    Tell,
+    is_plain,
+    may_be_alike,
+    parse_alike,
+    parse_frame,
+)
 from .rendering import JSON, already_sent, error_frame, frame, history_page, page, ref_of, welcome
 
 _BLANKS: Final = b" \t\r\n"
@@ -25,13 +44,13 @@ _BLANK_LINES: Final = re.compile(rb"(?:[ \t\r]{0,64}\n)+")  # short ones, at C s
 _WHISPER: Final = "whisper "
 """Put before the id of a whisper, because the ids of whispers and messages are counted apart."""
 
-Step: TypeAlias = Frame | BadFrame | Lines
+Step: TypeAlias = Frame | BadFrame | Messages
 
 
 class JsonProtocol(ConnectionProtocol):
     """A member that sends and reads frames."""
 
-    __slots__ = ("client", "session")
+    __slots__ = ("_one_by_one", "client", "session")
 
     resumable: ClassVar[bool] = True
     style = JSON
@@ -39,17 +58,24 @@ class JsonProtocol(ConnectionProtocol):
     client: Client
     session: Session[Client]
 
+    def __init__(self, connection: Conversation, received: ReceiveBuffer | None = None) -> None:
+        super().__init__(connection, received)
+        self._one_by_one = 0  # frames that are parsed one by one, because some of them have ids that were used before
+
     # Parsing
 
     def next_step(self, most: int) -> Step | None:
-        """Return the next frame, or a run of at most `most` plain messages that no answer is asked for."""
+        """Return the next frame, or a run of at most `most` plain messages, which are new if they have ids."""
         received, limits = self.received, self.connection.hub.limits
         while True:
             try:
-                if not received.lines_end(limits.frame_bytes):
+                if not (last := received.lines_end(limits.frame_bytes)):
                     return None
             except LineTooLong as error:
                 return self._too_large(error.size)
+            several = received.data.find(b"\n", received.at) + 1 < last
+            if several and most > 1 and (alike := self._frames_alike(last, most)) is not None:
+                return alike
             if blank := _BLANK_LINES.match(received.data, received.at):
                 received.wasted += blank.end() - received.at
                 received.advance(blank.end())
@@ -64,25 +90,31 @@ class JsonProtocol(ConnectionProtocol):
             if stripped := line.strip(_BLANKS):
                 received.lines += 1
                 asked = parse_frame(stripped)
-                return self._run(asked.text, most) if most > 1 and self._is_plain(asked) else asked
+                return self._run(asked, most) if most > 1 and self._is_plain(asked) else asked
             received.wasted += len(line) + 1
 
     def _too_large(self, size: int) -> BadFrame:
         most = self.connection.hub.limits.frame_bytes
         return BadFrame(FrameError.FRAME_TOO_LARGE, f"a frame of {size:,} bytes; at most {most:,} are allowed")
 
-    def _is_plain(self, asked: Frame | BadFrame) -> TypeGuard[Say]:
-        """Return whether this is a message without an id, in which nothing is to be cleaned."""
-        return (
-            isinstance(asked, Say)
-            and asked.id is None
-            and 0 < len(asked.text) <= self.connection.hub.limits.line_bytes // 4  # bytes of UTF-8 in a character
-            and asked.text.isprintable()
-        )
+    @property
+    def _runs_have_ids(self) -> bool:
+        """Whether messages with ids may be one run: where servers share the rooms, only the broker knows all ids."""
+        return self.connection.hub.broker.presence is None
 
-    def _run(self, text: str, most: int) -> Lines:
-        """Return this message and the plain ones right behind it, as one run."""
-        received, limits, texts = self.received, self.connection.hub.limits, [text]
+    def _is_plain(self, asked: Frame | BadFrame) -> TypeGuard[Say]:
+        """Return whether this is a message that may be a part of a run."""
+        if not is_plain(asked, self.connection.hub.limits.line_bytes):
+            return False
+        return asked.id is None or (self._runs_have_ids and self.session.is_new(asked.id))
+
+    def _run(self, first: Say, most: int) -> Messages:
+        """Return this message and the plain ones right behind it, which have ids too or have none either."""
+        received, limits = self.received, self.connection.hub.limits
+        ids = {} if first.id is None else {first.id: None}
+        if not received.data:
+            return Messages(first.text.encode() + b"\n", 1, tuple(ids), 0)
+        texts = [first.text]
         most, most_bytes = largest_run(limits, most)
         data, at = received.data, received.at
         stop = at + most_bytes
@@ -91,13 +123,41 @@ class JsonProtocol(ConnectionProtocol):
             if not 0 <= end - at <= limits.frame_bytes:
                 break
             asked = parse_frame(data[at:end].strip(_BLANKS))
-            if not self._is_plain(asked):
+            if not self._is_plain(asked) or bool(asked.id) != bool(ids) or asked.id in ids:
                 break
             texts.append(asked.text)
+            if asked.id is not None:
+                ids[asked.id] = None
             at = end + 1
         received.advance(at)
         received.lines += len(texts) - 1
-        return Lines("\n".join([*texts, ""]).encode(), len(texts), len(texts))
+        return Messages("\n".join([*texts, ""]).encode(), len(texts), tuple(ids), at)
+
+    def _frames_alike(self, last: int, most: int) -> Messages | None:
+        """Return the plain messages in the next frames, if these are alike and not just a few.
+
+        `last` is the end of the last whole line.
+        """
+        received, limits = self.received, self.connection.hub.limits
+        if self._one_by_one:
+            self._one_by_one -= 1
+            return None
+        start = received.at
+        if not may_be_alike(received.data, start, last, ids=self._runs_have_ids):
+            return None
+        most, most_bytes = largest_run(limits, most)
+        run = parse_alike(received.data, start, min(most_bytes, limits.frame_bytes, limits.line_bytes), most)
+        if run is None:
+            return None
+        if run.ids and (new := self.session.count_new(run.ids)) < run.number:
+            self._one_by_one = run.number - new
+            if not new:
+                return None
+            end = start + len(cut_lines(received.data[start : run.end], new))
+            run = Messages(cut_lines(run.block, new), new, run.ids[:new], end)
+        received.advance(run.end)
+        received.lines += run.number
+        return run
 
     # Handling
 
@@ -112,10 +172,8 @@ class JsonProtocol(ConnectionProtocol):
 
     def handle(self, step: Step) -> None:
         """Do what a frame asks for, and answer it; or say a run of messages."""
-        if isinstance(step, Lines):
-            said = Said(self.client.id, self.client.name, step.block, step.messages, session=self.session.key)
-            said.ack_tells = ()  # they are plain
-            self.client.submit(said)
+        if isinstance(step, Messages):
+            self._submit(step.block, step.number, step.ids, self.connection.hub.clock.monotonic())
         elif isinstance(step, BadFrame):
             self._answer_error(step, step.code, step.detail)
             self.connection.fault()
@@ -164,19 +222,18 @@ class JsonProtocol(ConnectionProtocol):
         client, hub = self.client, self.connection.hub
         now = hub.clock.monotonic()
         if asked.id is not None and (known := self.session.recall(asked.id, now)) is not None:
-            said = known.said
-            if said.seq:
-                room = hub.rooms.get(known.room)
-                kept = None if room is None else room.log.message(said.seq, said.ts)
-                client.push(already_sent(client.name, asked.id, said.seq, said.ts, kept, asked.text))
-            elif isinstance(said, Said):
+            if (said := known.pending) is not None:
                 self.connection.wait(said.when_settled(), lambda: self.handle(asked))
+                return
+            (seq, ts), room = known.place(asked.id), hub.rooms.get(known.room)
+            kept = None if room is None else room.log.message(seq, ts)
+            client.push(already_sent(client.name, asked.id, seq, ts, kept, asked.text))
             return
         block = client.prepare(asked.text)
         if not block:
             raise _EmptyTextError
         if (hook := hub.hooks.on_message) is None:
-            self._submit(asked, block, now)
+            self._submit_one(asked, block, now)
         else:
             self._ask_to_say(hook, asked, block, now)
 
@@ -188,26 +245,32 @@ class JsonProtocol(ConnectionProtocol):
         def say() -> None:
             if client.room is not None:
                 try:
-                    self._submit(asked, passed(block, answer.result(), client.prepare), now)
+                    self._submit_one(asked, passed(block, answer.result(), client.prepare), now)
                 except ChatError as error:  # no fault: the hook decides, or has made the text too long
                     self._answer_error(asked, *_code_and_detail(error))
 
         self.connection.wait(answer, say)
 
-    def _submit(self, asked: Say, block: bytes, now: float) -> None:
-        client, id_ = self.client, asked.id
-        said = Said(client.id, client.name, block, 1, None if id_ is None else (id_,), self.session.key)
-        said.ack_tells = () if block[:-1] == asked.text.encode(errors="replace") else ("text",)
-        if id_ is not None:
-            self.session.remember(id_, said, now, "" if client.room is None else client.room.key)
+    def _submit_one(self, asked: Say, block: bytes, now: float) -> None:
+        tells = () if block[:-1] == asked.text.encode(errors="replace") else ("text",)
+        self._submit(block, 1, () if asked.id is None else (asked.id,), now, tells)
+
+    def _submit(self, block: bytes, count: int, ids: tuple[str, ...], now: float, tells: tuple[str, ...] = ()) -> None:
+        """Say messages, and remember their ids. `tells` are the fields in which they differ from what was sent."""
+        client, room = self.client, self.client.room
+        said = Said(client.id, client.name, block, count, ids or None, self.session.key)
+        said.ack_tells = tells
         client.submit(said)
+        if ids and room is not None and said.seq != REFUSED:
+            on_its_way = said if said.pending else None
+            self.session.remember(Remembered(ids, said.seq, said.ts, now, room.key, on_its_way))
 
     def _whisper(self, asked: Tell) -> None:
         client, session, now = self.client, self.session, self.connection.hub.clock.monotonic()
         if not client.prepare(asked.text):
             raise _EmptyTextError
         if asked.id is not None and (known := session.recall(_WHISPER + asked.id, now)) is not None:
-            client.push(already_sent(client.name, asked.id, None, known.said.ts))
+            client.push(already_sent(client.name, asked.id, None, known.ts))
             return
         assert client.room is not None
         ts = client.room.micros()
@@ -217,7 +280,7 @@ class JsonProtocol(ConnectionProtocol):
         def acknowledge() -> None:
             delivered.result()
             if asked.id is not None:
-                session.remember(_WHISPER + asked.id, Kept(0, ts), now)
+                session.remember(Remembered((_WHISPER + asked.id,), 0, ts, now))
             client.push(frame("ack", id=asked.id, seq=None, ts=ts))
 
         self._wait(asked, delivered, acknowledge)

@@ -39,7 +39,10 @@ class JsonStyle:
             if entry.count >= _MANY:
                 return _messages(entry)
             name, seq, ts = to_json(entry.name), entry.seq, entry.ts
-            return b"".join([_MESSAGE % (seq + i, ts + i, name, to_json(text)) for i, text in enumerate(entry.texts())])
+            frames = []
+            for i, text in enumerate(entry.texts()):
+                frames.append(_MESSAGE % (seq + i, ts + i, name, to_json(text)))
+            return b"".join(frames)
         if isinstance(entry, Arrived):
             return frame("joined", seq=entry.seq, name=entry.name)
         if isinstance(entry, Departed):
@@ -60,8 +63,8 @@ class JsonStyle:
             return b""
         pieces = []
         is_plain = not (entry.ack_tells or entry.erased)
-        if is_plain and not echo and entry.count >= _MANY:
-            return _acks(entry)
+        if entry.count >= _MANY and None not in (entry.ids or ()) and (is_plain or echo):
+            return _messages(entry, _ids(entry)) if echo else _acks(entry)
         texts = [""] * entry.count if is_plain and not echo else entry.texts()
         for i, text in enumerate(texts):
             id_, seq, ts = entry.id_of(i), entry.seq + i, entry.ts + i
@@ -84,7 +87,7 @@ class JsonStyle:
         if not isinstance(entry, Said):
             return names_size(entry)
         block = entry.block
-        size = len(block) + sum(map(block.count, (b'"', b"\\", b"\t")))
+        size = 2 * len(block) - len(block.translate(None, _ESCAPED))
         if entry.count == 1:
             size += block.count(b"\n")
         if entry.ids:
@@ -105,31 +108,36 @@ class JsonStyle:
         return frame("bye", code=reason.code, detail=one_line(detail), reconnect=reason.reconnect, after=reason.after)
 
 
-def _messages(run: Said) -> bytes:
-    """Render a run of messages as everybody but its author gets it."""
+def _messages(run: Said, ids: Sequence[bytes] = ()) -> bytes:
+    """Render a run of messages as everybody but its author gets it, or with its ids."""
     return _columns(
         run.count,
         *_numbers(b'{"type":"message","seq":', run.seq, run.count),
         *_numbers(b',"ts":', run.ts, run.count),
         b',"name":%b,"text":"' % to_json(run.name),
         _between_quotes(run.block[:-1]),
-        b'"}\n',
+        *((b'","id":', ids, b"}\n") if ids else (b'"}\n',)),
     )
 
 
 def _acks(run: Said) -> bytes:
     """Render an `ack` for each message of a run, which tells only the place of the message."""
-    ids = to_json(run.ids)[1:-1].split(b",") if run.ids else [b"null"] * run.count
-    if run.ids and len(ids) != run.count:  # there are commas in some of them
-        ids = list(map(to_json, run.ids))
     return _columns(
         run.count,
         b'{"type":"ack","id":',
-        ids,
+        _ids(run) or b"null",
         *_numbers(b',"seq":', run.seq, run.count),
         *_numbers(b',"ts":', run.ts, run.count),
         b"}\n",
     )
+
+
+def _ids(run: Said) -> Sequence[bytes]:
+    """Return the ids of a run as JSON, if it has some."""
+    if not run.ids:
+        return ()
+    ids = to_json(run.ids)[1:-1].split(b",")
+    return ids if len(ids) == run.count else list(map(to_json, run.ids))  # with commas in them
 
 
 def _between_quotes(lines: bytes) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from unittest import SkipTest
@@ -89,6 +90,24 @@ class SharedChatContract(ResumeContract):
             same({(ack["id"], ack["seq"]) for ack in acks}, {("1", 1), ("2", 2)}, "the acks")
             seen = [frame["text"] for frame in await zoe.hears_until(_kept(2)) if frame["type"] in KEPT]
             same(seen, ["a", "b"], "the messages that another member got")
+
+    async def test_ids_that_are_sent_again_together_through_the_other_chat_are_kept_once(self) -> None:
+        """The same for messages that arrive in one read."""
+        async with self.chats() as (one, other):
+            mina, zoe = Member(one, "Mina"), Member(other, "Zoe")
+            await all_hear(mina, zoe)
+            texts = [f"text {i}" for i in range(9)]
+            lines = [json.dumps({"type": "message", "text": text, "id": text}) + "\n" for text in texts]
+            mina.peer.send("".join(lines[:6]))
+            one.settle()
+            mina.cut()
+            back = Member(other, "Mina", resume=mina.position(0, 0))
+            back.peer.send("".join(lines))
+            acks = [f for f in await back.hears_until(_acks(texts[-1])) if f["type"] == "ack"]
+            expected = {(text, i + 1) for i, text in enumerate(texts)}
+            same({(ack["id"], ack["seq"]) for ack in acks}, expected, "the acks")
+            seen = [frame["text"] for frame in await zoe.hears_until(_kept(9)) if frame["type"] in KEPT]
+            same(seen, texts, "the messages that another member got")
 
     async def test_messages_sent_through_the_other_chat_are_ones_own(self) -> None:
         """A member that returns to its first chat gets acks, with ids, for what it sent through the other one."""
