@@ -934,3 +934,16 @@ def test_who_may_come_back_does_not_keep_the_log_of_a_room_that_is_gone() -> Non
     session = kit.hub.sessions.find(mina.session)
     assert session is not None
     assert session.client._log.held == 0
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_a_member_whose_session_was_forgotten_leaves_when_its_connection_ends(how: str) -> None:
+    kit = ChatKit()
+    zoe, mina = kit.member("Zoe", notices=True), kit.member("Mina", protocol="json")
+    kit.hub.sessions.close_all("draining")
+    if how == "end":
+        mina.end()
+    else:
+        mina.transport.reset()
+    kit.settle()
+    assert zoe.lines()[-1].startswith("* Mina left")

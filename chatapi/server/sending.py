@@ -213,7 +213,7 @@ class SendingHalf:
         client = self.client
         if self.state.sending is Sending.BROKEN:
             self.abort()
-        elif client is None or client.room is None or not self.protocol.resumable:
+        elif client is None or client.room is None or client.session is None:
             self._leave("bye", b"")
         else:
             self.hub.break_off(client)
@@ -230,7 +230,7 @@ class SendingHalf:
         """Close at once, without a word; the member leaves, or its name is reserved."""
         hub, client = self.hub, self.client
         if client is not None and client.room is not None and not client.away:
-            if code == "connection_lost" and self.protocol.resumable and not hub.draining:
+            if code == "connection_lost" and client.session is not None and not hub.draining:
                 hub.break_off(client)
             else:
                 client.room.leave(client, code)
