@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import selectors
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import anyio
 import pytest
 
 from chatapi.server.poller import Poller
+from chatapi.server.selector import READ
 from chatapi.testing import ChatKit
 
 
@@ -41,7 +42,7 @@ def poller() -> Iterator[Poller]:
 def test_members_do_not_wait_for_thousands_of_newcomers(poller: Poller, monkeypatch: pytest.MonkeyPatch) -> None:
     newcomers = [Pollable(is_new=True) for _ in range(1000)]
     member = Pollable(is_new=False)
-    ready = [(selectors.SelectorKey(0, 0, 1, owner), selectors.EVENT_READ) for owner in [*newcomers, member]]
+    ready = [(owner, READ) for owner in [*newcomers, member]]
     monkeypatch.setattr(poller.selector, "select", lambda timeout: ready)
     rounds = 0
     while not all(newcomer.served for newcomer in newcomers):
@@ -54,8 +55,54 @@ def test_members_do_not_wait_for_thousands_of_newcomers(poller: Poller, monkeypa
 def test_who_dribbles_its_handshake_keeps_nobody_out(poller: Poller, monkeypatch: pytest.MonkeyPatch) -> None:
     dribbling = [Pollable(is_new=True, comes_in=False) for _ in range(1000)]
     newcomer = Pollable(is_new=True)
-    ready = [(selectors.SelectorKey(0, 0, 1, owner), selectors.EVENT_READ) for owner in [*dribbling, newcomer]]
+    ready = [(owner, READ) for owner in [*dribbling, newcomer]]
     monkeypatch.setattr(poller.selector, "select", lambda timeout: ready)
     for _ in range(5):
         list(poller._round())
     assert newcomer.served
+
+
+@pytest.mark.anyio
+async def test_an_error_in_a_round_ends_the_run(poller: Poller, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> bool:
+        raise ZeroDivisionError
+
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            with pytest.raises(ExceptionGroup) as raised:
+                await poller.run()
+            assert raised.group_contains(ZeroDivisionError)
+
+        tasks.start_soon(run)
+        await anyio.wait_all_tasks_blocked()
+        monkeypatch.setattr(poller._hub.broker, "collect", fail)
+        poller.ring()
+
+
+@pytest.mark.anyio
+async def test_what_a_turn_leaves_is_done_in_the_next_one() -> None:
+    done = 0
+
+    def run(now: float) -> None:
+        nonlocal done
+        done += 1
+        kit.clock.turn(1)  # longer than a turn
+
+    kit = ChatKit()
+    poller = Poller(kit.hub)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(poller.run)
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(5):
+            kit.hub._runnable[Runnable(run)] = None
+        poller.ring()
+        with anyio.fail_after(10):
+            await poller.until(lambda: done == 5)
+        tasks.cancel_scope.cancel()
+    poller.close()
+
+
+class Runnable:
+    def __init__(self, run: Callable[[float], None]) -> None:
+        self.run = run

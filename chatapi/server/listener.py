@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import selectors
 import socket
 import sys
 from typing import Final, cast
@@ -16,6 +15,7 @@ from ..errors import RefusalCode, Refused
 from ..limits import TICK
 from ..protocol.connection_protocol import Door
 from .connection import Connection
+from .selector import READ, Selector
 from .transport import SocketTransport, Transport
 
 _logger = logging.getLogger("chatapi")
@@ -85,14 +85,14 @@ class Listener:
 
     is_new = False
 
-    def __init__(self, sock: socket.socket, door: Door, hub: Hub, selector: selectors.BaseSelector) -> None:
+    def __init__(self, sock: socket.socket, door: Door, hub: Hub, selector: Selector) -> None:
         self._socket = sock
         self._door = door
         self._hub = hub
         self._selector = selector
         self._told = False
         self._listening = True
-        selector.register(sock, selectors.EVENT_READ, self)
+        selector.register(sock, READ, self)
 
     def readable(self, now: float) -> None:
         """Accept the connections that wait."""
@@ -154,7 +154,7 @@ class Listener:
         self._hub.timers.set(self, until, self._resume)
 
     def _resume(self, now: float) -> None:
-        self._selector.register(self._socket, selectors.EVENT_READ, self)
+        self._selector.register(self._socket, READ, self)
         self._listening = True
         self.readable(now)
         if self._listening and self._told:

@@ -8,10 +8,9 @@ trio alike (`readiness`).
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 from collections.abc import Callable, Iterator
-from typing import Final, cast
+from typing import Final
 
 import anyio
 import anyio.lowlevel
@@ -19,7 +18,7 @@ import anyio.lowlevel
 from ..core.hub import Hub
 from ..limits import TICK
 from .readiness import Readiness, readiness
-from .transport import Pollable
+from .selector import READ, WRITE, Pollable, Selector, new_selector
 
 _TURN: Final = 0.001
 """Seconds after which the rest of the program gets a turn."""
@@ -39,27 +38,29 @@ class Poller:
 
     def __init__(self, hub: Hub, *, threaded: bool = False) -> None:
         self._hub = hub
-        self.selector: selectors.BaseSelector = selectors.DefaultSelector()
+        self.selector: Selector = new_selector()
         self._threaded = threaded
         self._wake_up_receiver, self._wake_up_sender = socket.socketpair()
         self._wake_up_receiver.setblocking(False)
         self._wake_up_sender.setblocking(False)
-        self.selector.register(self._wake_up_receiver, selectors.EVENT_READ, None)
+        self.selector.register(self._wake_up_receiver, READ, None)
         self.eager: list[Pollable] = []
         """Listeners: tried between slices too, because the system's queue of connections is short (4,096 on Linux), and
         a client that finds it full tries again a second later."""
-        self._asleep = self._ended = False
+        self._ended = False
+        self._unfinished: Iterator[None] | None = None  # a round whose turn was over
         self._ready: Readiness | None = None
         self._first_newcomer = 0
-        self._deadlines = anyio.Event()  # set while there are deadlines to look at
+        self._deadlines = anyio.Event()
+        self._ticks = False  # whether there are deadlines, so that `_deadlines` is set
         self._looked: float | None = None  # when the last round ended, if it left deadlines behind
         self._until: list[tuple[Callable[[], bool], anyio.Event]] = []
-        hub.wake, hub.ring = self.wake, self.ring
+        hub.wake, hub.ring, hub.awake = self.wake, self.ring, True
 
     def wake(self) -> None:
         """Begin a round, if none is under way."""
-        if self._asleep:
-            self._asleep = False
+        if not self._hub.awake:
+            self._hub.awake = True
             if self._ready is not None and self._ready.poke():
                 return
             self.ring()
@@ -71,27 +72,33 @@ class Poller:
 
     async def run(self) -> None:
         """Run rounds until cancelled."""
-        monotonic = self._hub.clock.monotonic
-        self._ready = ready = readiness(self.selector, self.ring, threaded=self._threaded)
+        self._unfinished = None
+        self._ready = ready = readiness(self.selector, self._take_turn, self.ring, threaded=self._threaded)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._tick)
                 while True:
-                    since = monotonic()
-                    for _ in self._round():
-                        if monotonic() - since >= _TURN:
-                            await anyio.lowlevel.checkpoint()
-                            since = monotonic()
-                    self._asleep = not self._hub.busy
-                    if self._asleep:
-                        await ready.wait()
-                        self._asleep = False
-                    else:
+                    while not self._take_turn():
                         await anyio.lowlevel.checkpoint()
+                    await ready.wait()
         finally:
             self._ready = None
             ready.close()
             self._give_up()
+
+    def _take_turn(self) -> bool:
+        """Work for a turn; return whether nothing is left to be done."""
+        hub = self._hub
+        hub.awake = True
+        monotonic = hub.clock.monotonic
+        since = monotonic()
+        work, self._unfinished = self._unfinished or self._round(), None
+        for _ in work:
+            if monotonic() - since >= _TURN:
+                self._unfinished = work
+                return False
+        hub.awake = hub.busy
+        return not hub.awake
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds at the end of a round, or no round comes any more."""
@@ -138,27 +145,40 @@ class Poller:
             yield from self._serve_sockets(now)  # who has connected meanwhile is read from by the next line
         yield from self._serve_sockets(now)
         yield from hub.settle()
-        hub.timers.run(now)  # last: what has come in time is read before
-        if hub.timers:
-            self._deadlines.set()
-        for waiting in [waiting for waiting in self._until if waiting[0]()]:
-            self._until.remove(waiting)
-            waiting[1].set()
-        self._looked = hub.clock.monotonic() if hub.timers else None  # a round that takes long is no standstill
+        self._looked = None
+        if hub.timers.run(now):  # last: what has come in time is read before
+            self._looked = hub.clock.monotonic()  # a round that takes long is no standstill
+            if not self._ticks:
+                self._ticks = True
+                self._deadlines.set()
+        if self._until:
+            for waiting in [waiting for waiting in self._until if waiting[0]()]:
+                self._until.remove(waiting)
+                waiting[1].set()
 
     def _serve_sockets(self, now: float) -> Iterator[None]:
-        """Read and write whatever can be read and written now."""
-        members: list[tuple[Pollable, int]] = []
+        """Read and write whatever can be read and written now: members first."""
         newcomers: list[tuple[Pollable, int]] = []
-        for key, mask in self.selector.select(0):
-            owner = cast("Pollable | None", key.data)
+        done = 0
+        for owner, mask in self.selector.select(0):
             if owner is None:
                 with contextlib.suppress(BlockingIOError):
                     self._wake_up_receiver.recv(64)
+            elif owner.is_new:
+                newcomers.append((owner, mask))
             else:
-                (newcomers if owner.is_new else members).append((owner, mask))
-        yield from self._serve(members, now)
-        yield from self._serve(self._some_of(newcomers), now)
+                self._serve(owner, mask, now)
+                yield
+                done += 1
+                if done % _SLICE == 0:
+                    yield from self._between_slices(now)
+        if newcomers:
+            for owner, mask in self._some_of(newcomers):
+                self._serve(owner, mask, now)
+                yield
+                done += 1
+                if done % _SLICE == 0:
+                    yield from self._between_slices(now)
 
     def _some_of(self, newcomers: list[tuple[Pollable, int]]) -> list[tuple[Pollable, int]]:
         """Return those that this round serves, others in each round: none can keep the rest out."""
@@ -167,21 +187,21 @@ class Poller:
         self._first_newcomer = at = (self._first_newcomer + _NEWCOMERS) % len(newcomers)
         return [*newcomers[at:], *newcomers[:at]][:_NEWCOMERS]
 
-    def _serve(self, ready: list[tuple[Pollable, int]], now: float) -> Iterator[None]:
-        for done, (owner, mask) in enumerate(ready):
-            try:
-                if mask & selectors.EVENT_READ:
-                    owner.readable(now)
-                if mask & selectors.EVENT_WRITE:
-                    owner.writable(now)
-            except Exception:
-                owner.crashed()
-            yield
-            if done % _SLICE == _SLICE - 1:
-                for listener in self.eager:
-                    listener.readable(now)
-                if self._hub.crowded:
-                    yield from self._hub.settle()
+    def _serve(self, owner: Pollable, mask: int, now: float) -> None:
+        try:
+            if mask & READ:
+                owner.readable(now)
+            if mask & WRITE:
+                owner.writable(now)
+        except Exception:
+            owner.crashed()
+
+    def _between_slices(self, now: float) -> Iterator[None]:
+        """Accept connections, and send what was said if that is much."""
+        for listener in self.eager:
+            listener.readable(now)
+        if self._hub.crowded:
+            yield from self._hub.settle()
 
     async def _tick(self) -> None:
         """Begin a round for the deadlines, every `TICK` seconds while there are any."""
@@ -189,4 +209,5 @@ class Poller:
             await self._deadlines.wait()
             await anyio.sleep(TICK)
             self._deadlines = anyio.Event()
+            self._ticks = False
             self.wake()

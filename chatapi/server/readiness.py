@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import selectors
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import anyio.to_thread
+
+from .selector import Selector
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,17 +31,23 @@ class Readiness(Protocol):
         ...
 
 
-def readiness(selector: selectors.BaseSelector, interrupt: Callable[[], None], *, threaded: bool = False) -> Readiness:
-    """Return the way to wait for this selector on the running event loop; `interrupt` makes it have something."""
-    fileno = None if threaded else getattr(selector, "fileno", None)
-    if fileno is None:
+def readiness(
+    selector: Selector, take_turn: Callable[[], bool], interrupt: Callable[[], None], *, threaded: bool = False
+) -> Readiness:
+    """Return how to wait for this selector on the event loop that runs now.
+
+    `take_turn` does what can be done and returns whether nothing is left: the waiting may go on then. `interrupt` makes
+    the selector ready.
+    """
+    descriptor = None if threaded else selector.fileno()
+    if descriptor is None:
         return _InThread(selector, interrupt)
     if anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
         import asyncio
 
         with contextlib.suppress(NotImplementedError):  # anyio knows a way around a loop that has no readers
-            return _StandingReader(asyncio.get_running_loop(), fileno())
-    return _WaitReadable(fileno())
+            return _StandingReader(asyncio.get_running_loop(), descriptor, take_turn)
+    return _WaitReadable(descriptor)
 
 
 class _WaitReadable:
@@ -62,25 +69,36 @@ class _WaitReadable:
 class _StandingReader:
     """The same for asyncio and uvloop, which are told once: `wait_readable` tells them anew each time.
 
-    That costs 5 µs on asyncio and 25 on uvloop, as much as five sends; with few lines a round it was half of all.
+    That costs 5 µs on asyncio and 25 on uvloop, as much as five sends. The loop's callback takes the turn, so that
+    the waiting task runs only if that was not enough: to run it costs as much again.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, take_turn: Callable[[], bool]) -> None:
         self._loop = loop
         self._descriptor = descriptor
+        self._take_turn = take_turn
         self._waiter: asyncio.Future[None] | None = None
         loop.add_reader(descriptor, self._ready)
 
     def _ready(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        try:
+            done = self._take_turn()
+        except Exception as error:
+            waiter.set_exception(error)
+        else:
+            if not done and not waiter.done():
+                waiter.set_result(None)
 
     async def wait(self) -> None:
         self._waiter = self._loop.create_future()
         await self._waiter
 
     def poke(self) -> bool:
-        self._ready()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
         return True
 
     def close(self) -> None:
@@ -90,7 +108,7 @@ class _StandingReader:
 class _InThread:
     """A worker thread that waits in `select`, for selectors without a descriptor (Windows)."""
 
-    def __init__(self, selector: selectors.BaseSelector, interrupt: Callable[[], None]) -> None:
+    def __init__(self, selector: Selector, interrupt: Callable[[], None]) -> None:
         self._selector = selector
         self._interrupt = interrupt
 

@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 import struct
 from typing import Protocol
 
-
-class Pollable(Protocol):
-    """An object that is told what its transport can do now."""
-
-    @property
-    def is_new(self) -> bool:
-        """Whether it is still on its way in: members are served first."""
-        ...
-
-    def readable(self, now: float) -> object:
-        """Receive: there are bytes, or the end of the stream."""
-        ...
-
-    def writable(self, now: float) -> None:
-        """Send: there is room for bytes."""
-        ...
-
-    def crashed(self) -> None:
-        """Handle an exception that one of these has raised; it can be logged as the current one."""
-        ...
+from .selector import READ, WRITE, Pollable, Selector
 
 
 class Send(Protocol):
@@ -81,7 +61,7 @@ class SocketTransport:
 
     __slots__ = ("_mask", "_owner", "_selector", "_socket", "send")
 
-    def __init__(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
+    def __init__(self, sock: socket.socket, selector: Selector) -> None:
         self._socket = sock
         self.send: Send = sock.send
         self._selector = selector
@@ -101,7 +81,7 @@ class SocketTransport:
 
     def watch(self, read: bool, write: bool) -> None:
         """Register for what is wanted; unregister if nothing is, because epoll would report a hang-up for ever."""
-        mask = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
+        mask = (READ if read else 0) | (WRITE if write else 0)
         if mask == self._mask:
             return
         if not mask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ..server.transport import Pollable
+from ..server.selector import Pollable
 
 
 class MemoryTransport:
