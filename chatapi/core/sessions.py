@@ -194,12 +194,13 @@ class Sessions(Generic[_H]):
         return self._by_hash.get(key_hash)
 
     def expect(self, key: str, sent: Mapping[str, Sent], host: str) -> bool:
-        """Somebody is about to come in with a key that another life of this server has given; `sent` was said under it.
+        """Keep the ids that were used under a key in another life of this server, for a member that resumes with it.
 
-        That may be nothing: the key is kept all the same, so that its holder knows that nothing was. Returns False for
-        a key that needs no such note, because it is good or nobody has given it; else `arrived` must follow.
+        There may be none: the key is kept too, so that the member learns that it has said nothing. Return False if that
+        is not needed, because the key has a session here or this chat has not issued it; otherwise `arrived` must
+        follow.
         """
-        if key in self._sessions or not (sent or self._is_ours(key)):
+        if key in self._sessions or not self.knows(key, sent):
             return False
         before = self._before.get(key)
         former = Former(key, sent, self._origins.hold(host), 1 if before is None else before.arrivals + 1)
@@ -222,9 +223,13 @@ class Sessions(Generic[_H]):
             if not former.arrivals:
                 self._drop(former)
 
-    def knows(self, key: str) -> bool:
-        """Return whether this chat has issued the key, on any server and in any life of it."""
-        return key in self._sessions or key in self._before or self._is_ours(key)
+    def knows(self, key: str, sent: Mapping[str, Sent] | None = None) -> bool:
+        """Return whether this chat has issued the key, on any server and in any life of it.
+
+        It has if the key has a session, if its signature is the chat's, or if the broker remembers the session: then
+        `sent` has its ids, and an empty one for a session that has said nothing.
+        """
+        return key in self._sessions or key in self._before or self._is_ours(key) or bool(sent)
 
     def revive(self, key: str, client: _H) -> Session[_H] | None:
         """Return the session of another life of this server, for a client that has come in with its key."""
