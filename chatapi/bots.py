@@ -15,7 +15,7 @@ from .core.entries import KeptEntry, NameChanged, Said
 from .errors import Disconnect, Disconnected, Refused
 from .events import Event, Message, Whisper
 from .limits import CHUNK_BYTES
-from .pending import wait
+from .tasks import wait
 
 if TYPE_CHECKING:
     from .core.client import Client

@@ -26,7 +26,7 @@ from .core.origins import LOOPBACK
 from .events import Deleted, History
 from .limits import Limits
 from .past import PastOfRooms
-from .pending import Pending, wait
+from .pending import Pending
 from .protocol.connection_protocol import Door
 from .protocol.handshake import HandshakeProtocol
 from .protocol.text.rendering import TEXT
@@ -34,7 +34,7 @@ from .protocol.text.telnet import telnet_door
 from .server.listener import Listener, keep_reserve
 from .server.log_limit import LogLimit
 from .server.poller import Poller
-from .tasks import task_group
+from .tasks import task_group, wait
 
 _logger = logging.getLogger("chatapi")
 

@@ -11,7 +11,7 @@ from .core.hub import Hub
 from .core.room import Room
 from .errors import NoSuchMessage
 from .events import Deleted, History
-from .pending import wait
+from .tasks import wait
 
 
 class PastOfRooms:

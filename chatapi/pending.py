@@ -1,11 +1,9 @@
-"""`Pending`: a result that may come later, for code without an event loop, and `wait` for code that runs on one."""
+"""`Pending`: a result that may come later, for code that has no event loop. `tasks.wait` waits for it on one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
-
-import anyio
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -79,12 +77,3 @@ class Pending(Generic[_T]):
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(self)
-
-
-async def wait(pending: Pending[_T]) -> _T:
-    """Wait for the result on this event loop; return the value or raise the error. Cancelling only ends the waiting."""
-    if not pending.done:
-        done = anyio.Event()
-        pending.then(lambda _: done.set())
-        await done.wait()
-    return pending.result()

@@ -1,15 +1,19 @@
-"""A task group whose error comes out as it was raised, not inside an `ExceptionGroup`."""
+"""Helpers for code on an event loop: a task group that raises errors as they are, and waiting for a `Pending`."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
 import anyio.abc
 
+from .pending import Pending
+
 _logger = logging.getLogger("chatapi")
+_T = TypeVar("_T")
 
 
 @asynccontextmanager
@@ -36,3 +40,12 @@ async def task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
             raise failed  # here, because in the `except` block the group would become its context
         finally:
             del failed  # break the reference cycle with the traceback
+
+
+async def wait(pending: Pending[_T]) -> _T:
+    """Wait for the result on this event loop; return the value or raise the error. Cancelling only ends the waiting."""
+    if not pending.done:
+        done = anyio.Event()
+        pending.then(lambda _: done.set())
+        await done.wait()
+    return pending.result()

@@ -27,7 +27,7 @@ MAY_IMPORT = {
 
 PURE = {"core", "protocol"}
 """Folders that do no input and output, know no event loop and start no thread. The same holds for `PURE_MODULES`."""
-PURE_MODULES = {"errors", "events", "limits", "text", "client.events", "client.requests", "client.protocol"}
+PURE_MODULES = {"errors", "events", "limits", "text", "pending", "client.events", "client.requests", "client.protocol"}
 OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}
 
 MODULES = sorted(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from chatapi.pending import Pending, wait
+from chatapi.pending import Pending
+from chatapi.tasks import wait
 
 
 def test_everybody_who_asks_is_told_the_value() -> None:

@@ -22,7 +22,8 @@ from ...core.broker import Past, Rooms, Sent, unavailable
 from ...core.entries import AnyEntry, AnyKept, Deletion, KeptEntry, Said
 from ...errors import StoreError
 from ...limits import Keep
-from ...pending import Pending, wait
+from ...pending import Pending
+from ...tasks import wait
 from .store import RoomInfo, Store
 from .writer import Committed, Done, Log, Position, Submission, Worker, Writer
 
