@@ -93,7 +93,7 @@ def test_who_only_speaks_goes_on_when_a_late_broker_has_caught_up() -> None:
     resumed = []
 
     class Speaker:
-        def resume(self) -> None:
+        def wake(self) -> None:
             resumed.append(True)
 
     client = kit.member("a").connection.client
