@@ -93,9 +93,13 @@ def move(connection: Applicant, room: str) -> Pending[None]:
     hub, client = connection.hub, connection.client
     assert client is not None
 
+    def is_here() -> bool:
+        """Return whether the member still has this connection, and a room."""
+        return connection.client is client and client.room is not None and not client.away
+
     def settled(_: Pending[None]) -> None:
-        if client.room is None:
-            return  # it was disconnected
+        if not is_here():
+            return
         try:
             admission = Admission.of_member(hub, client, room)
             if not admission.ready.done:
@@ -111,7 +115,7 @@ def move(connection: Applicant, room: str) -> Pending[None]:
     def prepared(ready: Pending[Room]) -> None:
         if ready.error is not None:
             moved.fail(ready.error)
-        elif client.room is not None:
+        elif is_here():
             connection.settled().then(settled)
 
     connection.settled().then(settled)

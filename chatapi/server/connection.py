@@ -194,7 +194,7 @@ class Connection(SendingHalf):
 
     def _look_if_settled(self) -> None:
         """Resolve what `kept` or `settled` has returned, if it is so."""
-        if self._settling is None:
+        if self._settling is None or self.state.life > Life.JOINED:
             return
         client, (position, pending) = self.client, self._settling
         if client is not None and client.room is not None and client.waits:
