@@ -947,3 +947,34 @@ def test_a_member_whose_session_was_forgotten_leaves_when_its_connection_ends(ho
         mina.transport.reset()
     kit.settle()
     assert zoe.lines()[-1].startswith("* Mina left")
+
+
+@pytest.mark.parametrize("how", ["taken over", "reset", "end"])
+@pytest.mark.parametrize("waits_for", ["the reader", "the broker"])
+def test_a_join_that_waits_ends_with_its_connection(waits_for: str, how: str) -> None:
+    kit = ChatKit(Limits(rate=0), broker=lambda clock: LateBroker(clock, opens_late=True))
+    mina = Speaker(kit, "Mina", capacity=4000)
+    release(kit)
+    mina.opened()
+    talker = Speaker(kit, "Zoe")
+    release(kit)
+    if waits_for == "the reader":
+        for _ in range(100):
+            talker.send("message", text="x" * 500)
+        release(kit)
+    mina.send("join", room="other")
+    kit.settle()
+    if how == "taken over":
+        Speaker(kit, "Mina", resume=mina.resume()).frames()
+    elif how == "end":
+        mina.peer.end()
+    else:
+        mina.peer.transport.reset()
+    mina.peer.transport.take()
+    release(kit)
+    kit.wait(10)
+    release(kit)
+    dev, other = kit.hub.room("dev"), kit.hub.room("other")
+    assert dev is not None
+    assert [client.name for client in dev.members] == (["Mina", "Zoe"] if how == "taken over" else ["Zoe"])
+    assert other is None or not other.members
