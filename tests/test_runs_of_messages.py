@@ -226,13 +226,13 @@ def test_answers_to_what_is_said_again_wait_for_a_member_that_does_not_read() ->
     ids = [f"m{i}" for i in range(100)]
     mina.peer.send("".join(message("x" * 500, id_) for id_ in ids))
     mina.frames()
-    mina.peer.wire.capacity = 0
+    mina.peer.transport.capacity = 0
     mina.peer.send("".join(message("y", id_) for id_ in ids))  # each answer has the text that was kept
     kit.settle()
     client = kit.hub.rooms["dev"].member("Mina")
     assert client is not None
     assert client.lane_size < 4096 + 1000
-    mina.peer.wire.capacity = 1 << 30
+    mina.peer.transport.capacity = 1 << 30
     answers = mina.frames()
     assert [(answer["id"], answer["seq"], answer["duplicate"], answer["text"]) for answer in answers] == [
         (id_, i + 1, True, "x" * 500) for i, id_ in enumerate(ids)
