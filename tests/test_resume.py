@@ -978,3 +978,15 @@ def test_a_join_that_waits_ends_with_its_connection(waits_for: str, how: str) ->
     assert dev is not None
     assert [client.name for client in dev.members] == (["Mina", "Zoe"] if how == "taken over" else ["Zoe"])
     assert other is None or not other.members
+
+
+@pytest.mark.parametrize("id", ["1", "whisper 1"])
+def test_the_ids_of_whispers_and_of_messages_are_counted_apart(id: str) -> None:  # noqa: A002
+    kit = ChatKit()
+    mina, zoe = Speaker(kit, "Mina").opened(), Speaker(kit, "Zoe").opened()
+    mina.send("whisper", to="Zoe", text="psst", id="1")
+    mina.send("message", text="hello", id=id)
+    mina.send("whisper", to="Zoe", text="psst", id="1")
+    acks = [frame for frame in mina.frames() if frame["type"] == "ack"]
+    assert [(ack["seq"], ack.get("duplicate", False)) for ack in acks] == [(None, False), (1, False), (None, True)]
+    assert [frame["type"] for frame in zoe.frames()] == ["whisper", "message"]

@@ -41,8 +41,9 @@ from .rendering import JSON, already_sent, error_frame, frame, history_page, pag
 
 _BLANKS: Final = b" \t\r\n"
 _BLANK_LINES: Final = re.compile(rb"(?:[ \t\r]{0,64}\n)+")  # short ones, at C speed: longer ones may be too long
-_WHISPER: Final = "whisper "
-"""Put before the id of a whisper, because the ids of whispers and messages are counted apart."""
+_WHISPER: Final = "whisper ".rjust(65)
+"""Put before the id of a whisper, because the ids of whispers and messages are counted apart. It is longer than any id
+of a message (`frames.Id`), so that no message can have such an id."""
 
 Step: TypeAlias = Frame | BadFrame | Messages
 
