@@ -36,8 +36,6 @@ class Bot:
     disconnected; that, like every other reason, the iteration raises as `Disconnected`. So does every later call.
     """
 
-    peer: Final = None
-
     def __init__(self, enter: Callable[[Bot], Client], hub: Hub, *, reads: bool) -> None:
         self._hub = hub
         self._reads = reads
@@ -156,6 +154,10 @@ class Bot:
             raise self._ended
 
     # The Outlet that its client expects
+
+    @property
+    def peer(self) -> None:
+        """Return None: fan-out passes do not serve it."""
 
     def wake(self) -> None:
         """Let the iteration go on: there is something to read."""

@@ -21,8 +21,10 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
-    monotonic = staticmethod(time.monotonic)
-    """Seconds that only ever grow."""
+    @staticmethod
+    def monotonic() -> float:
+        """Seconds that only ever grow."""
+        return time.monotonic()
 
     @staticmethod
     def micros() -> int:

@@ -184,11 +184,11 @@ def test_the_library_believes_the_ack() -> None:
     it = live()
     one, two = it.ask("message", text="damn"), it.ask("message", text="plain")
     said(it)
-    list(it.receive(line("ack", id="p-1", seq=1, ts=10, text="darn")))
+    list(it.receive_data(line("ack", id="p-1", seq=1, ts=10, text="darn")))
     assert outcome(one) == Message(1, 10, "Mina", "darn")
     again(it, seq=1, ts=10, recovered=True, name="Min")
     said(it)
-    list(it.receive(line("ack", id="p-2", seq=1, ts=10, name="Mina", duplicate=True)))
+    list(it.receive_data(line("ack", id="p-2", seq=1, ts=10, name="Mina", duplicate=True)))
     assert outcome(two) == Message(1, 10, "Mina", "plain")
 
 

@@ -97,9 +97,13 @@ class Said(KeptEntry):
         ids: tuple[str | None, ...] | None = None,
         session: str = "",
     ) -> None:
-        self.origin, self.name = origin, name  # without a call of each base class: this is made for every line
-        self.seq = self.position = self.offset = self.ts = 0
-        self.settled = None
+        self.origin: int = origin  # without a call of each base class: this is made for every line
+        self.name: str = name
+        self.seq: int = 0
+        self.position: int = 0
+        self.offset: int = 0
+        self.ts: int = 0
+        self.settled: Pending[None] | None = None
         self.ids: tuple[str | None, ...] | None = ids
         """What its author calls the messages, one for each, where it calls them anything."""
         self.session: str = session

@@ -73,22 +73,12 @@ class Room(RoomLog):
     """A room of the chat."""
 
     __slots__ = (
-        "_flow_control",
-        "_in_hand",
-        "_keeper",
-        "_members",
-        "_most_in_hand",
-        "behind",
-        "current",
-        "fresh",
-        "key",
-        "listeners",
-        "name",
-        "naming",
-        "presence",
-        "roster",
-        "trouble",
-    )
+        "_flow_control", "_in_hand", "_keeper", "_members", "_most_in_hand", "behind", "current", "fresh", "key",
+        "listeners", "name", "naming", "presence", "roster", "trouble",
+    )  # fmt: skip
+
+    seq: int
+    ts: int
 
     def __init__(self, past: Past, keeper: Keeper) -> None:
         super().__init__(past, keeper.limits)

@@ -8,6 +8,7 @@ from pydantic_core import from_json
 
 from ..core.handshake import EXAMPLE, Handshake, handshake_of
 from ..core.names import OURS, Naming
+from ..core.style import Style
 from ..errors import ChatError, RefusalCode, Refused
 from ..text import one_line
 from .connection_protocol import ConnectionProtocol, Conversation
@@ -32,7 +33,7 @@ class HandshakeProtocol(ConnectionProtocol):
 
     __slots__ = ("_scanner",)
 
-    style = TEXT
+    style: Style = TEXT
 
     def __init__(self, connection: Conversation) -> None:
         super().__init__(connection)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..core.client import Client
+from ..core.handshake import Handshake
 from ..errors import ChatError, RefusalCode, Refused
 from ..limits import OPENING_READ_BYTES, READ_BYTES
 from ..pending import Pending
@@ -30,6 +31,10 @@ class Connection(SendingHalf):
     """One accepted connection: the `Conversation` of its protocol object, and all that it receives."""
 
     __slots__ = ("_heard", "_left", "_settling")
+
+    client: Client | None
+    protocol: ConnectionProtocol
+    rate_limit: RateLimit
 
     def __init__(self, hub: Hub, door: Door, transport: Transport, address: str) -> None:
         super().__init__(hub, transport, address)
@@ -215,8 +220,13 @@ class Connection(SendingHalf):
 
     # Coming and going
 
-    admit = admission.admit
-    move = admission.move
+    def admit(self, handshake: Handshake, protocol: admission.ProtocolOf) -> None:
+        """Have the client join a room; see `Conversation.admit`."""
+        admission.admit(self, handshake, protocol)
+
+    def move(self, room: str) -> Pending[None]:
+        """Take the member to another room; see `Conversation.move`."""
+        return admission.move(self, room)
 
     def joined(self, client: Client, protocol: ConnectionProtocol, room: str) -> None:
         """Note that the client is in a room, or in it again, and speaks this protocol from here on.

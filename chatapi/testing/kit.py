@@ -23,9 +23,9 @@ from ..protocol.handshake import HandshakeProtocol
 from ..protocol.text.telnet import telnet_door
 from ..server.connection import Connection
 from ..server.listener import open_connection
+from ._counting_broker import CountingBroker
 from .broker_runner import WakeUp, run_broker
 from .clock import VirtualClock
-from .counting_broker import CountingBroker
 from .transport import MemoryTransport
 
 

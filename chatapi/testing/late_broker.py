@@ -49,10 +49,10 @@ class LateBroker(InProcessBroker):
         released = 0
         while self._pending and (most is None or released < most):
             unanswered = self._pending.popleft()
-            if isinstance(unanswered, tuple):
-                self._settle(*unanswered)
-            else:
+            if callable(unanswered):
                 unanswered()
+            else:
+                self._settle(*unanswered)
             released += 1
         return released
 

@@ -14,6 +14,7 @@ from ...core.history import read_page
 from ...core.hooks import OnMessage, ask, passed
 from ...core.remembered import Remembered
 from ...core.sessions import Session
+from ...core.style import Style
 from ...errors import ChatError, FrameError, Refused
 from ...pending import Pending
 from ...text import cut_lines
@@ -54,7 +55,7 @@ class JsonProtocol(ConnectionProtocol):
     __slots__ = ("_one_by_one", "client", "session")
 
     resumable: ClassVar[bool] = True
-    style = JSON
+    style: Style = JSON
 
     client: Client
     session: Session[Client]

@@ -43,7 +43,7 @@ class TextProtocol(ConnectionProtocol):
         self, connection: Conversation, received: ReceiveBuffer, style: TextStyle, commands: bool | None
     ) -> None:
         super().__init__(connection, received)
-        self.style = style
+        self.style = style  # pyright: ignore[reportIncompatibleVariableOverride]
         self.commands: bool = connection.hub.commands if commands is None else commands
         """Whether lines that start with ``/`` or ``@`` are commands."""
         self.client: Client

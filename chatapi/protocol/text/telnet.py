@@ -7,6 +7,7 @@ from typing import Final
 from ...core.client import Client
 from ...core.handshake import Handshake, handshake_of
 from ...core.names import OURS, Naming
+from ...core.style import Style
 from ...errors import ChatError, RefusalCode, Refused
 from ...limits import Limits
 from ...text import clean, find_fault
@@ -32,7 +33,7 @@ class NicknameProtocol(ConnectionProtocol):
 
     __slots__ = ("_filter", "_lobby")
 
-    style = TELNET
+    style: Style = TELNET
 
     def __init__(self, connection: Conversation, lobby: str) -> None:
         super().__init__(connection)
