@@ -20,6 +20,7 @@ import typing
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from executables import eventually
 from redis_servers import RedisServer, needs_redis
-from test_layering import MAY_IMPORT, VOCABULARY
+from test_layering import MAY_IMPORT, MODULES, VOCABULARY
 
 import chatapi
 import chatapi.brokers.sqlite
@@ -711,11 +712,34 @@ def test_every_complaint_about_the_store_is_in_the_table() -> None:
     assert {re.sub(r"\b[A-Z]{3,}\b(?<!SQL)", "%s", row) for row in rows} == complaints()
 
 
-def test_the_map_has_every_module() -> None:
+def test_the_map_has_every_module_in_sorted_order() -> None:
     listed = [plain(row["module"]) for row in ARCHITECTURE.table("module", "what it is")]
-    files = {path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
-    assert len(listed) == len(set(listed))
-    assert set(listed) == {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in files}
+    files = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    modules = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in files]
+    assert listed == sorted(modules, key=lambda name: ("." in name, name))
+
+
+def has_attribute(owner: Any, name: str) -> bool:
+    """Whether a module or a class has this attribute, by itself, in an annotation or set in `__init__`."""
+    if hasattr(owner, name) or name in getattr(owner, "__annotations__", {}):
+        return True
+    return inspect.isclass(owner) and f"self.{name}:" in inspect.getsource(owner.__init__)
+
+
+def test_every_name_on_the_page_about_the_code_is_where_the_page_says() -> None:
+    modules = {name: import_module(f"chatapi.{name}") for name in MODULES}
+    owners: dict[str, list[Any]] = {name: [module] for name, module in modules.items()}
+    for module in modules.values():
+        for name, value in vars(module).items():
+            owners.setdefault(name, []).append(value)
+    for span in ARCHITECTURE.spans:
+        if FOREIGN.fullmatch(span):
+            continue
+        owner, _, name = span.partition("(")[0].rpartition(".")
+        if owner in owners:
+            assert span in modules or any(has_attribute(one, name) for one in owners[owner]), span
+        elif re.fullmatch(r"[A-Z][a-z]+", span):
+            assert span in owners, span
 
 
 def test_the_rules_for_imports_are_those_of_the_layering_test() -> None:
