@@ -27,7 +27,7 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str) -> Address:
-    """The address that `text` names; raises `AddressError`."""
+    """Return the address that `text` gives. Raises `AddressError`."""
     host, colon, port = text.strip().rpartition(":")
     if not colon:
         raise AddressError(f"{text!r} has no port; {_FORM}")
@@ -41,15 +41,15 @@ def parse_address(text: str) -> Address:
 
 
 def shown(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> str:
-    """A peer's address for a log: an IPv4 address that IPv6 has wrapped is unwrapped."""
+    """Return a peer's address for a log: an IPv4 address inside an IPv6 address is shown as IPv4."""
     return str(Address(sockaddr[0].removeprefix("::ffff:"), sockaddr[1]))
 
 
 def bind(address: Address, limits: Limits) -> list[socket.socket]:
-    """Listening sockets for every address that the name has here, IPv4 and IPv6 apart.
+    """Return listening sockets for every address of the host, separate ones for IPv4 and IPv6.
 
-    A family that this machine lacks is skipped. Raises `AddressError` for a name that means nothing here, `OSError`
-    where an address cannot be had, as when it is in use; its `filename` is the address.
+    A family that this machine lacks is skipped. Raises `AddressError` if the host is not known, and `OSError` if an
+    address cannot be used, for example because it is in use; its `filename` is the address.
     """
     try:
         found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -70,7 +70,7 @@ def bind(address: Address, limits: Limits) -> list[socket.socket]:
                 skipped = error
                 continue
             sockets.append(sock)
-            port = sock.getsockname()[1]  # the other family gets the same port where any would do
+            port = sock.getsockname()[1]  # the other family gets the same port if any free one was asked for
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -81,7 +81,7 @@ def bind(address: Address, limits: Limits) -> list[socket.socket]:
 
 
 def free_descriptors() -> int | None:
-    """How many more descriptors this process may open; None where that is not known."""
+    """Return how many more descriptors this process may open; None if that is not known."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -96,7 +96,7 @@ def free_descriptors() -> int | None:
 
 
 def configure(sock: socket.socket, limits: Limits) -> None:
-    """What every connection needs: no delay, small buffers on both sides, and a dead peer found in a minute."""
+    """Set the options of every connection: no delay, small buffers on both sides, a dead peer noticed in a minute."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.send_buffer_bytes)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.receive_buffer_bytes)
@@ -127,11 +127,11 @@ def _listen(family: int, sockaddr: tuple[object, ...], limits: Limits) -> socket
 
 
 def reason(error: BaseException) -> str:
-    """What the system says about an error, without the wrapping."""
-    while isinstance(error.__cause__, OSError | BaseExceptionGroup):  # anyio has tried several addresses
+    """Return the system's text about an error, without the texts that libraries put around it."""
+    while isinstance(error.__cause__, OSError | BaseExceptionGroup):  # anyio tries several addresses
         error = error.__cause__
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[-1]
     if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
-        return os.strerror(error.errno)  # asyncio puts "Connect call failed" and an address in its place
+        return os.strerror(error.errno)  # asyncio replaces this text by "Connect call failed" and an address
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""A member of the program's own: reads a room's events, and speaks in it, without a socket."""
+"""`Bot`: a member that belongs to the program. It reads a room's events and speaks in it, without a socket."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("chatapi")
 
-_AT_ONCE: Final = CHUNK_BYTES
 _IN_ORDER: Final = ("bye", "draining")
-"""Reasons for which the iteration simply ends."""
+"""Codes of `DISCONNECTS` with which the iteration ends without an error."""
 
 
 class Bot:
     """A member of a room that belongs to this program; `ChatAPI.join` makes it.
 
-    ``async for event in bot`` yields `Message`, `Joined`, `Left`, `Renamed` and `Whisper`, in the room's one order,
-    and ends when the bot leaves or the chat is drained. A bot that reads too slowly is waited for like any member, then
-    disconnected; that, like every other reason, the iteration raises as `Disconnected`. So does every later call.
+    ``async for event in bot`` yields `Message`, `Joined`, `Left`, `Renamed` and `Whisper`, in the order of the
+    room, and ends when the bot leaves or the chat is drained. The room waits for a bot that reads too slowly, as for
+    any member, then disconnects it. Then, and if it is disconnected for another reason, the iteration and every later
+    call raise `Disconnected`.
     """
 
     def __init__(self, enter: Callable[[Bot], Client], hub: Hub, *, reads: bool) -> None:
@@ -56,7 +56,7 @@ class Bot:
 
     @property
     def room(self) -> views.Room | None:
-        """The room it is in; None once it has left."""
+        """The room that it is in; None once it has left."""
         return self.client.room
 
     @property
@@ -67,10 +67,11 @@ class Bot:
     async def post(self, text: str) -> Message | None:
         """Say one message, of any number of lines, to the room.
 
-        Control characters and empty lines are removed, and an empty text is dropped. Waits while the room waits for
-        a slow member; cancelling that leaves the text unsent. Then it waits until the text is kept, on disk where the
-        chat has a durable broker; cancelling that leaves it unknown. Returns the `Message`, or None for an empty text.
-        Raises `TextTooLong`, `Disconnected`, and `Refused` (``unavailable``) where it could not be kept.
+        Control characters and empty lines are removed, and an empty text is dropped. First it waits while the
+        room waits for a slow member: if that is cancelled, the text is not sent. Then it waits until the text is kept,
+        on disk if the chat has a durable broker: if that is cancelled, the text may be kept or not. Returns the
+        `Message`, or None for an empty text. Raises `TextTooLong`, `Disconnected`, and `Refused` (``unavailable``) if
+        the text could not be kept.
         """
         await anyio.lowlevel.checkpoint()
         while (room := self._client.room) is not None and room.congested:
@@ -86,9 +87,9 @@ class Bot:
         return Message(said.seq, said.ts, said.name, said.texts()[0])
 
     def post_nowait(self, text: str) -> None:
-        """Say one message without waiting, so that slow members fall behind sooner.
+        """Say one message without waiting for slow members, which fall behind sooner therefore.
 
-        If it cannot be kept after all, the program's log says so.
+        If it cannot be kept later, that is in the program's log.
         """
         self._check()
         self._client.post(text)
@@ -134,7 +135,7 @@ class Bot:
 
     def _read(self) -> None:
         client = self._client
-        while not self._events and (part := client.read(_AT_ONCE)) is not None:
+        while not self._events and (part := client.read(CHUNK_BYTES)) is not None:
             if isinstance(part, Whisper):
                 self._events.append(part)
             elif not isinstance(part, bytes):
@@ -153,7 +154,7 @@ class Bot:
         if self._ended is not None:
             raise self._ended
 
-    # The Outlet that its client expects
+    # `Outlet`, which its client calls
 
     @property
     def peer(self) -> None:
@@ -164,12 +165,12 @@ class Bot:
         self._news.set()
 
     def not_kept(self, said: Said, reason: Refused) -> None:
-        """Log that what it said was not kept, except for `post`, which raises that."""
+        """Log that messages were not kept, except for those of `post`, which raises that."""
         if said.settled is None:
             _logger.warning("messages of %s were not kept: %s", said.name, reason.detail)
 
     def notice(self, code: str, detail: str) -> None:
-        """Do nothing, because the program's log says so already."""
+        """Do nothing, because this is in the program's log already."""
 
     def ended(self, reason: Disconnect, detail: str) -> None:
         """Have the iteration and every later call raise `Disconnected`."""
@@ -179,7 +180,7 @@ class Bot:
 
 
 async def taken(entry: KeptEntry, submit: Callable[[], None]) -> None:
-    """Submit an entry and wait until it has its place; raises `Refused` if it gets none."""
+    """Submit an entry and wait until it has its place. Raises `Refused` if it gets none."""
     settled = entry.when_settled()
     submit()
     await wait(settled)

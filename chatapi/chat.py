@@ -1,4 +1,4 @@
-"""`ChatAPI`, the chat inside a program: its rooms and limits, the doors for clients, and the program's own members."""
+"""`ChatAPI`: a chat inside a program: rooms, doors, bots, hooks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _logger = logging.getLogger("chatapi")
 
 
 class Listening(NamedTuple):
-    """Where a server listens."""
+    """An address at which a server listens."""
 
     door: str
     """``"text"``, ``"telnet"``, or the name of a door of the program's own."""
@@ -53,18 +53,18 @@ class ChatAPI:
     `echo` and `commands` apply to members whose handshake does not say: whether a sender gets its own
     messages back (None: no), and whether lines that start with ``/`` or ``@`` are commands (None: yes).
 
-    `machat` restores the ways of MaChat in Go (docs/machat.md): its names and rooms, blank lines, and as far as they
-    are not given, `echo`, no `commands`, and `Limits.line_bytes` of 64 KiB.
+    With `machat` the chat behaves as MaChat in Go (docs/machat.md): names, rooms and blank lines are as there. If they
+    are not given, `echo` is True, `commands` is False, and `Limits.line_bytes` is 64 KiB.
 
     `trusted` are the addresses and networks (``"10.0.0.0/8"``) that stand for many clients, such as a proxy: the limits
-    of one address do not apply to them. Raises `AddressError` for what is neither.
+    of one address do not apply to them. Raises `AddressError` for a text that is neither.
 
-    The hooks may be sync or async; while an async one takes its time, that member's session waits and everybody else
-    goes on. `admit` gets every `Handshake`: it returns None to let it in as it is, or a changed one, and raises
+    The hooks may be sync or async; while an async one is awaited, that member waits and everybody else goes
+    on. `admit` gets every `Handshake`: it returns None to let it in as it is, or a changed one, and raises
     `Refused` (``unauthorized``, ``forbidden``, …) to turn it down. `on_message` gets the `Client` and the text of what
     it says to its room: it returns None to pass it, or another text, and raises `Refused`. `on_presence` is told the
-    room's name with `Joined`, `Left` or `Renamed`. A hook that fails, or takes longer than `Limits.hook_seconds`, costs
-    the member it was asked for an error (``server_error``), and nobody else anything.
+    room's name with `Joined`, `Left` or `Renamed`. If a hook fails, or takes longer than `Limits.hook_seconds`,
+    only the member that it was called for gets an error (``server_error``).
     """
 
     def __init__(
@@ -93,15 +93,15 @@ class ChatAPI:
         self._listeners: list[Listener] = []
         self._listening: list[Listening] = []
         self._starting: anyio.CancelScope | None = None  # of `serve`, until it listens
-        self._drained = anyio.Event()  # has `serve` end
-        self._stopped = anyio.Event()  # `serve` has ended
+        self._drained = anyio.Event()  # set to end `serve`
+        self._stopped = anyio.Event()  # set when `serve` has ended
         self._runs = self._served = self._failed = False
         self._past = PastOfRooms(self._hub)
         self._block = AsyncExitStack()
 
     @property
     def limits(self) -> Limits:
-        """The numbers that bound it."""
+        """Its limits."""
         return self._hub.limits
 
     @property
@@ -135,10 +135,11 @@ class ChatAPI:
         return dict(self._hub.disconnects)
 
     async def __aenter__(self) -> ChatAPI:
-        """Run the chat without letting anybody in, for as long as the block lasts; `serve` does it by itself.
+        """Run the chat without doors for as long as the block lasts; `serve` does so by itself.
 
-        A chat that is not served needs this where its broker takes its time, as a durable one does, or where it has
-        async hooks. Raises what the broker's `run` raises, such as `StoreError`, and `RuntimeError` (it runs already).
+        A chat that is not served needs this if its broker has tasks or threads, as a durable one has, or if it has
+        async hooks. Raises the errors of the broker's `run`, such as `StoreError`, and `RuntimeError` (it runs
+        already).
         """
         stack = AsyncExitStack()
         await stack.enter_async_context(self._running())
@@ -147,7 +148,7 @@ class ChatAPI:
         return self
 
     async def __aexit__(self, *exception: Any) -> bool | None:
-        """Wait until what was said is kept, for `Limits.drain` seconds at most, and stop."""
+        """Wait until all messages are kept, for `Limits.drain` seconds at most, and stop."""
         return await self._block.__aexit__(*exception)
 
     @asynccontextmanager
@@ -156,14 +157,14 @@ class ChatAPI:
     ) -> AsyncIterator[Bot]:
         """Put a member of the program's own into a room, which is created if it does not exist; it leaves at the end.
 
-        `history` is how many of the room's last messages it reads first; `echo`, whether it reads its own. With
+        It reads the last `history` messages of the room first; with `echo` it reads its own messages too. With
         ``reads=False`` it only speaks: it cannot be iterated, nothing is kept for it, nobody waits for it, and whispers
         to it are refused. Raises `Refused` (``bad_name``, ``bad_room``, ``name_taken``, ``room_full``,
         ``server_full``, ``draining``). Works without `serve` as well.
         """
         hub = self._hub
         if self._poller is None:
-            hub.timers.run(hub.clock.monotonic())  # nothing else does if the chat does not run
+            hub.timers.run(hub.clock.monotonic())  # nothing else runs them if the chat does not run
         admission = Admission(hub, hub.naming.name(name), hub.naming.room(room))
         await wait(admission.ready)
         bot = Bot(lambda bot: admission.enter(bot, TEXT, echo, history if reads else 0), hub, reads=reads)
@@ -183,10 +184,10 @@ class ChatAPI:
     async def delete(self, room: str, seq: int, name: str) -> Deleted:
         """Delete a message: its text is emptied, on disk too, and a `Deleted` by `name` follows in the room's log.
 
-        Returns once that is kept; cancelling it leaves that unknown. Raises `NoSuchMessage` if the room has no message
-        of that number, or its text is empty already, and `Refused` (``bad_name``, ``bad_room``; ``unavailable`` if it
-        cannot be kept). Of several calls for one message, made at the same time, one succeeds, and the others raise
-        `NoSuchMessage`; on other servers that share the room too.
+        Returns once that is kept; if it is cancelled, the message may be deleted or not. Raises `NoSuchMessage` if the
+        room has no message of that number, or its text is empty already, and `Refused` (``bad_name``, ``bad_room``;
+        ``unavailable`` if it cannot be kept). Of several calls for one message at the same time, also on other servers
+        that share the room, one succeeds, and the others raise `NoSuchMessage`.
         """
         return await self._past.delete(room, seq, name)
 
@@ -232,7 +233,7 @@ class ChatAPI:
             self._log_limit.end()
 
     async def _watched(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do this work; note that it failed before anything else is cancelled because of that."""
+        """Do this work. If it fails, note that before other tasks are cancelled because of it."""
         try:
             await work()
         except Exception:
@@ -252,12 +253,12 @@ class ChatAPI:
 
         `doors` are the program's own: by a name, the address at which to listen and the door (docs/doors.md).
 
-        With ``await task_group.start(chat.serve, …)`` it returns where it listens, or an empty list if `drain` was
-        called while it started. Cancelling it closes every connection at once, without a word; the members leave with
-        the code ``draining``, and `on_presence` is told of each before this returns. `drain` does it in good order.
-        Raises `AddressError`, `OSError` (an address is in use), `StoreError` (the file of a durable broker), `Refused`
-        (the lobby's name), `ValueError` (one of `doors` is called ``text`` or ``telnet``) and `RuntimeError`
-        (this chat is being served already); later, what the broker fails with.
+        ``await task_group.start(chat.serve, …)`` returns the addresses at which it listens, or an empty list if `drain`
+        was called while it started. Cancelling it closes every connection at once, without telling the clients; the
+        members leave with the code ``draining``, and `on_presence` is told of each before this returns. `drain` ends it
+        in good order. Raises `AddressError`, `OSError` (an address is in use), `StoreError` (the file of a durable
+        broker), `Refused` (the lobby's name), `ValueError` (one of `doors` is called ``text`` or ``telnet``) and
+        `RuntimeError` (this chat is being served already); later, the errors of the broker's `run`.
         """
         if self._served:
             raise RuntimeError("this chat is being served already")
@@ -266,7 +267,7 @@ class ChatAPI:
             self._stopped = anyio.Event()
         try:
             opened: list[tuple[str, Door, Address]] = [("text", HandshakeProtocol, parse_address(address))]
-            # made in any case, so that a wrong name of the lobby is an error without a telnet door too
+            # made also without a telnet door, so that a wrong name of the lobby is always an error
             for_people = telnet_door(lobby, self._hub.naming)
             if telnet is not None:
                 opened.append(("telnet", for_people, parse_address(telnet)))
@@ -310,12 +311,11 @@ class ChatAPI:
         await self._stopped.wait()
 
     async def drain(self) -> None:
-        """Stop serving in good order: let nobody in, deliver what was read, tell everybody, bots too, and close.
+        """Stop serving in good order: let nobody in, deliver what was received, tell everybody, bots too, and close.
 
-        Takes `Limits.drain` seconds at most, after which what is left is closed at once; so does cancelling it. `serve`
-        returns a moment later: `stopped` waits for that. While `serve` still starts, this has it end before it listens.
-        A second call waits for the first one. If the chat is not being served, before `serve` or after it, it has no
-        effect.
+        This takes `Limits.drain` seconds at most; then, or if it is cancelled, the connections that are left are closed
+        at once. `serve` returns a moment later: `stopped` waits for that. If `serve` is still starting, it ends before
+        it listens. A second call waits for the first one. Without effect if the chat is not being served.
         """
         poller, hub, drained = self._poller, self._hub, self._drained
         if not self._served or drained.is_set():
@@ -350,7 +350,7 @@ class ChatAPI:
                 self._dismiss()
                 await poller.until(lambda: not hub.connections)
         finally:
-            if drained is self._drained:  # not if it was cancelled, and is served again
+            if drained is self._drained:  # otherwise `serve` was cancelled, and called again
                 self._dismiss()
             drained.set()
 
@@ -360,7 +360,7 @@ class ChatAPI:
             client.disconnect("draining")
 
     async def _await(self, awaitable: Awaitable[object], pending: Pending[object], shield: bool) -> None:
-        """Await what a hook returned; the value of `pending` is the result, or the exception."""
+        """Await an async hook; set the value of `pending` to its result, or to the exception that it raised."""
         assert self._poller is not None
         seconds = self.limits.hook_seconds
         result: object = TimeoutError(f"it took longer than {seconds:g} s")

@@ -1,4 +1,4 @@
-"""The two clocks a chat needs, behind one small seam so that tests can turn them by hand."""
+"""The time, through a small interface, so that tests can set it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the chat gets its time from."""
+    """The clocks that a chat reads: one for deadlines, and one for the times of messages."""
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow, for deadlines."""
+        """Return seconds that never go back, for deadlines."""
         ...
 
     def micros(self) -> int:
-        """Microseconds since 1970, for the `ts` of messages."""
+        """Return the microseconds since 1970, for the `ts` of messages."""
         ...
 
 
@@ -23,10 +23,10 @@ class SystemClock:
 
     @staticmethod
     def monotonic() -> float:
-        """Seconds that only ever grow."""
+        """Return seconds that never go back."""
         return time.monotonic()
 
     @staticmethod
     def micros() -> int:
-        """Microseconds since 1970."""
+        """Return the microseconds since 1970."""
         return time.time_ns() // 1000

@@ -1,4 +1,4 @@
-"""What can go wrong: the exception tree, the codes of refusals, and the table of reasons why a connection ends.
+"""The exception tree, the codes of refusals, and the table of reasons why a connection ends.
 
 ::
 
@@ -10,7 +10,7 @@
     ├── NoSuchMessage    there is no message of that number to delete
     └── Disconnected     a member's place in its room has ended (has a `reason` from the table)
 
-``AddressError`` (a ``ValueError``) stands apart: it is about a wrong argument, not about a chat.
+``AddressError`` is a ``ValueError`` and no ``ChatError``, because it is about a wrong argument, not about a chat.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class Disconnect:
     """One row of the table of reasons: why a connection ends, and what its client should do then."""
 
     code: str
-    """The word that goes over the wire, into the log and into the counters."""
+    """The word for it in the protocol, in the log and in the counters."""
     detail: str
     """One sentence for a person."""
     reconnect: bool
-    """Whether connecting again makes sense."""
+    """Whether a client should connect again."""
     after: float
     """Seconds to wait before connecting again."""
     websocket: int
@@ -89,7 +89,7 @@ DISCONNECTS: Final = _table(
     Disconnect("insufficient_state", "messages are missing here that could not be had", True, 0, 4008),
     Disconnect("server_error", "an error inside the server", True, 5, 1011),
 )
-"""Every reason why a connection ends, by code. `connection_lost` is never sent: there is nobody to send it to."""
+"""Every reason why a connection ends, by code. `connection_lost` is never sent: no connection is left for it."""
 
 
 class ChatError(Exception):
@@ -97,10 +97,10 @@ class ChatError(Exception):
 
 
 class Refused(ChatError):
-    """A handshake, join or rename was turned down; `code` says why, `detail` says it to a person.
+    """A handshake, join, rename or message was refused: `code` is the reason, and `detail` the same for a person.
 
-    `after` is in how many seconds it may work, where that is known. Where `sure` is False, it may have been taken all
-    the same: what was to say so did not answer.
+    `after` is the number of seconds after which it may succeed, if that is known. If `sure` is False, it may have
+    succeeded: the answer of the broker is missing.
     """
 
     def __init__(self, code: RefusalCode, detail: str, after: float | None = None, *, sure: bool = True) -> None:
@@ -112,7 +112,7 @@ class Refused(ChatError):
 
 
 class NotDelivered(ChatError):
-    """A whisper reached nobody: there is no such member, or it has no room for more."""
+    """A whisper was not delivered: there is no such member, or it cannot take more now."""
 
 
 class TextTooLong(ChatError):
@@ -120,18 +120,18 @@ class TextTooLong(ChatError):
 
 
 class StoreError(ChatError):
-    """The file that a durable broker keeps its rooms in cannot be opened or read: the text says which and why."""
+    """A durable broker cannot open or read the file that has its rooms: the text says which file and why."""
 
 
 class NoSuchMessage(ChatError):
-    """A room has no message of this number, or none any more."""
+    """A room has no message of this number, or it was deleted."""
 
 
 class Disconnected(ChatError):
-    """A member is no longer in its room; `reason` is the row of `DISCONNECTS` that ended it.
+    """A member is no longer in its room; `reason` is the row of `DISCONNECTS` that says why.
 
-    Where `sure` is False, what was sent may have been kept all the same, and `detail` says so: only the client library
-    raises that, for a message or a whisper whose answer is missing. The connection itself may go on.
+    If `sure` is False, the message or whisper that was sent may have been kept, and `detail` says so: only the client
+    library raises that, if the answer is missing. The connection itself may go on.
     """
 
     def __init__(self, reason: Disconnect, detail: str = "", *, sure: bool = True) -> None:

@@ -16,7 +16,7 @@ class Message:
     """When the log took it: microseconds since 1970, growing from message to message."""
     name: str
     text: str
-    """What was said, without control characters; from a program it may have more than one line."""
+    """Its text, without control characters; from a program it may have more than one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class Left:
     """The `seq` of the last message before it."""
     name: str
     reason: str
-    """A code of `chatapi.DISCONNECTS`, or ``"moved"`` for who went to another room."""
+    """A code of `chatapi.DISCONNECTS`, or ``"moved"`` if the member went to another room."""
 
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """A member has another name from here on; one's own rename is told too."""
+    """A member has another name from here on. A member is told of its own rename too."""
 
     seq: int
     """The `seq` of the last message before it."""
@@ -68,7 +68,7 @@ class Deleted:
     ts: int
     """When the log took it: microseconds since 1970."""
     name: str
-    """Who deleted it."""
+    """The name that deleted it."""
     target: int
     """The `seq` of the message."""
 
@@ -80,7 +80,7 @@ class History:
     messages: tuple[Message, ...]
     """In the room's order, the oldest first."""
     more: bool
-    """Whether there are older ones; ask on with ``before=messages[0].seq``."""
+    """Whether there are older ones; ``before=messages[0].seq`` asks for them."""
 
 
 Event: TypeAlias = Message | Joined | Left | Renamed | Whisper | Deleted

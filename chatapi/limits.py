@@ -1,4 +1,4 @@
-"""Every number that bounds the chat, with its unit, its default, and the reason for it."""
+"""Every limit of the chat, with its unit, its default and the reason for it."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ KiB: Final = 1024
 MiB: Final = 1024 * KiB
 
 NAME_CHARS: Final = 32
-"""Characters in a name at most: fixed by the protocol, so that every client can plan for it."""
+"""Characters in a name at most: fixed by the protocol, so that clients need not ask."""
 ROOM_CHARS: Final = 64
 """Characters in a room's name at most: fixed by the protocol."""
 MACHAT_NAME_BYTES: Final = 256
 """Bytes in a name or a room's name at most with ``-machat``: Go has no bound, but a name stands before each line."""
 MACHAT_LINE_BYTES: Final = 64 * KiB - 1
-"""`Limits.line_bytes` with ``-machat``, if it is not given: what Go's `bufio.Scanner` takes, less the line feed."""
+"""`Limits.line_bytes` with ``-machat``, if it is not given: what Go's `bufio.Scanner` takes, without the line feed."""
 LISTED: Final = 100
 """Names or rooms in one answer at most: fixed by the protocol."""
 
 READ_BYTES: Final = 64 * KiB
-"""Bytes taken from a socket at once: more would let one sender hold the others up for longer."""
+"""Bytes received from a socket at once: with more, one sender would delay the others for longer."""
 OPENING_READ_BYTES: Final = 4 * KiB
-"""Bytes taken at once from a connection that is not in a room yet: strangers get a small share of each round."""
+"""Bytes received at once from a connection that is not in a room yet: these get a small share of each round."""
 CHUNK_BYTES: Final = 64 * KiB
-"""Bytes of rendered log handed to a socket at once, about what its send buffer takes: what the kernel
-refuses of a chunk is all that a stalled member holds. A run that is longer by itself is cut, if by more than a quarter;
-one message is never cut."""
+"""Bytes of rendered log that are sent to a socket at once, about as much as its send buffer takes: a stalled member
+holds no more than the part of a chunk that the kernel refused. A run that alone is longer by more than a quarter is
+cut; one message is never cut."""
 LINES_AT_ONCE: Final = 512
-"""Lines taken from one member as one run: short lines grow many times when they are rendered."""
+"""Lines of one member in one run at most: rendering makes short lines many times longer."""
 RUN_SHARE: Final = 16
-"""One run takes at most this part of its room's log, in bytes and in entries, or one line …"""
+"""One run takes at most 1/`RUN_SHARE` of its room's log, in bytes and in entries, or it is one line."""
 ROUND_SHARE: Final = 8
-"""… and all runs that come before the next fan-out about this part: more would push readers off the log's tail."""
+"""All runs between two fan-outs take about 1/`ROUND_SHARE` of the log: with more, the log would forget entries that
+members have not read."""
 PAUSE_AT: Final = 1 / 2
-"""Who lags by more than this part of a room's log pauses those who send …"""
+"""A member that lags by more than this part of a room's log pauses the members that send there."""
 RESUME_AT: Final = 1 / 4
-"""… until it lags by less than this."""
+"""They go on when it lags by less than this part."""
 LOOK_EVERY: Final = 1 / 16
-"""Part of a room's log that may be written between two looks at who lags: each is a glance at all who are behind."""
+"""Part of a room's log that may be written between two looks for members that lag: each look goes through all members
+that are behind."""
 ENTRY_COST: Final = 300
-"""Bytes of Python objects around the text of one log entry (measured on CPython 3.11): counted, so that a log of
+"""Bytes of Python objects around the text of one log entry (measured on CPython 3.11). They count, so that a log of
 short lines is bounded too."""
 ITEM_COST: Final = 200
 """Bytes of Python objects around one whisper or answer that waits in a lane."""
@@ -50,15 +52,16 @@ ID_COST: Final = 270
 SESSION_COST: Final = 3000
 """Bytes of Python objects for one session of a member that has left, beside its ids (likewise)."""
 PAST_MESSAGES: Final = 32
-"""Messages of the past that cost the member which is shown them as much as one line of its own, against `rate` …"""
+"""So many messages of the past, shown to a member, count as one line of its own against `rate`."""
 PAST_BYTES: Final = 8 * KiB
-"""… or bytes of them, where that is more: else a few bytes could have the server send megabytes, again and again."""
+"""So many bytes of them count as one line too, if that is more: otherwise a client that sends a few bytes could make
+the server send megabytes, again and again."""
 TICK: Final = 0.1
-"""Seconds between two looks at the deadlines: nothing here needs to be sharper."""
+"""Seconds between two looks at the deadlines: no deadline needs to be more precise."""
 
 
 class Limits(BaseModel):
-    """The limits of a server: immutable, checked, every one also a flag and an environment variable of `chatserver`."""
+    """The limits of a server: immutable, checked. Each is also a flag and an environment variable of `chatserver`."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
@@ -72,24 +75,25 @@ class Limits(BaseModel):
     """Bytes of the handshake at most, blanks before it not counted."""
     opening_bytes: int = Field(default=64 * KiB, ge=128, le=16 * MiB)
     """Bytes that a connection may send before it is in a room: blanks, refused nicknames and telnet's sequences count.
-    At least `handshake_bytes` are allowed. Nobody knows yet who sends them, so they are few."""
+    At least `handshake_bytes` are allowed. They are few, because their sender is not known yet."""
     handshake_seconds: float = Field(default=10, gt=0, le=3600)
-    """Seconds from connecting until the handshake must be whole: a silent socket is not kept."""
+    """Seconds from connecting until the handshake must be complete; then the connection is closed."""
     nickname_seconds: float = Field(default=120, gt=0, le=3600)
-    """Seconds a person on the telnet door has to give a nickname that can be had."""
+    """Seconds that a person at the telnet door has to give a nickname that is valid and free."""
 
     log_bytes: int = Field(default=8 * MiB, ge=64 * KiB)
     """Bytes of one room's log at most: its history, and how far a slow member may fall behind."""
     log_entries: int = Field(default=65_536, ge=64)
     """Messages, joins, leaves and renames in one room's log at most."""
     total_log_bytes: int = Field(default=512 * MiB, ge=MiB)
-    """Bytes of all rooms' logs together at most; the oldest empty rooms give way first, then the largest logs."""
+    """Bytes of all rooms' logs together at most; the rooms that are empty for longest are closed first, then
+    the largest logs are shortened."""
     keep: float = Field(default=3600, ge=0)
     """Seconds that a room and its history stay in memory after its last member left."""
     history: int = Field(default=1000, ge=0)
     """Messages replayed at most, on joining and for `/history`, whatever is asked for."""
     in_hand_bytes: int = Field(default=4 * MiB, ge=64 * KiB)
-    """Bytes of one room's messages that may wait for the broker before those who send are paused."""
+    """Bytes of one room's messages that may wait for the broker; with more, its senders are paused."""
 
     send_buffer_bytes: int = Field(default=64 * KiB, ge=4 * KiB, le=64 * MiB)
     """Bytes the kernel may hold for a member that does not read (SO_SNDBUF; Linux doubles it)."""
@@ -111,10 +115,10 @@ class Limits(BaseModel):
     """The same for one address that is not trusted: its oldest one gives way. Enough for an office that reconnects."""
 
     rate: float = Field(default=50, ge=0)
-    """Lines a second that are read from one member in the long run; 0 for no bound. More only wait, none are lost."""
+    """Lines a second that are read from one member in the long run; 0 for no bound. More wait; none are lost."""
     burst: int = Field(default=200, ge=1)
-    """Lines that one member may send at once before `rate` holds it back; the past that is shown at once costs no
-    more."""
+    """Lines that one member may send at once before `rate` holds it back. History that it is shown at once counts for
+    no more than that."""
     flood: int = Field(default=50, ge=1)
     """Refused commands, whispers and nicknames, beyond one a second, after which a member is disconnected."""
     address_rate: float = Field(default=500, ge=0)
@@ -131,13 +135,13 @@ class Limits(BaseModel):
     member has to take what is still on its way to it."""
     room_wait: float = Field(default=12, ge=0)
     """Seconds of any minute that a room waits for slow members at most, for all of them together; half of it may be
-    used at once. The default lets one slow member have its `grace`; from 120 on there is no bound."""
+    used at once. The default lets one slow member have its `grace`; with 120 or more there is no bound."""
     slow_penalty_seconds: float = Field(
         default=60, ge=0, validation_alias=AliasChoices("slow_penalty_seconds", "unforgiven")
     )
     """Seconds during which a room does not wait for a name or an address that was disconnected for being slow."""
     hook_seconds: float = Field(default=5, gt=0)
-    """Seconds that an async hook of the program may take for one member; then its question is refused."""
+    """Seconds that an async hook of the program may take for one member; then the request of the member is refused."""
     reserve: float = Field(default=5, ge=0)
     """Seconds that the name of a JSON member stays reserved when its connection breaks."""
     remember: float = Field(default=300, ge=0)
@@ -154,7 +158,7 @@ class Limits(BaseModel):
     linger: float = Field(default=2, ge=0)
     """Seconds that a closing connection waits for the other side's end of stream."""
     drain: float = Field(default=10, ge=0)
-    """Seconds that a server which was told to stop has to send what is left."""
+    """Seconds that a server that shuts down has to send what is left."""
 
     announce: int = Field(default=200, ge=0)
     """Members above which a room no longer announces joins, leaves and renames."""

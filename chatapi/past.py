@@ -1,4 +1,4 @@
-"""What a program can do with the past of a chat's rooms: read pages of history, and delete messages."""
+"""Pages of history and deletions, for a program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .tasks import wait
 
 
 class PastOfRooms:
-    """The rooms of a chat, as far back as its broker keeps them. `ChatAPI` describes the methods."""
+    """Reads and deletes messages, as far back as the broker keeps them. `ChatAPI` describes the methods."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -29,7 +29,7 @@ class PastOfRooms:
         return History(tuple(messages), more)
 
     async def delete(self, room: str, seq: int, name: str) -> Deleted:
-        """Delete a message, after other calls for the same message."""
+        """Delete a message. Calls for the same message are executed one after the other."""
         naming = self._hub.naming
         deletion, key = Deletion(naming.name(name), seq), (naming.room_key(naming.room(room)), seq)
         while (other := self._deletions.get(key)) is not None:

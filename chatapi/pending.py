@@ -12,8 +12,8 @@ _U = TypeVar("_U")
 class Pending(Generic[_T]):
     """The result of work that may take time: a value, or the error that took its place. It is set exactly once.
 
-    The function that begins the work returns it. The work calls `resolve` or `fail`, possibly before
-    that function returns.
+    The function that begins the work returns it. The work calls `resolve` or `fail`, possibly before that function
+    returns.
     """
 
     __slots__ = ("_callbacks", "_value", "done", "error")

@@ -43,7 +43,7 @@ async def task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
 
 
 async def wait(pending: Pending[_T]) -> _T:
-    """Wait for the result on this event loop; return the value or raise the error. Cancelling only ends the waiting."""
+    """Wait for the result on this event loop; return the value or raise the error. Cancelling ends only the waiting."""
     if not pending.done:
         done = anyio.Event()
         pending.then(lambda _: done.set())
