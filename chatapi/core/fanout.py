@@ -1,4 +1,4 @@
-"""The fan-out: what is new in a room goes to everybody who is up to date, one send for each."""
+"""The fan-out: sends what is new in a room to its up-to-date members, with one send for each."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .room import Room
 from .style import Batch
 
 SLICE = 32
-"""Sends between two chances for the rest of the program: half a millisecond at most, where they are large."""
+"""Sends between two yields to the rest of the program: half a millisecond at most, if the sends are large."""
 
 
 def fan_out(room: Room) -> Iterator[None]:
-    """One pass over a room; it yields now and then, so that nobody else is held up for long.
+    """Make one pass over a room; yield after every `SLICE` sends, so that others need not wait for long.
 
-    Whoever is not exactly where the batch begins when its turn comes (it read on by itself meanwhile, or joined) is
-    woken to read for itself; so nothing is sent twice and nothing is left out, whatever happens between two slices.
+    A member that is not exactly where the batch begins (it joined or read on by itself during the pass) gets no send,
+    and is woken to read by itself. So nothing is sent twice and nothing is left out, whatever happens between slices.
     """
-    stop = room.log.head  # what comes while this pass yields has the next one
+    stop = room.log.head  # entries that come while this pass yields are for the next pass
     done, yielded = 0, False
     while room.fresh and room.fresh[0].position < stop:
         fresh = room.fresh
@@ -37,7 +37,7 @@ def fan_out(room: Room) -> Iterator[None]:
             members = list(readers.values())
             for at in range(0, len(members), SLICE):
                 served = members[at : at + SLICE]
-                if yielded:  # those that left or went away meanwhile read by themselves what they are still to be shown
+                if yielded:  # those that left or went away meanwhile read the rest by themselves
                     served = [client for client in served if client.room is room and not client.away]
                 for client in served:
                     if (peer := client.peer) is None:
@@ -68,9 +68,9 @@ def fan_out(room: Room) -> Iterator[None]:
 
 
 def _take(room: Room, done: int) -> list[AnyEntry]:
-    """A chunk of what is fresh from the position `done` on: what a stalled member holds of it is no more than that.
+    """Take at most one chunk of `room.fresh`, from position `done` on.
 
-    Of a run that is cut, the whole stays fresh until the last of it was taken.
+    A run that is cut stays in `room.fresh` until its last part is taken.
     """
     fresh = room.fresh
     first = fresh[0]
@@ -87,9 +87,9 @@ def _take(room: Room, done: int) -> list[AnyEntry]:
 
 
 def is_small(entries: int, weight: int, name_bytes: int) -> bool:
-    """Whether so many entries, which weigh so much together, cannot be more than a chunk: quicker than to measure them.
+    """Return whether entries of this weight together are certainly at most one chunk. Measuring them takes longer.
 
-    A message of many lines of one character grows most: each has two bytes, its line feed included,
-    and is rendered with a name and at most five bytes. An entry about names has at most two of them, and a `ref`.
+    A message of many lines of one character grows most: each line has two bytes, its line feed included, and is
+    rendered with a name and at most five bytes. A join, leave or rename has at most two names, and a `ref`.
     """
     return (weight - entries * ENTRY_COST) * (name_bytes // 2 + 3) + entries * 8 * name_bytes <= CHUNK_BYTES

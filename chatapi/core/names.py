@@ -167,14 +167,6 @@ class Naming(NamedTuple):
     allows_empty: bool
     """Whether a name may be empty, a handshake may leave out both names, and a blank line is a message."""
 
-    def is_room(self, raw: str) -> bool:
-        """Return whether this can be a room's name."""
-        try:
-            self.room(raw)
-        except Refused:
-            return False
-        return True
-
 
 def _harmless(raw: str) -> str:
     """Return a name that cannot fake a line: without control characters and tabs, its bidirectional ones closed."""

@@ -349,12 +349,12 @@ class Room(RoomLog):
     def wait(self, sender: Sender) -> None:
         """Call `wake` of a sender once the room may no longer be congested."""
         self._flow_control.wait(sender)
-        if self._has_passes and self._flow_control.is_full(self.log):  # said while there were no passes: one must come
+        if self._has_passes and self._flow_control.is_share_used_up(self.log):  # only a pass gives more
             self._keeper.changed(self, 0)
 
     def unattended(self) -> None:
         """Wait for no member, because nothing checks deadlines any more."""
-        self._flow_control.forgo(self._keeper.now())
+        self._flow_control.stop_waiting(self._keeper.now())
         self._resume()
 
     def look(self, now: float) -> None:
@@ -373,7 +373,7 @@ class Room(RoomLog):
 
     def after_pass(self) -> None:
         """After a fan-out: `look`, where enough was written since the last time, and let senders go on."""
-        self._flow_control.passed(self.log)
+        self._flow_control.allow_share(self.log)
         if self.behind and self._flow_control.is_due(self.log):
             self.look(self._keeper.clock.monotonic())
         elif self._flow_control.senders:

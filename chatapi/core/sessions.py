@@ -1,4 +1,4 @@
-"""Sessions, with which JSON members come back: the key that a member was given, its id, and what it has said by id."""
+"""Sessions of JSON members: their keys, reserved names and remembered ids. `core.admission` lets members come back."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ _H = TypeVar("_H", bound=Holder)
 
 
 class Session(Generic[_H]):
-    """A JSON member's state that outlives its connections, renames and changes of rooms."""
+    """The state of a JSON member that outlives its connections, renames and changes of rooms."""
 
     __slots__ = ("_on_their_way", "_said", "_sessions", "client", "id", "key", "origin", "size")
 
     def __init__(self, key: str, client: _H, origin: Origin, sessions: Sessions[_H]) -> None:
         self.key: str = key
-        """Unguessable, and shown to nobody but its holder."""
+        """The secret that its member shows to come back; only that member is told."""
         self.id: int = client.id
-        """The member's id, whenever it comes back: its own messages stay its own."""
+        """The member's id. It stays the same when the member comes back, so that its own messages stay its own."""
         self.client: _H = client
-        """Its latest membership; that has a room for as long as it lasts, a while after its connection broke too."""
+        """Its latest membership, which may last for a while after the connection broke."""
         self.origin: Origin = origin
-        """Where its latest connection comes from."""
+        """The origin of its latest connection."""
         self.size: int = 0
-        """The bytes that it takes."""
+        """Bytes of memory that it takes."""
         self._sessions = sessions
         self._said: dict[str, Remembered] = {}
-        self._on_their_way: list[Remembered] = []  # those that had no place when this was looked at last
+        self._on_their_way: list[Remembered] = []  # messages that had no place in the log at the last look
 
     def remember(self, known: Remembered) -> None:
-        """Note what the member said, under its ids; each of them stands for that from here on."""
+        """Remember messages or a whisper under their ids, also instead of earlier ones with the same ids."""
         ids, limits = known.ids, self._sessions.limits
         self._remove(filter(self._said.__contains__, ids))
         self._said.update(dict.fromkeys(ids, known))
@@ -65,7 +65,7 @@ class Session(Generic[_H]):
             self._on_their_way.append(known)
         self.forget_texts()
         self._remove(islice(self._said, max(0, len(self._said) - limits.remember_ids)))
-        oldest = islice(self._said.items(), 2 * len(ids))  # so that those that are too old become fewer
+        oldest = islice(self._said.items(), 2 * len(ids))  # twice, so that ids that are too old become fewer
         self._remove(id_ for id_, old in takewhile(lambda item: known.when - item[1].when > limits.remember, oldest))
 
     def _remove(self, ids: Iterable[str]) -> None:
@@ -75,11 +75,11 @@ class Session(Generic[_H]):
             self._sessions.grew(self, -_size(removed))
 
     def is_new(self, id: str) -> bool:  # noqa: A002
-        """Return whether this id stands for nothing yet."""
+        """Return whether nothing is remembered under this id."""
         return id not in self._said
 
     def count_new(self, ids: Sequence[str]) -> int:
-        """Return how many of the first ids stand for nothing yet, and differ from each other."""
+        """Return how many of the first ids are new, and differ from each other."""
         if self._said.keys().isdisjoint(ids) and len(set(ids)) == len(ids):
             return len(ids)
         seen: set[str] = set()
@@ -90,7 +90,7 @@ class Session(Generic[_H]):
         return len(seen)
 
     def mark_own(self, room: Room) -> None:
-        """Make what it has said in this room its client's own, wherever the room had it from."""
+        """Make all messages of this session in the room its client's own, also those that the room has from a store."""
         for known in set(self._said.values()):
             if known.room == room.key:
                 for id_ in known.ids:
@@ -98,20 +98,20 @@ class Session(Generic[_H]):
                         room.mark_own(self.client, id_, *known.place(id_))
 
     def forget(self, said: Said) -> None:
-        """This was refused: under its ids nothing was said."""
+        """Forget the ids of messages that were refused, because those were not kept."""
         ids = filter(None, said.ids or ())
         self._remove(id_ for id_ in ids if (known := self._said.get(id_)) is not None and known.said is said)
         self.forget_texts()
 
     def forget_texts(self) -> None:
-        """Keep of what has its place no more than the place."""
+        """Forget the texts of messages that have their place; the place is enough."""
         while self._on_their_way and not self._on_their_way[0].pending:
             self._sessions.grew(self, -self._on_their_way.pop(0).forget_text())
 
     def recall(self, id: str, now: float) -> Remembered | None:  # noqa: A002
-        """What it has said under that id a short while ago, or what is still on its way.
+        """Return the message or whisper with this id, unless it has expired.
 
-        Of the latter it is asked again once it has its place: the time for which it is remembered begins then.
+        While it is on its way it does not expire; its time starts at the first call after it has its place.
         """
         known = self._said.get(id)
         if known is None or (not known.pending and now - known.when > self._sessions.limits.remember):
@@ -129,7 +129,7 @@ def _size(ids: Collection[str]) -> int:
 
 
 class Former:
-    """The ids that a key has used in another life of this server, for a member that is about to resume with it."""
+    """The ids of a session key from before a restart, or from another server, for a member that is about to resume."""
 
     __slots__ = ("arrivals", "key", "origin", "sent", "size")
 
@@ -141,7 +141,7 @@ class Former:
         self.arrivals: int = arrivals
         """The number of admissions that show the key."""
         self.size: int = 0
-        """The bytes that it takes."""
+        """Bytes of memory that it takes."""
 
 
 _Remembered: TypeAlias = Session[Any] | Former
@@ -151,8 +151,8 @@ class Sessions(Generic[_H]):
     """Every session of a chat, by its key.
 
     All sessions together take at most `session_bytes`, and those of one address `address_session_bytes`: if it is more,
-    sessions of members that are not connected are forgotten, in the order in which the members left. To its client a
-    session that was forgotten is a key that nobody knows.
+    sessions of members that are not connected are forgotten, in the order in which the members left. After
+    that the key is not known any more.
     """
 
     def __init__(
@@ -174,13 +174,13 @@ class Sessions(Generic[_H]):
         self._origins = origins
         self._new_key = new_key
         self._is_ours = is_ours  # returns whether this chat has signed a key
-        self._given_up = given_up  # ends the membership of a member without a connection
-        self._call = call  # has `run` called
+        self._given_up = given_up  # called to end the membership of a member without a connection
+        self._call = call  # called to have `run` called later
         self._sessions: dict[str, Session[_H]] = {}
         self._by_hash: dict[str, Session[_H]] = {}
         self._before: dict[str, Former] = {}  # by their keys
-        self._left: dict[_Remembered, None] = {}  # those without a connected member, the earliest first
-        self._crowded: dict[Origin, None] = {}  # origins that may have too many
+        self._left: dict[_Remembered, None] = {}  # without a connected member, the first to leave first
+        self._crowded: dict[Origin, None] = {}  # origins whose sessions may take too many bytes
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -194,11 +194,11 @@ class Sessions(Generic[_H]):
         return self._by_hash.get(key_hash)
 
     def expect(self, key: str, sent: Mapping[str, Sent], host: str) -> bool:
-        """Keep the ids that were used under a key in another life of this server, for a member that resumes with it.
+        """Keep the ids of a key from before a restart, or from another server, until a member has resumed with it.
 
-        There may be none: the key is kept too, so that the member learns that it has said nothing. Return False if that
-        is not needed, because the key has a session here or this chat has not issued it; otherwise `arrived` must
-        follow.
+        Without ids the key alone is kept, so that the member is told that it has sent nothing. Return False if that is
+        not needed, because the key has a session here or this chat has not issued it; otherwise `arrived` must be
+        called later.
         """
         if key in self._sessions or not self.knows(key, sent):
             return False
@@ -216,7 +216,7 @@ class Sessions(Generic[_H]):
             self._release(former)
 
     def arrived(self, key: str) -> None:
-        """Note that one admission with an expected key has ended; after the last one, forget what was fetched."""
+        """Note that an admission with an expected key has ended; after the last one, forget the ids."""
         former = self._before.get(key)
         if former is not None:
             former.arrivals -= 1
@@ -224,15 +224,15 @@ class Sessions(Generic[_H]):
                 self._drop(former)
 
     def knows(self, key: str, sent: Mapping[str, Sent] | None = None) -> bool:
-        """Return whether this chat has issued the key, on any server and in any life of it.
+        """Return whether this chat has issued the key, on any server, and also before a restart.
 
-        It has if the key has a session, if its signature is the chat's, or if the broker remembers the session: then
-        `sent` has its ids, and an empty one for a session that has said nothing.
+        It has if the key has a session, if the key has the chat's signature, or if the broker remembers the session:
+        then `sent` has the ids of its messages, or only an empty id if it has sent nothing.
         """
         return key in self._sessions or key in self._before or self._is_ours(key) or bool(sent)
 
     def revive(self, key: str, client: _H) -> Session[_H] | None:
-        """Return the session of another life of this server, for a client that has come in with its key."""
+        """Return a session for a client that has shown a key from before a restart; None if the key is not expected."""
         former = self._before.get(key)
         self._drop(former)
         if former is None or key in self._sessions:
@@ -256,7 +256,7 @@ class Sessions(Generic[_H]):
         return shown if _KEY.fullmatch(shown) else self._new_key()
 
     def issue(self, client: _H, session: Session[_H] | None, key: str = "") -> Session[_H]:
-        """Give a client that has come in a session: the one whose key it has shown, if it has, or one with that key."""
+        """Give a session to a client that has come in: this one, or a new one, with this key if it is free."""
         if session is None:
             session = self._new(self._new_key() if not key or key in self._sessions else key, client)
         self._take_back(session)
@@ -268,7 +268,7 @@ class Sessions(Generic[_H]):
         return session
 
     def reserve(self, session: Session[_H]) -> None:
-        """Reserve the name of a member whose connection broke for a while, then give it up."""
+        """Reserve the name of a member whose connection broke for `Limits.reserve` seconds; then the member leaves."""
         session.client.go_away()
         self._leave(session)
 
@@ -286,13 +286,13 @@ class Sessions(Generic[_H]):
         return None if when is None else max(0.0, when - self._clock.monotonic())
 
     def keep(self, session: Session[_H]) -> None:
-        """Remember the ids of a session for a while after the membership, in case the member comes back."""
+        """Keep a session for `Limits.remember` seconds after its member left, in case the member comes back."""
         if session.key in self._sessions:
             self._leave(session)
             self._timers.set(session, self._clock.monotonic() + self.limits.remember, lambda now: self.close(session))
 
     def over(self, client: _H, may_come_back: bool) -> None:
-        """End a membership; without effect if the client has no session."""
+        """Keep or close the session of a client that has left; without effect if it has none."""
         if client.session is None:
             return
         if may_come_back:
@@ -319,14 +319,14 @@ class Sessions(Generic[_H]):
     # Their memory
 
     def grew(self, session: _Remembered, by: int) -> None:
-        """Count so many bytes more (or less) for a session."""
+        """Add bytes to the size of a session, or remove them if `by` is negative."""
         session.size += by
         session.origin.session_bytes += by
         self.size += by
         self._look(session.origin)
 
     def _look(self, origin: Origin) -> None:
-        """Have `run` called if sessions must be forgotten: later, because a session may be in use now."""
+        """Have `run` called later if sessions must be forgotten: a session may be in use now."""
         if origin.session_bytes > self.limits.address_session_bytes and origin.sessions and not origin.trusted:
             self._crowded[origin] = None
             self._call(self)
@@ -334,7 +334,7 @@ class Sessions(Generic[_H]):
             self._call(self)
 
     def run(self, now: float) -> None:
-        """Forget sessions for as long as there are too many."""
+        """Forget sessions until they take no more bytes than allowed."""
         crowded, self._crowded = self._crowded, {}
         for origin in crowded:
             while origin.session_bytes > self.limits.address_session_bytes and origin.sessions:
@@ -367,7 +367,7 @@ class Sessions(Generic[_H]):
             del session.origin.sessions[session]
 
     def _move(self, session: _Remembered, origin: Origin) -> None:
-        """Count a session for this origin from here on, which was held for it."""
+        """Count a session for another origin, which was held for it."""
         session.origin.session_bytes -= session.size
         self._origins.let_go(session.origin)
         session.origin = origin
