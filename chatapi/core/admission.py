@@ -1,6 +1,7 @@
-"""Admission: one member's way into a room. What it needs there is fetched first, and then it enters.
+"""`Admission`: join, resume or change of room. Fetch what the member needs, then make or take back the member.
 
-Every way in uses it: a handshake, the command ``/join``, the frame ``join``, `ChatAPI.join` and a resume.
+Everything that brings a member into a room uses it: a handshake, the command ``/join``, the frame ``join``,
+`ChatAPI.join` and a resume.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from .style import Style
 _logger = logging.getLogger("chatapi")
 
 Welcome: TypeAlias = Callable[[Client, bool | None, str], bytes]
-"""Renders what a member is shown first, from whether what it missed follows (None if it asked for nothing) and the
-reason why that cannot be."""
+"""Renders the first bytes that a member is shown. The second argument says whether missed messages follow (None if the
+member does not resume), the third why they do not."""
 
 
 class Admission:
     """One member's way into a room, which is looked up once.
 
-    What cannot be fetched, except for the room and the name, is done without: the member is told ``trimmed``, or its
-    session is a new one.
+    The room and the name must be fetched. If missed messages cannot be fetched, the member is told ``trimmed``; if the
+    ids of its session cannot, it gets a new session.
     """
 
     __slots__ = (
@@ -61,29 +62,29 @@ class Admission:
         resume: Resume | None = None,
         host: str = "",
     ) -> None:
-        """Fetch what the member needs.
+        """Begin to fetch what the member needs.
 
         Args:
             hub: The chat.
             name: The member's name; checked.
             room: The name of the room; checked.
-            session_key: The key of the session that it has.
+            session_key: The key of its session; empty if it has none.
             resumable: Whether it gets a session if it has none.
-            resume: What it has seen of the room, if it resumes.
+            resume: The last event that it has seen, if it resumes.
             host: The host that it is connected from.
         """
         self._hub, self._name, self._room_name, self._host = hub, name, room, host
         self._session_key, self._resumable, self._resume = session_key, resumable, resume
-        self._expected = False  # whether the sessions hold the ids of its session until it is in
+        self._expected = False  # whether `Sessions.arrived` must be called
         self._steps: list[Callable[[Room], Pending[None]]] = []
         self.ready: Pending[Room]
-        """The room, once the member can enter it. A room that was loaded for it stays open for a while, and a name that
-        was claimed stays its own. Fails with `Refused`."""
+        """The room, when the member can enter it. A loaded room then stays open for `LOADED` seconds, and a claimed
+        name stays reserved for as long. Fails with `Refused`."""
         self._key = hub.naming.key(name)
         found, presence = hub.rooms.get(hub.naming.room_key(room)), hub.broker.presence
         if found is not None and resume is None and (presence is None or found.roster.is_decided(self._key)):
             self.ready = Pending.resolved(found)
-        elif hub.arriving >= hub.limits.connections:  # more than are connected: many left before the broker answered
+        elif hub.arriving >= hub.limits.connections:  # many of them have left since
             self.ready = Pending.failed(unavailable("too many are waiting to come in; try again"))
         else:
             self.ready = Pending()
@@ -100,10 +101,10 @@ class Admission:
         session_key = "" if client.session is None else client.session.key
         return cls(hub, client.name, hub.naming.room(room), session_key=session_key)
 
-    # What is fetched
+    # Fetching
 
     def _advance(self, step: Pending[Any]) -> None:
-        """Take the next step, after this one; after the last one it is ready."""
+        """Begin the next step, because this one has ended; after the last one, the admission is ready."""
         hub = self._hub
         if step.error is not None:
             hub.arriving -= 1
@@ -134,7 +135,7 @@ class Admission:
         return fetched
 
     def _fetch_missed(self, room: Room) -> Pending[None]:
-        """Fetch what it has missed and the room's own log does not hold any more."""
+        """Fetch missed messages that the room's own log does not hold any more."""
         hub, resume = self._hub, self._resume
         fetched: Pending[None] = Pending()
         assert resume is not None
@@ -157,7 +158,7 @@ class Admission:
         """Have the broker give it the name, because several servers share the room."""
         hub, name, resume, presence = self._hub, self._name, self._resume, self._hub.broker.presence
         assert presence is not None
-        # a member that has seen more than there is here was on another server: the answer comes behind what is missing
+        # a member that has seen more than this server was on another one: it gets the name after what is missing here
         is_ahead = resume is not None and resume.epoch == room.epoch and resume.seq > room.seq
         if not is_ahead and room.roster.is_decided(self._key):
             return Pending.resolved(None)
@@ -181,7 +182,7 @@ class Admission:
                 hub.emptied(room)
 
         def give_back() -> None:
-            if room.roster.use_up(key):
+            if room.roster.withdraw_grant(key):
                 presence.release(room.key, key, "bye", quiet=len(room) > hub.limits.announce)
 
         hub.needed(room)
@@ -189,7 +190,7 @@ class Admission:
         return claimed
 
     def close(self) -> None:
-        """Forget what was fetched for this member alone: it is in the room, or does not come."""
+        """Forget the ids that were fetched for this member, because it is in the room, or does not come."""
         if self._expected and self._resume is not None:
             self._hub.sessions.arrived(self._resume.session)
 
@@ -238,8 +239,8 @@ class Admission:
     def move(self, client: Client) -> None:
         """Take a member from its room to this one; if that is refused, it stays.
 
-        It must have been shown everything, or messages would be left behind. Raises `Refused` (``name_taken``,
-        ``room_full``, ``server_full``, ``unavailable``).
+        It must have been shown everything, because it does not read the log of the old room any more. Raises `Refused`
+        (``name_taken``, ``room_full``, ``server_full``, ``unavailable``).
         """
         before, room = client.room, self._open_room(new=False)
         if room is not before:
@@ -250,10 +251,10 @@ class Admission:
             client.join(room)
 
     def _open_room(self, *, new: bool) -> Room:
-        """Return the room, which stays open from here on; it is opened again if it was closed since it was ready.
+        """Return the room, and keep it open; open it again if it was closed meanwhile.
 
         Args:
-            new: Whether the member comes into the chat, which nobody does while the server shuts down.
+            new: Whether the member comes into the chat; that is refused while the server shuts down.
         """
         if new and self._hub.draining:
             raise Refused(RefusalCode.DRAINING, "the server is shutting down; try again in a few seconds")
@@ -274,10 +275,10 @@ class Admission:
         return client
 
     def _may_resume(self, room: Room) -> bool:
-        """Return whether the member may be shown everything that it missed, if the room still has it.
+        """Return whether the member may be shown all messages that it missed, if the room still has them.
 
-        That may be more than `Limits.history` only if this chat has issued the key, on any server and in any life of
-        it: otherwise everybody could have a whole log shown.
+        These may be more than `Limits.history` only if this chat has issued the key. Otherwise everybody could be shown
+        a whole log.
         """
         resume = self._resume
         assert resume is not None
@@ -291,7 +292,7 @@ class Admission:
         if client.room is room and client.key == self._key:
             client.come_back(peer, style, echo, self._host)
             return client
-        room.check_free(self._key)  # refused, everything stays as it was
+        room.check_free(self._key)  # if this is refused, nothing changes
         if client.peer is not None:
             client.peer.replaced()
         self._hub.leave_for(client, client.room, room)

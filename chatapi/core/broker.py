@@ -1,8 +1,8 @@
 """The interface of brokers: a broker gives messages their order, and may keep them. docs/backends.md explains it.
 
-A room submits what its members do, and gets it back in the order of the room, each message with its `seq` and `ts`: at
-once from the broker in memory, later from one that waits for a disk or a network. A broker may also keep what a room's
-own log forgets, so that rooms survive the end of the process.
+A room submits entries, and the broker delivers them in the order of the room, each message with its `seq` and `ts`: at
+once if the broker is in memory, later if it waits for a disk or a network. A broker may also keep entries that the
+room's own log forgets, so that rooms survive the end of the process.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Rooms(Protocol):
         ...
 
     def wake_threadsafe(self) -> None:
-        """Do the same from another thread. Only this method may be called there."""
+        """Do the same from another thread. No other method may be called there."""
         ...
 
     def trimmed(self, room: str, first: int) -> None:
@@ -114,7 +114,7 @@ class RoomCount(NamedTuple):
 
 
 class Presence(Protocol):
-    """Unique names and true rosters over all nodes, for rooms that are shared.
+    """Unique names and correct rosters on all nodes, for rooms that are shared.
 
     Joins, leaves and renames come back as entries to deliver, and through `SharedRooms`. As with `Broker`, no method
     waits.
@@ -151,15 +151,16 @@ class Broker(Protocol):
     """A broker, as the rooms of a chat need it.
 
     All methods except `run` are synchronous and never wait. A call that takes time returns a `Pending`, whose result is
-    set on the event loop that `run` was started on, at once or later. It fails with `Refused`, if nothing else is said.
+    set on the event loop that `run` was started on, at once or later. It fails with `Refused` unless the method says
+    otherwise.
     """
 
     keeps: bool
-    """Whether the broker keeps what a room's own log forgets, so that `read` and `sent` find something."""
+    """Whether the broker keeps entries that a room's own log forgets, so that `read` and `sent` can find them."""
 
     @property
     def secret(self) -> bytes:
-        """The 16 to 64 random bytes that sign session keys: the same in every life of the chat and on each node.
+        """The 16 to 64 random bytes that sign session keys: the same after each restart and on each node.
 
         They are there once `run` has called `started`. They are empty if sessions end with the process.
         """
@@ -182,7 +183,7 @@ class Broker(Protocol):
         ...
 
     def collect(self) -> None:
-        """Deliver what has come back meanwhile, and begin with what was submitted if that is better done together.
+        """Deliver results that have come, and begin with entries that were submitted, if they are processed together.
 
         Called on the event loop, at the beginning and the end of every round, and soon after `Rooms.wake_threadsafe`.
         """
@@ -225,5 +226,5 @@ class Broker(Protocol):
 
 
 def unavailable(detail: str, *, sure: bool = True) -> Refused:
-    """Return the refusal of a broker that cannot keep or give anything now; if not `sure`, it may have kept it."""
+    """Return the refusal of a broker that cannot keep or give anything now; without `sure`, it may have kept it."""
     return Refused(RefusalCode.UNAVAILABLE, detail, sure=sure)

@@ -1,4 +1,4 @@
-"""Handles the events of a broker, for the rooms of a hub."""
+"""Carries out a broker's calls (`deliver`, `refuse`, …) on the rooms of a hub."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class BrokerEventHandler:
         place = self._hub.rooms.get(room)
         client = None if place is None else place.roster.here.get(key)
         if place is None or not isinstance(client, Client):
-            if place is not None:  # its owner has not joined yet, and cannot any more
-                place.roster.use_up(key)
+            if place is not None:  # the member has not joined yet: its grant is void
+                place.roster.withdraw_grant(key)
             return
         _logger.info("%s lost its name in %s: %s", client.name, place.name, code)
         place.lose(client)

@@ -1,4 +1,4 @@
-"""A client: a name in a room, with a cursor into the room's log and a small lane for what is meant for it alone."""
+"""`Client`: a name in a room, with a cursor into the room's log and a small lane for whispers and answers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .style import Style
 
 
 class Passage(NamedTuple):
-    """Entries of the log that are to be shown: live ones, or ones of the past."""
+    """Entries of the log that are to be shown: new ones (`live`), or history."""
 
     entries: Sequence[AnyEntry]
     live: bool
 
 
 class _Private(NamedTuple):
-    """An answer or a whisper in the lane, shown behind the entries before `position` in the log."""
+    """An answer or a whisper in the lane. It is shown after all entries of the log before `position`."""
 
     position: int
     item: bytes | Whisper
@@ -35,9 +35,9 @@ class _Private(NamedTuple):
 
 
 class _Replay(NamedTuple):
-    """A second look at the log, in the lane: the messages from `at` to `stop`. It costs no memory.
+    """A range of the log, in the lane: the messages from `at` to `stop` are shown again. It holds no messages.
 
-    It shows history or, if `live`, what the member missed, with its own messages as its own.
+    They are history, or, if `live`, messages that the member missed; then its own ones are shown as its own.
     """
 
     position: int
@@ -95,12 +95,12 @@ class Client:
         self.name: str = name
         """The name as it is shown."""
         self.key: str = key
-        """What the spellings of its name have in common."""
+        """The key of its name: the same for all spellings."""
         self.room: Room | None = None
-        """The room it is in; None before it has joined and once it has left."""
+        """The room that it is in; None before it has joined and once it has left."""
         self._log = _NOWHERE
         self.address: str = address
-        """Where it is connected from; empty for a program's own member."""
+        """The host that it is connected from; empty for a program's own member."""
         self.session: Session[Client] | None = None
         """Its session, if it speaks the JSON protocol."""
         self.away: bool = False
@@ -109,13 +109,13 @@ class Client:
         self.style: Style = style
         self.outlet: Outlet = outlet
         self.peer: Peer | None = outlet.peer
-        self.position: int = 0  # the cursor: the next position of the log to be shown to it
-        self.end: int | None = None  # where its stream ends, once it has left
+        self.position: int = 0  # the cursor: the position of the next entry to be shown to it
+        self.end: int | None = None  # the position at which its reading ends, once it has left
         self._lane: deque[_Private | _Replay] | None = None
-        self._latest: Said | NameChanged | None = None  # its latest message or renaming without a place in the log
+        self._latest: Said | NameChanged | None = None  # its latest message or rename, if that may be on its way
         self.lane_size: int = 0
         self.replaying: bool = False
-        """Whether a part of the past is still to be shown to it; meanwhile its input waits."""
+        """Whether history or missed messages are still to be shown to it; meanwhile its input waits."""
 
     def __repr__(self) -> str:
         return (
@@ -124,13 +124,13 @@ class Client:
             else f"<Client {self.name!r}, gone>"
         )
 
-    # What it does
+    # Speaking
 
     def post(self, text: str) -> None:
         """Say one message, of any number of lines, without waiting for anybody.
 
-        It is cleaned (docs/protocol.md, Text); an empty text is dropped. If it cannot be kept after all, the member is
-        told, or the program's log if the member cannot be told. Raises `TextTooLong` and `Disconnected`.
+        The text is cleaned (docs/protocol.md, Text); an empty one is dropped. If the broker refuses the message later,
+        the member is told, or it is logged if the member cannot be told. Raises `TextTooLong` and `Disconnected`.
         """
         block = self.prepare(text)
         if block:
@@ -144,14 +144,14 @@ class Client:
 
     @property
     def waits(self) -> bool:
-        """Whether something that it said, or its renaming, has no place in the log yet."""
+        """Whether its latest message or rename has no place in the log yet."""
         return self._latest is not None and self._latest.pending
 
     def ask_whisper(self, to: str, text: str, about: str = "") -> Pending[None]:
-        """Say something to one member of the room alone, behind everything that was delivered to it before.
+        """Whisper to one member of the room, which is shown the text after everything that was delivered before.
 
         The result comes later if that member is on another server. Fails with `NotDelivered`. Whispers with the same
-        `about`, unless that is empty, are handed over there only once. Raises `TextTooLong` and `Disconnected`.
+        `about`, unless that is empty, are delivered there only once. Raises `TextTooLong` and `Disconnected`.
         """
         room = self._there()
         text = self.prepare(text)[:-1].decode()
@@ -176,7 +176,7 @@ class Client:
         return ""
 
     def ask_rename(self, name: str, ref: str | int | None = None) -> Pending[None]:
-        """Take another name; `ref` comes back with the word that it took place.
+        """Take another name; the answer has this `ref`.
 
         The result comes later if several servers share the room. Fails with `Refused`; raises `Disconnected`.
         """
@@ -188,11 +188,11 @@ class Client:
         return room.rename(self, name, ref, "" if self.session is None else self.session.key)
 
     def awaits(self, renamed: NameChanged) -> None:
-        """Note that its new name has no place in the log yet."""
+        """Note its rename, which may have no place in the log yet."""
         self._latest = renamed if renamed.pending else None
 
     def disconnect(self, code: str, detail: str = "") -> None:
-        """Remove it from the chat for a reason of the table `DISCONNECTS`, which it is told; no error if it is gone.
+        """Remove it from the chat for a reason of `DISCONNECTS`, which it is told; without effect if it has left.
 
         Raises `KeyError` for a code that is not in the table.
         """
@@ -213,29 +213,29 @@ class Client:
         """
         most = self._there().limits.line_bytes
         whole = block = without_empty_lines(text.encode(errors="replace").strip(b"\n") + b"\n")
-        if len(whole) - 1 <= 3 * most:  # separators shrink to a third; what cannot fit is not worth more work
+        if len(whole) - 1 <= 3 * most:  # separators shrink to a third; a longer text cannot fit
             block = close_lines(whole)
         if len(block) - 1 > most:
             counted = CLOSED if len(block) > len(whole) else ""
             raise TextTooLong(f"the text has {len(block) - 1:,} bytes{counted}; at most {most:,} are allowed")
         return block
 
-    # What it gets
+    # Reading
 
     def push(self, item: bytes | Whisper) -> None:
-        """Put an answer or a whisper into the lane, behind everything that the log holds now."""
+        """Put an answer or a whisper into the lane, after everything that the log holds now."""
         size = len(item.text.encode() if isinstance(item, Whisper) else item) + ITEM_COST
         self.lane_size += size
         self._append(_Private(self._log.head, item, size))
 
     def replay(self, messages: int) -> None:
-        """Show the last `messages` messages of the room, at most `Limits.history`, behind what the log holds now."""
+        """Show the last `messages` messages of the room, at most `Limits.history`, after what the log holds now."""
         head, room = self._log.head, self._there()
         most = min(messages, room.limits.history)
         self._show_again(_Replay(head, room.back(most, shown=not self.style.numbered), head))
 
     def catch_up(self, position: int) -> None:
-        """Show the messages that were said since `position`, before anything that comes now."""
+        """Show the messages from `position` on, before everything that comes from now on."""
         self._show_again(_Replay(self._log.head, position, self._log.head, live=True, begun=True))
 
     def _show_again(self, replay: _Replay) -> None:
@@ -247,7 +247,7 @@ class Client:
 
     @property
     def _reads(self) -> bool:
-        """Whether it reads: it does not without a connection, or if it was joined with ``reads=False``."""
+        """Whether it reads. It does not if its connection broke, or if it was joined with ``reads=False``."""
         return self.room is not None and (self.id in self.room.behind or self.room.current.get(self.id) is not None)
 
     @property
@@ -272,13 +272,13 @@ class Client:
 
     @property
     def caught_up(self) -> bool:
-        """Whether it has read everything."""
+        """Whether it was shown everything."""
         return not self._lane and self.position >= self._stop()
 
     def read(self, most: int) -> Part | None:
         """Return the next part to be shown, a `chunk` of `most` bytes at most, or None if nothing is left.
 
-        A client whose place in the log is gone is disconnected as a slow consumer.
+        If the log has forgotten entries that the client should read, it is disconnected as a slow consumer.
         """
         while True:
             lane = self._lane
@@ -322,9 +322,9 @@ class Client:
         self.end = None
 
     def part(self) -> None:
-        """Be in no room from here on; what the log holds so far is still to be read. Only rooms call this."""
+        """Be in no room any more; entries that the log holds now are still read. Only rooms call this."""
         self.room = None
-        if not self.away:  # otherwise its stream has ended before
+        if not self.away:  # otherwise its reading has ended before
             self.end = self._log.head
 
     def go_away(self) -> None:
@@ -335,7 +335,7 @@ class Client:
             self.room.went_away(self)
 
     def come_back(self, peer: Peer, style: Style, echo: bool, address: str) -> None:
-        """Go on with another connection, which is shown what happens from now on."""
+        """Go on with another connection, which is shown all entries from now on."""
         if self.peer is not None:
             self.peer.replaced()
         self.outlet = self.peer = peer
@@ -348,14 +348,14 @@ class Client:
             self.room.came_back(self)
 
     def skip(self) -> None:
-        """Leave out everything that is still to be shown."""
+        """Skip everything that is still to be shown."""
         self._lane = None
         self.lane_size = 0
         self.replaying = False
         self.position = self._stop()
 
     def closed(self) -> None:
-        """Read nothing more, and release the log: a session may keep this client for long."""
+        """Read nothing more, and release the log, because a session may keep this client for long."""
         self.skip()
         self._log = _NOWHERE
 
@@ -363,7 +363,7 @@ class Client:
         return self._log.head if self.end is None else self.end
 
     def _lost_place(self) -> None:
-        if self.room is not None and not self.away:  # otherwise it may come back, and is told of the gap then
+        if self.room is not None and not self.away:  # if it is away, it is told when it comes back
             self.room.evict(self)
         self.skip()
 
@@ -372,5 +372,5 @@ class Client:
             self._lane = deque()
         self._lane.append(item)
         if self.room is not None:
-            self.room.stalled(self)  # it reads by itself, because a fan-out pass would not stop at the item's position
+            self.room.stalled(self)  # it must read by itself: a fan-out pass does not stop at the position of the item
         self.outlet.wake()

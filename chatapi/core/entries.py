@@ -1,7 +1,7 @@
-"""What a room's log holds: runs of messages and deletions, which are kept, and the joins, leaves and renames between.
+"""The entries of a room's log: runs of messages and deletions, which are kept, and joins, leaves and renames.
 
-A run (`Said`) is what one member said in one go: its cleaned lines stay one block of bytes from the socket it
-came from to the sockets it goes to, so that a thousand lines cost about what one does.
+A run (`Said`) has messages that one member sent together. Its cleaned lines stay one block of bytes from the receiving
+socket to the sending sockets, so that a thousand lines cost about as much as one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ..limits import ENTRY_COST
 from ..pending import Pending
 
 REFUSED: Final = -1
-"""The seq of an entry that was not taken."""
+"""The seq of an entry that was refused."""
 _UNPLACED: Final = -2
-"""The seq of an entry that may get 0, until it has its place."""
+"""The seq of a `NameChanged` that has no place yet; with a place, its seq may be 0."""
 
 
 class Entry:
@@ -33,11 +33,12 @@ class Entry:
         """The id of the member that caused it, on this node."""
         self.name: str = name
         self.seq: int = 0
-        """Given by the broker, 0 until then: a run's first number, or for anything not kept the last one before it."""
+        """Set by the broker, 0 until then: the number of a run's first message, or the last number before an entry that
+        is not kept."""
         self.position: int = 0
-        """Given by the log: where it stands."""
+        """Its position, set by the log."""
         self.offset: int = 0
-        """Given by the log: the bytes that came before it."""
+        """The bytes of all entries before it, set by the log."""
 
     @property
     def end(self) -> int:
@@ -45,21 +46,21 @@ class Entry:
         return self.position + self.count
 
     def events(self) -> Iterator[Event]:
-        """Yield the events that it is to a member."""
+        """Yield the events that a member is shown for it."""
         raise NotImplementedError
 
 
 class KeptEntry(Entry):
-    """An entry that counts: a broker gives it numbers and a time, and may keep it for ever."""
+    """An entry that has numbers: a broker gives it numbers and a time, and may keep it for ever."""
 
     __slots__ = ("settled", "ts")
 
     def __init__(self, origin: int, name: str) -> None:
         super().__init__(origin, name)
         self.ts: int = 0
-        """Given by the broker: the first message's time; the others follow microsecond by microsecond."""
+        """The time of the first message, set by the broker; each further message is one microsecond later."""
         self.settled: Pending[None] | None = None
-        """Whether it has its place or was refused, if something waits for that (`when_settled`)."""
+        """The result of `when_settled`; None if nothing waits for it."""
 
     @property
     def pending(self) -> bool:
@@ -67,20 +68,20 @@ class KeptEntry(Entry):
         return not self.seq
 
     def when_settled(self) -> Pending[None]:
-        """Return what is resolved once it has its place, and fails with `Refused` if it gets none."""
+        """Return a result that comes when it has its place. It fails with `Refused` if it gets none."""
         if self.settled is None:
             self.settled = Pending()
         return self.settled
 
     def refuse(self, reason: Refused) -> None:
-        """Mark it as not taken."""
+        """Note that the broker has refused it."""
         self.seq = REFUSED
         if self.settled is not None:
             self.settled.fail(reason)
 
 
 class Said(KeptEntry):
-    """Messages that one member said in one go.
+    """A run: messages that one member sent together.
 
     `block` is cleaned UTF-8, every line ended by a line feed. With `count` 1 it is one message, which may have
     several lines; otherwise every line is a message. A message that was deleted is an empty line.
@@ -97,7 +98,7 @@ class Said(KeptEntry):
         ids: tuple[str | None, ...] | None = None,
         session: str = "",
     ) -> None:
-        self.origin: int = origin  # without a call of each base class: this is made for every line
+        self.origin: int = origin  # no call of the base classes, because one is made for every line
         self.name: str = name
         self.seq: int = 0
         self.position: int = 0
@@ -105,18 +106,18 @@ class Said(KeptEntry):
         self.ts: int = 0
         self.settled: Pending[None] | None = None
         self.ids: tuple[str | None, ...] | None = ids
-        """What its author calls the messages, one for each, where it calls them anything."""
+        """The author's ids of the messages, None for a message without one; None if no message has one."""
         self.session: str = session
-        """The key of the session for which these ids hold."""
+        """The key of the session that the ids belong to."""
         self.erased: bool = False
         """Whether any of the messages was deleted."""
         self.ack_tells: tuple[str, ...] = ("name", "text")
-        """What an `ack` tells the author: fields that may differ from what it has sent, or whose origin is unknown."""
+        """The fields that an `ack` shows to the author, because they may differ from those that it has sent."""
         self.block: bytes = block
         self.count: int = count
         more_ids = sum(map(str.__sizeof__, filter(None, ids))) if ids is not None and count > 1 else 0
         self.weight: int = len(block) + count * len(name) + ENTRY_COST + more_ids
-        """What it costs the log."""
+        """Bytes that it takes in the log."""
 
     def texts(self) -> list[str]:
         """Return the texts of the messages."""
@@ -124,7 +125,7 @@ class Said(KeptEntry):
         return [text] if self.count == 1 else text.split("\n")
 
     def events(self) -> Iterator[Event]:
-        """One `Message` for each."""
+        """Yield a `Message` for each."""
         for i, text in enumerate(self.texts()):
             yield Message(self.seq + i, self.ts + i, self.name, text)
 
@@ -138,7 +139,7 @@ class Said(KeptEntry):
         return self.ids[index] if self.ids else None
 
     def set_id(self, seq: int, id: str) -> None:  # noqa: A002
-        """Set what its author calls one of the messages."""
+        """Set the id that its author gave to one of the messages."""
         if self.id_of(seq - self.seq) != id:
             ids = list(self.ids or [None] * self.count)
             ids[seq - self.seq] = id
@@ -184,7 +185,7 @@ class Deletion(KeptEntry):
         """The message's seq."""
 
     def events(self) -> Iterator[Event]:
-        """One `Deleted`."""
+        """Yield one `Deleted`."""
         yield Deleted(self.seq, self.ts, self.name, self.target)
 
 
@@ -203,7 +204,7 @@ class Arrived(Presence):
     __slots__ = ()
 
     def events(self) -> Iterator[Event]:
-        """One `Joined`."""
+        """Yield one `Joined`."""
         yield Joined(self.seq, self.name)
 
 
@@ -217,12 +218,12 @@ class Departed(Presence):
         self.reason: str = reason
 
     def events(self) -> Iterator[Event]:
-        """One `Left`."""
+        """Yield one `Left`."""
         yield Left(self.seq, self.name, self.reason)
 
 
 class NameChanged(Presence):
-    """A member has another name; only that member is told of a quiet change."""
+    """A member has another name. If the change is `quiet`, only that member is told."""
 
     __slots__ = ("quiet", "ref", "to")
 
@@ -230,7 +231,7 @@ class NameChanged(Presence):
         super().__init__(origin, name)
         self.seq = _UNPLACED
         self.ref: str | int | None = ref
-        """What its author calls the request."""
+        """The `ref` of the member's request; the answer has it too."""
         self.to: str = to
         self.quiet: bool = quiet
 
@@ -240,7 +241,7 @@ class NameChanged(Presence):
         return self.seq == _UNPLACED
 
     def events(self) -> Iterator[Event]:
-        """One `Renamed`."""
+        """Yield one `Renamed`."""
         yield Renamed(self.seq, self.name, self.to)
 
 

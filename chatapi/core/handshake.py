@@ -1,4 +1,4 @@
-"""The handshake: one JSON object that says who is speaking and in which room."""
+"""The handshake: one JSON object with a client's name, its room and its options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import RefusalCode, Refused
 from .names import OURS, Naming
 
 EXAMPLE: Final = '{"name": "Mina", "room": "devroom"}'
-"""A handshake."""
+"""A handshake, for error texts."""
 
 
 def _name(value: str, info: ValidationInfo) -> str:
@@ -30,7 +30,7 @@ def _room(value: str, info: ValidationInfo) -> str:
 
 
 class Resume(BaseModel):
-    """Where a JSON member was when its connection broke: the last event it saw, and the key of its session."""
+    """The last event that a JSON member saw before its connection broke, and the key of its session."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -41,19 +41,20 @@ class Resume(BaseModel):
 
 
 class Handshake(BaseModel):
-    """What a client says first. Unknown keys are ignored, types are not converted (``"history": "3"`` is an error).
+    """The first object that a client sends. Unknown keys are ignored, types are not converted (``"history": "3"`` is an
+    error).
 
-    Both names keep to the `Naming` that is the context of the validation, or to our own where there is none.
+    The context of the validation is the `Naming` for both names; without one it is `OURS`.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     name: Annotated[str, AfterValidator(_name)]
-    """Who is speaking."""
+    """The member's name."""
     room: Annotated[str, AfterValidator(_room)]
     """The room to join; it is created if it does not exist."""
     protocol: Literal["text", "json"] = "text"
-    """How both sides speak after the handshake."""
+    """The protocol after the handshake."""
     echo: bool | None = None
     """Whether the sender also gets its own messages; None for the server's default (`-echo`)."""
     commands: bool | None = None
@@ -65,7 +66,7 @@ class Handshake(BaseModel):
     token: str | None = None
     """Credentials, for the program's `admit` hook."""
     resume: Resume | None = None
-    """JSON only: go on where one was."""
+    """JSON only: the state to go on from, after a connection broke."""
 
 
 def handshake_of(fields: Mapping[str, object], naming: Naming = OURS) -> Handshake:

@@ -44,7 +44,7 @@ def read_page(broker: Broker, room: Room, before: int, most: int, max_bytes: int
 
 
 def read_entries(broker: Broker, room: Room, before: int, messages: int, max_bytes: int) -> Pending[Sequence[AnyKept]]:
-    """`Broker.read`, without the texts of messages that are deleted while it is under way."""
+    """Do what `Broker.read` does, and empty the messages that are deleted meanwhile."""
     seq = room.seq
 
     def erased(entries: Sequence[AnyKept]) -> Sequence[AnyKept]:

@@ -1,4 +1,4 @@
-"""The program's hooks, which decide about handshakes and messages, and are told of joins, leaves and renames."""
+"""Calls the program's hooks and checks what they return."""
 
 from __future__ import annotations
 
@@ -21,24 +21,27 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("chatapi")
 
 Admit: TypeAlias = Callable[[Handshake], "Handshake | Awaitable[Handshake | None] | None"]
-"""Lets a handshake in as it is (None) or as it returns it, with another name or room; raises `Refused` to say no."""
+"""Admits a handshake as it is (returns None) or changed (returns it); raises `Refused` to refuse it."""
 OnMessage: TypeAlias = "Callable[[Client, str], str | Awaitable[str | None] | None]"
-"""Passes a message (None) or changes it (another text); raises `Refused` to turn it down."""
+"""Passes a message (returns None) or changes it (returns another text); raises `Refused` to refuse it."""
 OnPresence: TypeAlias = Callable[[str, "Joined | Left | Renamed"], "Awaitable[None] | None"]
-"""Gets the room's name and a join, leave or rename."""
+"""Is told of a join, leave or rename, with the name of the room."""
 
 
 class Spawn(Protocol):
-    """Awaits something within the hooks' limit; the value is its result, or the exception that it raised."""
+    """Awaits the result of an async hook, for `Limits.hook_seconds` at most."""
 
     def __call__(self, awaitable: Awaitable[object], /, *, shield: bool = False) -> Pending[object]:
-        """Begin. With `shield`, the end of the chat waits for it; otherwise it is cancelled then."""
+        """Return the result later: its value is what the hook returned, or the exception that it raised.
+
+        With `shield`, the end of the chat waits for the hook; otherwise that cancels it.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """The callables that a program has given, each sync or async, or none."""
+    """The hooks of a program, each sync or async, or None."""
 
     admit: Admit | None = None
     on_message: OnMessage | None = None
@@ -65,14 +68,6 @@ def checked(result: object, what: str) -> object:
     return result
 
 
-def retold(changed: object) -> str | None:
-    """Return the text that `on_message` returned, or None. Raises `Refused` if it is something else."""
-    if changed is None or isinstance(changed, str):
-        return changed
-    checked(TypeError(f"on_message returned {type(changed).__name__}, not a text or None"), "on_message")
-    raise AssertionError
-
-
 def rechecked(handshake: object, naming: Naming) -> Handshake:
     """Check a handshake that a hook has changed like any other. Raises `Refused` if it is not valid."""
     if not isinstance(handshake, Handshake):
@@ -86,7 +81,7 @@ def rechecked(handshake: object, naming: Naming) -> Handshake:
 
 
 def ask(spawn: Spawn, hook: Callable[[], object], what: str) -> Pending[Any]:
-    """Call a hook, and return what it decides. Fails with `Refused`, also if the hook fails."""
+    """Call a hook, and return its result, maybe later. Fails with `Refused`, also if the hook fails."""
     answer: Pending[Any] = Pending()
 
     def settle(result: object) -> None:
@@ -106,12 +101,14 @@ def ask(spawn: Spawn, hook: Callable[[], object], what: str) -> Pending[Any]:
 
 
 def passed(block: bytes, decided: object, prepare: Callable[[str], bytes]) -> bytes:
-    """Return what the hook `on_message` lets a member say, of this text: all of it, or another text, prepared.
+    """Return the text that a member may send, by the result of `on_message`: this one, or another one, prepared.
 
-    Raises `TextTooLong`, and `Refused` if nothing is left of it.
+    Raises `TextTooLong`, and `Refused` if nothing is left of it, or if the hook returned something else than a text.
     """
-    changed = retold(decided)
-    block = block if changed is None else prepare(changed)
+    if isinstance(decided, str):
+        block = prepare(decided)
+    elif decided is not None:
+        checked(TypeError(f"on_message returned {type(decided).__name__}, not a text or None"), "on_message")
     if not block:
         raise Refused(RefusalCode.FORBIDDEN, "the server has left nothing of the text")
     return block

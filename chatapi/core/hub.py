@@ -1,7 +1,4 @@
-"""The hub: every room of a chat and the work that is due in them.
-
-Synchronous: a whole chat runs without an event loop.
-"""
+"""`Hub`: every room of a chat, and the work that is due in them. It is synchronous and needs no event loop."""
 
 from __future__ import annotations
 
@@ -39,15 +36,15 @@ from .timers import Timers
 _logger = logging.getLogger("chatapi")
 
 LOADED: Final = 1.0
-"""Seconds that a room which was loaded stays, or a name that was claimed, though nobody has entered it yet."""
+"""Seconds that a loaded room stays open, and a claimed name reserved, if no member comes in."""
 TOLD: Final = 256
-"""Connections above the limit that are told so, and closed in good order; those above these are just closed."""
+"""Connections above the limit that are told so, and closed in good order; further ones are closed at once."""
 CROWD = 256
-"""Entries that may wait for the fan-out while more is read: each may be as large as one read."""
+"""Entries that may wait for the fan-out before the poller reads on: each may be as large as one read."""
 
 
 class Runnable(Protocol):
-    """Something with work to do when its turn comes."""
+    """An object with work to do, for which it has asked with `Hub.call`."""
 
     def run(self, now: float) -> None:
         """Do the work that can be done now, without waiting."""
@@ -55,7 +52,7 @@ class Runnable(Protocol):
 
 
 class Connected(Runnable, Protocol):
-    """A connection as the hub knows it."""
+    """A connection, as the hub knows it."""
 
     @property
     def parked(self) -> bool:
@@ -127,34 +124,34 @@ class Hub:
         self.openings: Openings[Connected] = Openings(limits)
         """The connections without a member."""
         self.most_connections: int = limits.connections
-        """The number of connections that are let in at most."""
+        """Connections that are let in at most."""
         self.most_sockets: int = limits.connections + TOLD
-        """The same, with those that are only told that the server is full."""
+        """Connections at most, with those that are only told that the server is full."""
         self.listening: dict[str, Address] = {}
         """An address of each door, by the door's name; the chat that opens the doors sets it."""
         self.hooks: Hooks = hooks
         """The program's hooks."""
         self.spawn: Spawn = _nobody_awaits
-        """Awaits what an async hook returned; the chat that runs the hub sets it."""
+        """Awaits an async hook; the chat that runs the hub sets it."""
         self.wake: Callable[[], None] = _nothing
-        """Called when there may be work to do; the chat that runs the hub sets it."""
+        """Wakes the poller, because there may be work to do; the chat that runs the hub sets it."""
         self.awake: bool = False
         """Whether a round is under way or about to begin, so that `wake` would have no effect."""
         self.ring: Callable[[], None] = _nothing
-        """The same, from any thread: `settle` asks the broker then."""
+        """Does what `wake` does, from any thread, so that `settle` asks the broker."""
         self.rooms: dict[str, Room] = {}
         self.new_client_id: Callable[[], int] = count(1).__next__
         """Returns a number that no client had before."""
         self.arriving = 0
-        """The number of admissions that wait for the broker, also for clients that have gone since."""
+        """The number of admissions that wait for the broker, also those of clients that have left since."""
         self.room_list: RoomList = RoomList(self.rooms, lambda: broker.presence, clock)
         """The rooms that have members, also those of other servers."""
         self._new_key = new_key
         self._log_bytes = 0
         self._loading: dict[str, Pending[Room]] = {}  # the rooms that the broker is opening, by key
-        self._awaited: Room | None = None  # a room that stays open, though it may have no members for a moment
-        self._empty: dict[Room, None] = {}  # open rooms without members, the one that has been empty for longest first
-        self._news: dict[Room, None] = {}
+        self._awaited: Room | None = None  # a room that is not closed, though it may have no members for a moment
+        self._empty: dict[Room, None] = {}  # open rooms without members, the one that is empty for longest first
+        self._news: dict[Room, None] = {}  # rooms that need a fan-out pass
         self._crowd = 0  # entries since the last fan-out
         self._runnable: dict[Runnable, None] = {}
         self._presence_hook = PresenceHook(hooks.on_presence, lambda: self.spawn)
@@ -213,7 +210,7 @@ class Hub:
             self._let_be(room, max(self._keep(room), LOADED))
 
     def leave_for(self, client: Client, room: Room, target: Room) -> None:
-        """Take a member out of a room to make another membership in `target`, which stays open if that is the same."""
+        """Remove a member from a room, because it will join `target`, which may be the same room and is not closed."""
         self._awaited = target
         room.leave(client, "replaced")
         self._awaited = None
@@ -226,7 +223,7 @@ class Hub:
     def _given_up(self, client: Client) -> None:
         if client.away and client.room is not None:
             client.room.leave(client, "connection_lost")
-            client.outlet.wake()  # its connection, which is closed, releases it
+            client.outlet.wake()  # its connection is closed, and releases it
             self.disconnects["connection_lost"] += 1
             _logger.info("%s left from %s: %s", client.name, client.address, "connection_lost")
 
@@ -240,14 +237,14 @@ class Hub:
     # What rooms call (this is their `Keeper`)
 
     def changed(self, room: Room, entries: int) -> None:
-        """Have a fan-out pass over a room, whose log has so many new entries."""
+        """Have a fan-out pass over a room, whose log has this number of new entries."""
         self._crowd += entries
         self._news[room] = None
         if not self.awake:
             self.wake()
 
     def told(self, room: Room, event: Joined | Left | Renamed) -> None:
-        """Tell the program's hook of a join, leave or rename: later, as work of its own."""
+        """Have the program's hook called with a join, leave or rename, later."""
         self._presence_hook.add(room.name, event)
         if self.wake is _nothing:
             self.tell()
@@ -260,24 +257,24 @@ class Hub:
             self._presence_hook.tell_next()
 
     def needed(self, room: Room) -> None:
-        """Keep a room open that has no members, until `emptied` is called."""
+        """Keep a room without members open until `emptied` is called."""
         if room in self._empty:
             del self._empty[room]
             self.timers.clear(room)
 
     def emptied(self, room: Room) -> None:
-        """Close a room that has no members once the time is over for which it keeps its history."""
+        """Close a room without members once it has kept its history for as long as it should."""
         if room.settled and room is not self._awaited and self.rooms.get(room.key) is room:
             self._let_be(room, self._keep(room))
 
     def _keep(self, room: Room) -> float:
-        """Return the seconds that a room without members stays open: few if other servers share it."""
+        """Return the seconds that a room without members stays open: a short time if other servers share it."""
         if self.broker.presence is not None:
             return LOADED
         return self.limits.keep if room.seq else 0
 
     def _let_be(self, room: Room, seconds: float) -> None:
-        """Close a room without members, now or so many seconds later."""
+        """Close a room without members, now or this number of seconds later."""
         if not seconds:
             self.close(room)
             return
@@ -299,7 +296,7 @@ class Hub:
         self.room_list.changed(room)
 
     def grew(self, by: int) -> None:
-        """Count so many bytes more in the logs; if they are too much, close rooms without members, then shrink logs."""
+        """Add to the bytes of all logs; if these are too many, close rooms without members, then shrink logs."""
         self._log_bytes += by
         while self._log_bytes > self.limits.total_log_bytes:
             if self._empty:
@@ -322,7 +319,7 @@ class Hub:
             session.forget(said)
         if author is not None:
             author.outlet.not_kept(said, reason)
-        elif said.settled is None and not said.session:  # a member with a session asks again when it comes back
+        elif said.settled is None and not said.session:  # a member with a session sends again when it comes back
             _logger.warning("messages of %s in %s were not kept: %s", said.name, room.name, reason.detail)
 
     # Work
@@ -338,18 +335,18 @@ class Hub:
         self.tell()
 
     def unattended(self) -> None:
-        """Wake nothing any more, because the chat does not run."""
+        """Wake nothing any more, because the chat has stopped."""
         self.wake, self.ring, self.spawn = _nothing, _nothing, _nobody_awaits
 
     def call(self, runnable: Runnable) -> None:
-        """Run this when its turn comes."""
+        """Have `run` of this object called in the next `settle`."""
         self._runnable[runnable] = None
         if not self.awake:
             self.wake()
 
     @property
     def crowded(self) -> bool:
-        """Whether so much was said that the fan-out comes before more is read."""
+        """Whether so many entries wait that the fan-out must come before more is read."""
         return self._crowd > CROWD
 
     @property
@@ -358,7 +355,7 @@ class Hub:
         return bool(self._news or self._runnable or self._presence_hook.untold)
 
     def settle(self) -> Iterator[None]:
-        """Do all the work that is due; yield wherever the program's other tasks may have a turn."""
+        """Do all the work that is due; yield where the program's other tasks may run."""
         self.broker.collect()
         news, self._news = self._news, {}
         self._crowd = 0
@@ -373,11 +370,11 @@ class Hub:
         for _ in range(len(self._presence_hook.untold)):
             self._presence_hook.tell_next()
             yield
-        self.broker.collect()  # the broker gets together what was said in this round
+        self.broker.collect()  # so that the broker takes all messages of this round together
 
 
 def _as_in_go(limits: Limits) -> Limits:
-    """Return the limits with those of Go that were not given."""
+    """Return the limits for `machat`: if `line_bytes` was not given, it is that of Go."""
     if "line_bytes" in limits.model_fields_set:
         return limits
     return limits.model_copy(update={"line_bytes": MACHAT_LINE_BYTES})

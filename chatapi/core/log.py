@@ -1,4 +1,4 @@
-"""A room's log: what happened, in order, bounded. A member is a cursor into it; everything else is arithmetic."""
+"""`Log`: the entries of a room, in order and bounded. A member is a cursor into it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Page: TypeAlias = tuple[list[Message], bool]
 """Messages, oldest first, and whether there are older ones."""
 
 Size: TypeAlias = Callable[[AnyEntry], int]
-"""Measures an entry: how many bytes it has at most when it is rendered."""
+"""Returns how many bytes an entry has at most when it is rendered."""
 
 _position = attrgetter("position")
 _seq = attrgetter("seq")
@@ -27,9 +27,9 @@ _NO_MESSAGE = Deletion("", 0)
 class Log:
     """An append-only list of entries that forgets its oldest ones.
 
-    Positions count messages, joins, leaves and renames; they are internal and never reused. What is put in front may
-    have negative ones. `tail` is the oldest position still held, `head` the one that the next entry gets;
-    ``head - cursor`` is how far behind a cursor is, and a cursor before `tail` has lost its place.
+    Positions count messages, deletions, joins, leaves and renames; they are internal and never reused. `prepend` may
+    give negative ones. `tail` is the oldest position that is held, and the next entry gets the position `head`. A
+    cursor lags by ``head - cursor``; entries that it should read are gone if it is before `tail`.
     """
 
     __slots__ = ("_entries", "_gone", "_kept", "_kept_gone", "head", "held", "max_bytes", "max_entries", "written")
@@ -38,14 +38,14 @@ class Log:
         self.max_bytes: int = max_bytes
         self.max_entries: int = max_entries
         self._entries: list[AnyEntry] = []
-        self._gone = 0  # how many at the front of the list are no longer there: taking them out is O(n)
-        self._kept: list[AnyKept] = []  # those with a seq, so that no search passes over joins and leaves
+        self._gone = 0  # entries at the front that are forgotten, but still in the list: removing them is O(n)
+        self._kept: list[AnyKept] = []  # the entries that have a seq
         self._kept_gone = 0
         self.head: int = 0
         self.written: int = 0
-        """Bytes appended in all."""
+        """The bytes of all entries that were ever appended."""
         self.held: int = 0
-        """The bytes that are held now."""
+        """The bytes of the entries that are held."""
 
     @property
     def tail(self) -> int:
@@ -71,7 +71,7 @@ class Log:
             self._trim(self.max_bytes)
 
     def prepend(self, entries: Sequence[AnyKept]) -> None:
-        """Hold these entries again, which come right before the oldest one that is held."""
+        """Hold again entries that come right before the oldest one that is held."""
         position, offset = self.tail, self.written - self.held
         for entry in reversed(entries):
             position -= entry.count
@@ -90,7 +90,7 @@ class Log:
         kept, kept_gone = self._kept, self._kept_gone
         oldest_offset = self.written - max_bytes
         oldest_position = self.head - self.max_entries
-        newest = len(entries) - 1  # held whatever its size
+        newest = len(entries) - 1  # held however large it is
         while gone < newest and (entries[gone].offset < oldest_offset or entries[gone].position < oldest_position):
             if isinstance(entries[gone], KeptEntry):
                 kept[kept_gone] = _NO_MESSAGE
@@ -127,14 +127,14 @@ class Log:
             i += 1
 
     def weight(self, position: int) -> int:
-        """Return about how many bytes are held from `position` on."""
+        """Return the bytes that are held from the entry at `position` on."""
         i = bisect_right(self._entries, position, lo=self._gone, key=_position) - 1
         return self.written - self._entries[max(i, self._gone)].offset if position < self.head else 0
 
     def back(self, messages: int, *, shown: bool = False) -> int:
         """Return the position from which so many messages and deletions follow, or the tail if fewer are held.
 
-        If only those that are `shown` count, these are messages with a text; deleted ones of the first run may follow.
+        With `shown`, only messages that have a text count, and a run with deleted ones is not cut.
         """
         i = len(self._kept)
         position = self.head
@@ -155,7 +155,7 @@ class Log:
         return entry if seq < entry.seq + entry.count else None
 
     def message(self, seq: int, ts: int) -> Message | None:
-        """Return the message of that number and time, if it is still held."""
+        """Return the message with this number and time, if it is still held."""
         said = self.entry_of(seq)
         if not isinstance(said, Said) or said.ts + seq - said.seq != ts:
             return None
@@ -182,7 +182,7 @@ class Log:
         return False
 
     def erase_in(self, entries: Sequence[AnyKept], since: int) -> None:
-        """Empty the messages in these entries of the broker that were deleted behind the seq `since`."""
+        """Empty the messages in these entries that were deleted after the seq `since`."""
         for deletion in self.before(sys.maxsize):
             if deletion.seq <= since:
                 return
@@ -201,8 +201,8 @@ class Log:
 def chunk(entries: Iterable[AnyEntry], most: int, size: Size) -> list[AnyEntry]:
     """Return the first entries that have at most `most` bytes when they are rendered, but at least one message.
 
-    A run that is longer by itself is cut if it is longer by more than a quarter. So the lines of text that one read of
-    a socket brings in are usually not cut.
+    A run that is longer by itself is cut if it is longer by more than a quarter. So the lines of
+    text that come with one read of a socket are usually not cut.
     """
     found: list[AnyEntry] = []
     left = most
@@ -227,8 +227,8 @@ def _beginning(entry: AnyEntry, measured: int, most: int, size: Size) -> AnyEntr
 def newest_of(entries: Iterable[AnyKept], first: int, before: int, most: int, max_bytes: int) -> Page:
     """Return the newest `most` messages from `first` on and before `before`, and whether there are older ones.
 
-    `entries` come newest first, the messages oldest first. These are fewer, but at least one, if their texts have more
-    than about `max_bytes`.
+    `entries` come newest first, the messages oldest first. There are fewer, but at least one, if
+    their texts have more than about `max_bytes`.
     """
     found: list[Message] = []
     size = 0

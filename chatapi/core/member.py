@@ -1,4 +1,4 @@
-"""What a room needs from its members, and what a member needs from its connection or from the program's bot."""
+"""Interfaces: members as a room needs them (`Member`), and connections and bots as members need them (`Outlet`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .style import Style
 
 
 class Outlet(Protocol):
-    """What every client tells its news to: a connection, or a program's own member."""
+    """The owner of a client: a connection, or a bot of the program. The client tells it what happens."""
 
     @property
     def peer(self) -> Peer | None:
@@ -20,7 +20,7 @@ class Outlet(Protocol):
         ...
 
     def wake(self) -> None:
-        """Note that there is something to `Client.read`."""
+        """Note that `Client.read` has something to return."""
         ...
 
     def ended(self, reason: Disconnect, detail: str) -> None:
@@ -40,7 +40,7 @@ class Peer(Outlet, Protocol):
     """A connection. Its methods do not wait."""
 
     def send(self, data: bytes, /) -> int:
-        """Call the socket's own `send`, without a detour: fan-out passes do so for members that are up to date."""
+        """Send with the socket's own method `send`. Fan-out passes call this for members that are up to date."""
         ...
 
     def buffer(self, data: bytes | memoryview) -> None:
@@ -64,7 +64,7 @@ class Peer(Outlet, Protocol):
         ...
 
     def shows_past(self, messages: int, size: int) -> None:
-        """Note that the client is about to be shown so many messages of the past, of about `size` bytes."""
+        """Note that the client is about to be shown so many messages again, of about `size` bytes."""
         ...
 
 
@@ -97,11 +97,11 @@ class Member(Protocol):
         ...
 
     def part(self) -> None:
-        """Be in no room from here on; what the log holds so far is still to be read."""
+        """Be in no room any more; entries that the log holds now are still read."""
         ...
 
     def awaits(self, renamed: NameChanged) -> None:
-        """Note that its new name has no place in the log yet."""
+        """Note its rename, which may have no place in the log yet."""
         ...
 
     def hear(self, whisper: Whisper) -> str:

@@ -1,4 +1,4 @@
-"""The rules for names, and for when two names are the same."""
+"""Which names are allowed, and when two names are the same: our own rules, and those of Go (`-machat`)."""
 
 from __future__ import annotations
 
@@ -55,33 +55,31 @@ _INVISIBLE: Final = re.compile(
 )
 
 
-def check_name(raw: str) -> str:
+def check_name(raw: str, *, kept: bool = False) -> str:
     """Return a member's name as it will be shown (NFC).
 
     Raises `Refused` with ``bad_name``: a name has 1 to 32 characters, none of them white space, control, format,
     invisible or unassigned, nor ``:`` or ``,``, and does not start with ``@``, ``/``, ``*``, ``#`` or a combining mark
     (docs/protocol.md, Names).
     """
-    name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name")
+    name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name", kept=kept)
     if name[0] in _FIRST:
-        raise _bad_start(name)
+        start = f"a name does not start with {name[0]!r} (nor with any of {' '.join(_FIRST)})"
+        raise Refused(RefusalCode.BAD_NAME, start)
     return name
 
 
 def check_kept_name(raw: str) -> str:
     """Return the name of a message's author that a store holds, as it will be shown (NFC).
 
-    As `check_name`, but names are allowed too that earlier versions, or a Python with a newer Unicode, have allowed:
-    with invisible or unassigned characters, or with a combining mark at the start. Nobody can take such a name now.
+    The rules are those of `check_name`. Names are allowed too that an earlier version, or a newer Unicode has
+    allowed: with invisible or unassigned characters, or with a combining mark at the start.
     """
-    name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name", kept=True)
-    if name[0] in _FIRST:
-        raise _bad_start(name)
-    return name
+    return check_name(raw, kept=True)
 
 
 def check_room(raw: str) -> str:
-    """Return a room's name as it will be shown (NFC): as `check_name`, but 1 to 64 characters and any first one.
+    """Return a room's name as it will be shown (NFC): as `check_name`, but with 1 to 64 characters and any first one.
 
     Raises `Refused` with ``bad_room``.
     """
@@ -89,17 +87,17 @@ def check_room(raw: str) -> str:
 
 
 def check_kept_room(raw: str) -> str:
-    """Return the name of a room that a store holds: to `check_room` what `check_kept_name` is to `check_name`."""
+    """Return the name of a room that a store holds: as `check_room`, with the exceptions of `check_kept_name`."""
     return _check(raw, ROOM_CHARS, RefusalCode.BAD_ROOM, "room", kept=True)
 
 
 def name_key(name: str) -> str:
-    """Return what two spellings of the same name have in common: the case-folded NFKC form.
+    """Return the key of a name, which is the same for all spellings: the case-folded NFKC form.
 
-    Any string has a key, also one that came from outside unchecked and is looked up. A string of more than 256
-    characters is no name, in any spelling: only its beginning is normalised, because that takes quadratic time, and the
-    key is one that no name has. It sorts right behind the key of that beginning. So keys are bounded too; they can be
-    longer than the names, and a key is not to be given to this function again.
+    Every string has a key, also one that a client looks up unchecked. A string of more than 256 characters cannot be a
+    name: only its beginning is normalised, because that takes quadratic time, and its key is one that no name has and
+    that sorts right behind the key of the beginning. So keys are bounded; they can be longer than the names. Do not
+    call this with a key.
     """
     if len(name) > _LONGEST:
         return f"{name_key(name[:_LONGEST])}\0"
@@ -108,16 +106,12 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
-def _bad_start(name: str) -> Refused:
-    return Refused(RefusalCode.BAD_NAME, f"a name does not start with {name[0]!r} (nor with any of {' '.join(_FIRST)})")
-
-
 def _check(raw: str, most: int, code: RefusalCode, what: str, *, kept: bool = False) -> str:
     if len(raw) <= most and _PLAIN.fullmatch(raw):
         return raw
     if not raw:
         raise Refused(code, f"the {what} is empty; it takes 1 to {most} characters")
-    if len(raw) > 4 * most:  # a name that can never fit is not normalised, because that takes time
+    if len(raw) > 4 * most:  # too long in any form: normalising it would take time
         raise Refused(code, f"the {what} has {len(raw)} characters; at most {most} are allowed")
     name = unicodedata.normalize("NFC", raw)
     if len(name) > most:
@@ -142,8 +136,8 @@ def _check(raw: str, most: int, code: RefusalCode, what: str, *, kept: bool = Fa
 
 
 _ROOMS: Final = "Go:"
-"""What the key of each room of Go's begins with. The key of any other room is case-folded, so that both kinds can be
-kept in one place and are never taken for each other."""
+"""The beginning of the key of each room with Go's rules. The keys of other rooms are case-folded, so no key is equal to
+one of the other kind, and one store can have rooms of both kinds."""
 _CONTROLS: Final = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
 
 
@@ -155,13 +149,13 @@ class Naming(NamedTuple):
     room: Callable[[str], str]
     """The name of a room as it is shown; raises `Refused` (``bad_room``)."""
     kept_name: Callable[[str], str]
-    """The same for a member's name that was kept, perhaps before a rule came; raises `Refused` (``bad_name``)."""
+    """The same for a member's name in a store, which may be older than a rule; raises `Refused` (``bad_name``)."""
     kept_room: Callable[[str], str]
-    """The same for a room's name that was kept; raises `Refused` (``bad_room``)."""
+    """The same for a room's name in a store; raises `Refused` (``bad_room``)."""
     key: Callable[[str], str]
-    """What the spellings of a member's name have in common."""
+    """The key of a member's name: the same for all spellings."""
     room_key: Callable[[str], str]
-    """What the spellings of a room's name have in common. It also tells which naming the room has: see `naming_of`."""
+    """The key of a room's name: the same for all spellings. It also tells the room's naming: see `naming_of`."""
     name_bytes: int
     """Bytes of UTF-8 in a member's name at most."""
     allows_empty: bool
@@ -169,7 +163,7 @@ class Naming(NamedTuple):
 
 
 def _harmless(raw: str) -> str:
-    """Return a name that cannot fake a line: without control characters and tabs, its bidirectional ones closed."""
+    """Return a name that cannot fake a line: control characters and tabs removed, bidirectional ones closed."""
     if raw.isprintable():
         return raw
     return close_lines(raw.translate(_CONTROLS).encode(errors="surrogatepass")).decode(errors="surrogatepass")
@@ -215,7 +209,7 @@ GO: Final = Naming(
     name_bytes=MACHAT_NAME_BYTES,
     allows_empty=True,
 )
-"""Go's: any name, the empty one too, and two names are the same if their characters are. See docs/machat.md."""
+"""The rules of Go: any name, also an empty one; two names are the same if their characters are. See docs/machat.md."""
 
 
 def naming_of(room_key: str) -> Naming:

@@ -15,14 +15,14 @@ from .timers import Timers
 LOOPBACK: Final = ("127.0.0.0/8", "::1")
 """The addresses that are trusted unless the program says otherwise: proxies and benchmarks on this machine."""
 
-_REMEMBERED: Final = 4096
-"""Hosts whose keys are remembered, the ones that connected last."""
+_CACHED: Final = 4096
+"""Hosts whose keys are cached: those that connected last."""
 _FAULTS_A_SECOND: Final = 10
-"""Refusals that an address may cause for any length of time."""
+"""Refusals a second that an address may cause in the long run."""
 
 
 class Origin:
-    """One address, with what its connections have used of the lines and the refusals that it is allowed."""
+    """One address, and how many of the lines and refusals that it is allowed its connections have used."""
 
     __slots__ = (
         "_faults",
@@ -55,53 +55,53 @@ class Origin:
         self.sessions: dict[object, None] | None = None
         """Its sessions whose members are not connected, in the order in which they left; None before the first one."""
         self._limits = limits
-        self._used = self._used_at = 0.0  # lines of the burst; what the rate allows leaks out
+        self._used = self._used_at = 0.0  # lines in a leaky bucket, which `address_rate` empties
         self._faults = self._faults_at = 0.0
 
     @property
     def _most(self) -> float:
-        """The burst; what the rate gives between two looks at the deadlines is always in it."""
+        """The burst: at least as many lines as the rate allows between two looks at the deadlines."""
         return max(self._limits.address_burst, self._limits.address_rate * TICK)
 
     def free(self, now: float) -> float:
-        """Return the lines that its connections may say now; below 0 if more is promised to some of them."""
+        """Return the lines that its connections may send now; below 0 if more are promised to them."""
         self._used = max(0.0, self._used - (now - self._used_at) * self._limits.address_rate)
         self._used_at = now
         return self._most - self._used
 
     def spend(self, lines: float) -> None:
-        """Count lines that one of its connections said, or (below 0) gives back because they were only promised."""
+        """Count lines that a connection has sent or, if negative, gives back because they were only promised."""
         self._used += lines
 
     def promise(self, lines: int, now: float) -> float:
-        """Promise lines to a connection, behind those promised to others; return when it may say them."""
+        """Promise lines to a connection, after those promised to others; return when it may send them."""
         self.spend(lines)
         return now + max(0.0, -self.free(now)) / self._limits.address_rate
 
     def fault(self, now: float) -> bool:
-        """Count a refusal for one of its connections; return whether that makes it a flood."""
+        """Count a refusal for one of its connections; return whether these are too many now."""
         self._faults = max(0.0, self._faults - (now - self._faults_at) * _FAULTS_A_SECOND) + 1
         self._faults_at = now
         return self._faults > self._limits.address_flood and not self.trusted
 
     def at_rest(self, now: float) -> float:
-        """Return the time at which nothing counted will be left; not after `now` if nothing is."""
+        """Return the time from which nothing that it has used counts any more; at least `now`."""
         lines = self._used_at + self._used / self._limits.address_rate if self.limited else now
         return max(now, lines, self._faults_at + self._faults / _FAULTS_A_SECOND)
 
 
 class Origins:
-    """Every origin that is in use, and those that are not at rest yet."""
+    """Every origin that is in use, or that has used lines or refusals which still count."""
 
     def __init__(self, limits: Limits, clock: Clock, timers: Timers, trusted: Iterable[str] = LOOPBACK) -> None:
         self._limits = limits
         self._clock = clock
         self._timers = timers
         self._trusted = networks(trusted)
-        self.key: Callable[[str], tuple[str, bool]] = lru_cache(_REMEMBERED)(self._key)
+        self.key: Callable[[str], tuple[str, bool]] = lru_cache(_CACHED)(self._key)
         """The key under which every rule about addresses counts a host, and whether the host is trusted."""
         self._origins: dict[str, Origin] = {}
-        self._left: dict[Origin, None] = {}  # those that nothing uses, until they are at rest
+        self._left: dict[Origin, None] = {}  # not in use, the first to be released first
 
     def __len__(self) -> int:
         return len(self._origins)
@@ -118,7 +118,7 @@ class Origins:
         return origin
 
     def let_go(self, origin: Origin) -> None:
-        """Release an origin; once nothing uses it and it is at rest, it is forgotten."""
+        """Release an origin. It is forgotten when nothing uses it and nothing that it has used counts."""
         origin.held -= 1
         if origin.held:
             return
@@ -138,10 +138,11 @@ class Origins:
         self._timers.clear(origin)
 
     def _key(self, host: str) -> tuple[str, bool]:
-        """Work out what `key` caches, because parsing an address takes as long as accepting a connection otherwise.
+        """Return what `key` does, which caches it: parsing an address takes as long as accepting a connection.
 
-        A host is counted under its IPv4 address, wrapped in IPv6 or not; of IPv6 the first 64 bits, because one
-        customer has them all; a trusted address in full; or what is no address, as it is.
+        A host is counted under its IPv4 address, also if that is inside an IPv6 address, or under the first 64 bits of
+        its IPv6 address, because one customer has all addresses that begin with them. A trusted address is counted in
+        full. A text that is not an address is used as it is.
         """
         try:
             address = ip_address(host.strip("[]"))

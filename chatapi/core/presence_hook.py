@@ -1,4 +1,4 @@
-"""The program's hook `on_presence`: it is told of joins, leaves and renames in their order, as work of its own."""
+"""Calls the program's hook `on_presence` with each join, leave and rename, in their order."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .hooks import OnPresence, Spawn, checked, outcome
 
 
 class PresenceHook:
-    """The events that the hook has not been told of yet, oldest first; none if the program has no such hook."""
+    """The events for which the hook was not called yet; none if the program has no such hook."""
 
     def __init__(self, hook: OnPresence | None, spawn: Callable[[], Spawn]) -> None:
         self._hook = hook
         self._spawn = spawn
         self.untold: deque[tuple[str, Joined | Left | Renamed]] = deque()
-        """Rooms and events that the hook has not been told of yet."""
+        """Rooms and events for which the hook was not called yet, oldest first."""
 
     def add(self, room: str, event: Joined | Left | Renamed) -> None:
         """Note an event in a room."""

@@ -1,4 +1,4 @@
-"""A room: a log, the members that read it, and their names."""
+"""`Room`: a log, the members that read it, and their names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .timers import Timers
 
 
 class Keeper(Protocol):
-    """What a room needs from the chat that it belongs to: its `Hub`."""
+    """The chat that a room belongs to, as the room needs it: its `Hub`."""
 
     limits: Limits
     clock: Clock
@@ -87,23 +87,23 @@ class Room(RoomLog):
         self.key: str = self.naming.room_key(past.name)
         self._keeper = keeper
         self.presence: Presence | None = keeper.broker.presence
-        """The names on all servers, if several share the room."""
+        """The broker's names on all servers, if several share the room; otherwise None."""
         self.trouble: str = ""
         """Why messages cannot be kept now; empty if they can."""
         self.roster: Roster = Roster(self.naming.key)
         """The names of its members."""
         self._members = self.roster.here
         self._flow_control = FlowControl(self.limits.room_wait, self.log)
-        self._in_hand = 0  # bytes submitted and not yet delivered
+        self._in_hand = 0  # bytes that were submitted and are neither delivered nor refused
         self._most_in_hand = self.limits.in_hand_bytes
         self.fresh: list[AnyEntry] = []
-        """The entries that no fan-out pass has taken yet."""
+        """The entries that are still to be taken by a fan-out pass."""
         self.current: Readers = Readers()
         """The members that a fan-out pass serves."""
         self.behind: dict[int, Member] = {}
-        """The members that read on from the log at their own pace."""
+        """The members that read from the log at their own pace."""
         self.listeners: dict[int, Member] = {}
-        """The program's own members: woken at once, without a fan-out pass."""
+        """The program's own members that read: each delivery wakes them, without a fan-out pass."""
 
     def __repr__(self) -> str:
         return f"<Room {self.name!r}, {len(self)} members>"
@@ -164,7 +164,7 @@ class Room(RoomLog):
                 client.position = self.log.head  # members are not shown their own arrival
 
     def leave(self, client: Member, reason: str) -> None:
-        """Let a member go: its name is free at once, and the others are told in the order of the log."""
+        """Remove a member: its name is free at once, and the others are told in the order of the log."""
         before = len(self)
         self._remove(client)
         self._keeper.told(self, Left(self.seq, client.name, reason))
@@ -176,7 +176,7 @@ class Room(RoomLog):
             self._keeper.emptied(self)
 
     def lose(self, client: Member) -> None:
-        """Let a member go whose name the broker has given to another one; the others are not told."""
+        """Remove a member whose name the broker has given to another one; the others are not told."""
         self._remove(client)
         if not self._members:
             self._keeper.emptied(self)
@@ -226,7 +226,7 @@ class Room(RoomLog):
     # Its messages
 
     def submit(self, entry: AnyEntry) -> None:
-        """Hand an entry to the broker; it comes back through `deliver`."""
+        """Give an entry to the broker, which calls `deliver`, `refuse` or `known` with it."""
         if not self._members:
             self._keeper.needed(self)
         self._in_hand += entry.weight
@@ -271,7 +271,7 @@ class Room(RoomLog):
         self._settled()
 
     def known(self, said: Said, seq: int, ts: int) -> None:
-        """The broker has this message from before: its author is told where it stands."""
+        """Tell the author of a message that the broker has it already, and its place."""
         self._in_hand -= said.weight
         said.seq, said.ts = seq, ts
         if (author := self._author(said)) is not None and author.peer is not None:
@@ -292,7 +292,7 @@ class Room(RoomLog):
 
     @property
     def settled(self) -> bool:
-        """Whether nothing that was submitted is still on its way through the broker."""
+        """Whether everything that was submitted is delivered or refused."""
         return not self._in_hand
 
     # Its readers
@@ -303,18 +303,18 @@ class Room(RoomLog):
             self.behind[client.id] = client
 
     def went_away(self, client: Member) -> None:
-        """Do not wait for a member whose connection broke."""
+        """Do not wait for a member whose connection broke, and send it nothing."""
         self.current.discard(client)
         self.behind.pop(client.id, None)
         self._relieve(client)
 
     def came_back(self, client: Member) -> None:
-        """Let a member read that has a connection again."""
+        """Let a member read that has another connection."""
         self.current.discard(client)
         self.behind[client.id] = client
 
     def caught_up(self, client: Member) -> None:
-        """Have fan-out passes serve a member that has read everything, unless it is the program's own."""
+        """Have fan-out passes serve a member that has read everything, unless it is one of the `listeners`."""
         if client.id in self.listeners:
             self._relieve(client)
         elif self.behind.pop(client.id, None) is not None:
@@ -322,7 +322,7 @@ class Room(RoomLog):
             self._relieve(client)
 
     def listen(self, client: Member, reads: bool) -> None:
-        """Wake a member of the program's own for each entry if it reads; otherwise never wait for it."""
+        """Wake one of the program's own members for each delivery if it reads; otherwise it is shown nothing."""
         del self.behind[client.id]
         if reads:
             self.listeners[client.id] = client
@@ -338,7 +338,7 @@ class Room(RoomLog):
 
     @property
     def _has_passes(self) -> bool:
-        """Whether a fan-out serves anybody in the room."""
+        """Whether the room has members that a fan-out serves, now or when they have caught up."""
         return len(self.current) + len(self.behind) > len(self.listeners)
 
     def _resume(self) -> None:
@@ -358,7 +358,7 @@ class Room(RoomLog):
         self._resume()
 
     def look(self, now: float) -> None:
-        """Find members that lag, disconnect those whose time is up, and let senders go on if they may."""
+        """Look for members that lag, disconnect those whose time is up, and let the senders go on if they may."""
         flow_control, penalties = self._flow_control, self._keeper.slow_penalties
 
         def is_waited_for(client: Member) -> bool:
@@ -372,7 +372,7 @@ class Room(RoomLog):
             self._keeper.timers.set(self, now + TICK, self.look)
 
     def after_pass(self) -> None:
-        """After a fan-out: `look`, where enough was written since the last time, and let senders go on."""
+        """Note that a pass has ended: `look`, if enough was written since the last look, and let the senders go on."""
         self._flow_control.allow_share(self.log)
         if self.behind and self._flow_control.is_due(self.log):
             self.look(self._keeper.clock.monotonic())

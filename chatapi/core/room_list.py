@@ -13,17 +13,17 @@ from .room import Room
 from .sorted_keys import SortedKeys
 
 FRESH: Final = 1.0
-"""Seconds for which a list of the rooms of all servers is used: sorting it costs more than answering from it."""
+"""Seconds for which a list of the rooms of all servers is used, because sorting it takes longer than an answer."""
 
 Page: TypeAlias = tuple[Sequence[RoomCount], int]
-"""Some rooms, and how many there are in all."""
+"""Some rooms, and the number of all rooms."""
 
 
 class RoomList:
-    """A page of it costs as much as the page, however many rooms there are.
+    """The rooms that have members. A page of it costs as much as the page, however many rooms there are.
 
-    What happens in the rooms of this server is in it at once. Where several servers share the rooms, the broker is
-    asked for those of the others, for everybody together and at most once in `FRESH` seconds.
+    Changes in the rooms of this server are in it at once. If several servers share the rooms, the broker is asked for
+    those of the others at most once in `FRESH` seconds, for all clients together.
     """
 
     __slots__ = ("_clock", "_keys", "_presence", "_read_at", "_reading", "_rooms", "_shared")
@@ -31,7 +31,7 @@ class RoomList:
     def __init__(self, rooms: Mapping[str, Room], presence: Callable[[], Presence | None], clock: Clock) -> None:
         self._rooms, self._presence, self._clock = rooms, presence, clock
         self._keys = SortedKeys()
-        self._shared: dict[str, RoomCount] = {}  # the rooms among them that have no members here
+        self._shared: dict[str, RoomCount] = {}  # the rooms that have members only on other servers
         self._read_at = float("-inf")
         self._reading: Pending[None] | None = None  # while the broker is asked for its list
 
@@ -39,7 +39,7 @@ class RoomList:
         """Note that the first member here came into a room, or that the last one left it."""
         if not room.roster.here:
             self._shared.pop(room.key, None)
-            if len(room):  # members of other servers
+            if len(room):  # it has members on other servers
                 self._shared[room.key] = RoomCount(room.key, room.name, len(room))
         if len(room):
             self._keys.add(room.key)
@@ -53,7 +53,7 @@ class RoomList:
         )
 
     def _refresh(self) -> Pending[None]:
-        """Ask the broker for the rooms of all servers, if that is due."""
+        """Ask the broker for the rooms of all servers, if the list is older than `FRESH`."""
         presence = self._presence()
         if presence is None or self._clock.monotonic() - self._read_at < FRESH:
             return Pending.resolved(None)
@@ -68,7 +68,7 @@ class RoomList:
         return RoomCount(key, room.name, len(room)) if room is not None and room.roster.here else self._shared[key]
 
     def _read(self, listed: Pending[Sequence[RoomCount]], reading: Pending[None]) -> None:
-        """Take the broker's list of all rooms; those that have members here are better known here."""
+        """Take the broker's list of all rooms, except rooms that have members here, which are known better here."""
         self._reading = None
         try:
             rooms = listed.result()

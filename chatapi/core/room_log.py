@@ -1,4 +1,4 @@
-"""A room's log with the numbers of its messages: what can be shown again, and from where a member goes on."""
+"""A room's log with the numbers of its messages: what can be shown again, and where a member goes on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .session_keys import hash_key
 
 
 class RoomLog:
-    """A room's own log, and what its broker has said about it. It is the base class of `Room`."""
+    """A room's own log, and the state of the log that its broker keeps. The base class of `Room`."""
 
     __slots__ = ("epoch", "first", "limits", "log", "seq", "ts")
 
     def __init__(self, past: Past, limits: Limits) -> None:
         self.limits: Limits = limits
         self.epoch: str = past.epoch
-        """The name of this life of the log."""
+        """Identifies the log that the numbers belong to."""
         self.seq: int = past.seq
         """The `seq` of the newest message or deletion; 0 before the first."""
         self.ts: int = past.ts
@@ -51,7 +51,7 @@ class RoomLog:
         return self.oldest - seq if epoch == self.epoch and self.first <= seq < self.oldest else 0
 
     def restore(self, entries: Sequence[AnyKept]) -> None:
-        """Hold entries again that the broker has kept, as far as they come right before the oldest one that is held."""
+        """Hold entries of the broker again, if they come right before the oldest one that is held."""
         before = self.oldest
         older = [entry for entry in entries if entry.seq < before]
         if older and older[-1].seq + older[-1].count == before:
@@ -73,12 +73,12 @@ class RoomLog:
         return run.position + seq - run.seq + 1 if run.ts + seq - run.seq == ts else "diverged"
 
     def back(self, messages: int, *, shown: bool) -> int:
-        """Return what `Log.back` does, without the messages that the broker does not keep any more."""
+        """Return what `Log.back` does, but no position of messages that the broker does not keep any more."""
         position, forgotten = self.log.back(messages, shown=shown), self.log.entry_of(self.first - 1)
         return position if forgotten is None else max(position, forgotten.position + self.first - forgotten.seq)
 
     def mark_own(self, member: Member, id: str, seq: int, ts: int) -> None:  # noqa: A002
-        """Make a message, perhaps from another life of this room, the member's own, under the id that it has sent."""
+        """Make a message the member's own, under the id that it has sent; the room may have it from a store."""
         said = self.log.entry_of(seq)
         if isinstance(said, Said) and said.ts - said.seq == ts - seq:
             said.origin = member.id
@@ -87,7 +87,7 @@ class RoomLog:
                 said.ack_tells = ("name", *said.ack_tells)
 
     def mark_session_own(self, member: Member, session_key: str) -> None:
-        """Make all messages of a session the member's own, whichever server they came from."""
+        """Make all messages of a session the member's own, also those that came from other servers."""
         keys = session_key, hash_key(session_key)
         for entry in self.log.before(self.seq + 1):
             if isinstance(entry, Said) and entry.session in keys:

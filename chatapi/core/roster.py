@@ -10,7 +10,7 @@ from .style import Style
 
 
 class Roster:
-    """Names, each of which belongs to a member here, to a member elsewhere, or to somebody who is about to join."""
+    """The names of members here, of members elsewhere, and those that were granted to members about to join."""
 
     __slots__ = ("_elsewhere", "_granted", "_key", "_keys", "here", "styles")
 
@@ -19,10 +19,10 @@ class Roster:
         self.here: dict[str, Member] = {}
         """The members here, by the keys of their names."""
         self.styles: dict[Style, int] = {}
-        """The number of them that have each style."""
-        self._elsewhere: dict[str, str] = {}
+        """The number of members here with each style."""
+        self._elsewhere: dict[str, str] = {}  # names by key
         self._keys = SortedKeys()  # of the members here and elsewhere
-        self._granted: dict[str, str] = {}
+        self._granted: dict[str, str] = {}  # session keys by the key of the name
 
     def __len__(self) -> int:
         return len(self.here) + len(self._elsewhere)
@@ -63,11 +63,11 @@ class Roster:
         return key in self._elsewhere
 
     def is_decided(self, key: str) -> bool:
-        """Return whether it is known here, without the broker, if a member with the name of this key can come in."""
+        """Return whether the name of this key need not be claimed, because a member here has it or it was granted."""
         return key in self.here or key in self._granted
 
     def grant(self, key: str, session_key: str) -> None:
-        """Note that the broker has given a name to a member that is about to join, in that session."""
+        """Note that the broker has given a name to a member that is about to join, in the session with this key."""
         self._granted[key] = session_key
 
     def is_granted(self, key: str) -> bool:
@@ -75,15 +75,15 @@ class Roster:
         return key in self._granted
 
     def session_key(self, key: str) -> str:
-        """Return the key of the session that the name of this key was granted to; empty if it was not, or for none."""
+        """Return the key of the session that this name was granted to; empty without a grant or a session."""
         return self._granted.get(key, "")
 
-    def use_up(self, key: str) -> bool:
-        """End the time in which a granted name can be used; return whether it was not used."""
+    def withdraw_grant(self, key: str) -> bool:
+        """Withdraw a grant that was not used; return whether there was one."""
         return self._granted.pop(key, None) is not None
 
     def elsewhere(self, key: str, name: str | None) -> None:
-        """Note the name of a member of another server, or with None that no member there has this key any more."""
+        """Note the name of a member of another server, or with None, that none there has this key any more."""
         if name is not None:
             self._elsewhere[key] = name
             self._keys.add(key)

@@ -1,4 +1,4 @@
-"""Session keys: their hashes, which others may see, and the signature that shows which keys a chat has issued."""
+"""Session keys: hashes, which others may see, and signatures, by which a chat recognises its own keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hmac
 from typing import Final
 
 _SIGNATURE: Final = 24
-"""Characters that are the signature at the end of a key."""
+"""Characters of the signature, at the end of a key."""
 
 
 def hash_key(key: str) -> str:

@@ -30,6 +30,6 @@ class SortedKeys:
             del self._keys[at]
 
     def after(self, key: str | None, most: int) -> list[str]:
-        """Return the first `most` keys behind `key`, which need not be there itself; the first of all if it is None."""
+        """Return the first `most` keys behind `key`, which need not be there; if that is None, the first of all."""
         start = 0 if key is None else bisect_right(self._keys, key)
         return self._keys[start : start + most]

@@ -1,4 +1,4 @@
-"""Entries of a log as bytes: rendered once per style for all members, and apart only for who caused them."""
+"""Entries of a log as bytes: rendered once for each style, and separately only for the members that caused them."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from .entries import AnyEntry, NameChanged
 
 
 class Style(Protocol):
-    """How the server speaks to a member: everything that makes one member's bytes differ from another's.
+    """How a member's connection is shown its room: the protocol and its options.
 
-    Members who are spoken to in the same way share one style object, and so the bytes of what is rendered in it.
+    Members with the same protocol and options share one style object, and so the rendered bytes.
     """
 
     @property
     def numbered(self) -> bool:
-        """Whether members are told numbers, so that none may be left out."""
+        """Whether members are shown the `seq` of messages, so that none may be left out."""
         ...
 
     def entry(self, entry: AnyEntry) -> bytes:
-        """An entry as everybody but its author gets it."""
+        """Render an entry for every member except its author."""
         ...
 
     def own(self, entry: AnyEntry, echo: bool) -> bytes:
-        """An entry as its author gets it."""
+        """Render an entry for its author."""
         ...
 
     def size(self, entry: AnyEntry) -> int:
-        """At least as many bytes as `entry` and `own` have, and not many more. It costs less than to render them."""
+        """Return an upper bound, not much too large, of the bytes that `entry` and `own` return. This is cheaper."""
         ...
 
     def whisper(self, whisper: Whisper) -> bytes:
-        """What somebody said to this member alone."""
+        """Render a whisper."""
         ...
 
     def notice(self, code: str, detail: str) -> bytes:
-        """How the server is."""
+        """Render whether messages can be kept: `code` is ``unavailable`` or ``available``."""
         ...
 
     def disconnect(self, reason: Disconnect, detail: str) -> bytes:
-        """The last words."""
+        """Render the reason why the connection ends."""
         ...
 
 
 def names_size(entry: AnyEntry) -> int:
-    """At least as many bytes as a join, leave, rename or deletion has, in either protocol."""
+    """Return an upper bound of the bytes of a join, leave, rename or deletion, in text and in JSON."""
     ref = 0
     names = len(entry.name)
     if isinstance(entry, NameChanged):
@@ -59,14 +59,14 @@ def names_size(entry: AnyEntry) -> int:
 
 
 class Batch:
-    """Some entries, rendered when first asked for in a style and shared from then on."""
+    """Some entries, rendered in a style when first asked for, and shared from then on."""
 
     __slots__ = ("_entries", "_pieces", "_shared", "end", "origins", "start")
 
     def __init__(self, entries: Sequence[AnyEntry]) -> None:
         self._entries = entries
         self._shared: dict[Style, bytes] = {}
-        self._pieces: dict[Style, list[bytes]] = {}  # the same, of each entry
+        self._pieces: dict[Style, list[bytes]] = {}  # the bytes of each entry
         first, last = entries[0], entries[-1]
         self.start: int = first.position
         self.end: int = last.position + last.count
@@ -84,7 +84,7 @@ class Batch:
         return data
 
     def own(self, style: Style, origin: int, echo: bool) -> bytes:
-        """Return the bytes for the member `origin`, its own entries left out or rendered for their author.
+        """Return the bytes for the member `origin`, with its own entries rendered for their author.
 
         `shared` must have been called for this style.
         """
@@ -94,6 +94,6 @@ class Batch:
         return b"".join(pieces)
 
     def for_reader(self, style: Style, reader: int, echo: bool) -> bytes:
-        """What the member `reader` gets."""
+        """Return the bytes for the member `reader`."""
         shared = self.shared(style)
         return self.own(style, reader, echo) if reader in self.origins else shared

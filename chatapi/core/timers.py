@@ -1,4 +1,4 @@
-"""Deadlines: at most one for each owner, checked every `TICK` seconds, which is precise enough."""
+"""Deadlines: at most one for each owner, checked every `TICK` seconds."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Action: TypeAlias = Callable[[float], None]
 
 
 class Timers:
-    """The deadlines of their owners. Setting and clearing one cost the same, however many there are."""
+    """The deadlines. Setting or clearing one costs the same, however many there are."""
 
     __slots__ = ("_buckets", "_seen", "_when", "lost")
 
     def __init__(self) -> None:
         self._buckets: dict[int, dict[object, Action]] = {}  # by tick
         self._when: dict[object, int] = {}
-        self._seen: int | None = None  # the last tick that was looked at
+        self._seen: int | None = None  # the last tick that was checked
         self.lost: float = 0.0
-        """Seconds in which the server stood still: they count for no deadline, and ticks are counted without them."""
+        """Seconds in which the server stood still. Deadlines and ticks do not count them."""
 
     def __bool__(self) -> bool:
         return bool(self._when)
@@ -34,16 +34,16 @@ class Timers:
         return owner in self._when
 
     def when(self, owner: object) -> float | None:
-        """Return the time of the owner's deadline, to a tick."""
+        """Return the time of the owner's deadline, rounded to a tick; None if it has none."""
         tick = self._when.get(owner)
         return None if tick is None else tick * TICK + self.lost
 
     def counted(self, now: float) -> float:
-        """Return the time without the seconds in which the server stood still: deadlines do not count those."""
+        """Return this time without the seconds in which the server stood still."""
         return now - self.lost
 
     def set(self, owner: object, when: float, action: Action) -> None:
-        """Call `action` once at `when` or a tick later; this replaces an earlier deadline of the owner."""
+        """Call `action` once, at `when` or a tick later. This replaces an earlier deadline of the owner."""
         self.clear(owner)
         tick = ceil(self.counted(when) / TICK)
         if self._seen is not None and tick <= self._seen:
@@ -84,5 +84,5 @@ class Timers:
                     self.clear(owner)
                     try:
                         action(now)
-                    except Exception:  # the other deadlines must not suffer from it
+                    except Exception:  # the other deadlines are still checked
                         _logger.exception("an error inside the server, at the deadline of %s", owner)

@@ -1,6 +1,6 @@
-"""`Room` and `Client` as a program sees them: views of the core's objects of these names, made when they are asked for.
+"""`Room` and `Client` as a program sees them: views of the objects of the core with these names.
 
-Everything else that rooms and clients can do is for the core and for doors, and cannot be reached through a view.
+A view has the methods that are meant for programs, and leads to no other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .member import Member
 
 
 class Client:
-    """A member of a room: a connection's or the program's own. Two are equal if they stand for the same member.
+    """A member of a room: that of a connection or the program's own. Views of the same member are equal.
 
     None of its methods waits, and all of them belong on the event loop that the chat runs on.
     """
@@ -56,29 +56,29 @@ class Client:
     def post(self, text: str) -> None:
         """Say one message, of any number of lines, without waiting for anybody.
 
-        The text is cleaned (docs/protocol.md, Text); an empty one is dropped. If it cannot be kept after all, the
-        member is told, or the program's log if the member cannot be told. Raises `TextTooLong` and `Disconnected`.
+        The text is cleaned (docs/protocol.md, Text); an empty one is dropped. If the broker refuses the message later,
+        the member is told, or it is logged if the member cannot be told. Raises `TextTooLong` and `Disconnected`.
         """
         self._client.post(text)
 
     def whisper(self, to: str, text: str) -> None:
-        """Say something to one member of the room alone, behind everything that was delivered to it before.
+        """Whisper to one member of the room, which is shown the text after everything that was delivered before.
 
-        A member of another server that shares the room is only tried: what comes of that is not told. Raises
+        If the member is on another server that shares the room, whether it got the whisper is not told. Raises
         `NotDelivered` if nobody has that name or its lane is full, `TextTooLong` and `Disconnected`.
         """
         _raise_error_of(self._client.ask_whisper(to, text))
 
     def rename(self, name: str) -> None:
-        """Take another name; everybody is told, and what it says from then on is said under it.
+        """Take another name; everybody is told, and later messages have it.
 
-        If several servers share the room, it takes effect a moment later, if at all. Raises `Refused` (``bad_name``,
+        If several servers share the room, this takes effect later, or not at all. Raises `Refused` (``bad_name``,
         ``name_taken``) and `Disconnected`.
         """
         _raise_error_of(self._client.ask_rename(name))
 
     def disconnect(self, code: str, detail: str = "") -> None:
-        """Remove it from the chat for a reason of the table `DISCONNECTS`, which it is told; no error if it is gone.
+        """Remove it from the chat for a reason of `DISCONNECTS`, which it is told; without effect if it has left.
 
         Raises `KeyError` for a code that is not in the table.
         """
@@ -86,7 +86,7 @@ class Client:
 
 
 class Room:
-    """A room of the chat. Two are equal if they stand for the same life of a room."""
+    """A room of the chat. Views of the same room are equal until the room is closed and opened again."""
 
     __slots__ = ("_room",)
 
@@ -115,7 +115,7 @@ class Room:
 
     @property
     def epoch(self) -> str:
-        """The name of this life of the room's log."""
+        """Identifies the log that the numbers belong to."""
         return self._room.epoch
 
     @property
@@ -125,7 +125,7 @@ class Room:
 
     @property
     def ts(self) -> int:
-        """The `ts` of that, in microseconds since 1970; 0 before the first."""
+        """The `ts` of its newest message or deletion, in microseconds since 1970; 0 before the first."""
         return self._room.ts
 
     @property
@@ -145,12 +145,12 @@ class Room:
     def history(self, messages: int) -> list[Message]:
         """Return the last `messages` messages, oldest first, as far as the room's own log still holds them.
 
-        `ChatAPI.history` reads on in what a durable broker keeps.
+        `ChatAPI.history` also returns older messages that a durable broker keeps.
         """
         return self._room.history(messages)
 
 
 def _raise_error_of(pending: Pending[None]) -> None:
-    """Raise the error that is there already, if there is one."""
+    """Raise the error, if it is there already."""
     if pending.error is not None:
         raise pending.error
