@@ -35,7 +35,7 @@ class BrokerEventHandler:
         self._hub.rooms[room].refuse(entries, reason)
 
     def already_sent(self, room: str, said: Said, seq: int, ts: int) -> None:
-        self._hub.rooms[room].known(said, seq, ts)
+        self._hub.rooms[room].already_sent(said, seq, ts)
 
     def trimmed(self, room: str, first: int) -> None:
         if (found := self._hub.rooms.get(room)) is not None:

@@ -68,7 +68,7 @@ class Log:
         self.written += entry.weight
         self.held += entry.weight
         if self.held > self.max_bytes or self.head - self._entries[self._gone].position > self.max_entries:
-            self._trim(self.max_bytes)
+            self.shrink(self.max_bytes)
 
     def prepend(self, entries: Sequence[AnyKept]) -> None:
         """Hold again entries that come right before the oldest one that is held."""
@@ -79,13 +79,10 @@ class Log:
             entry.position, entry.offset = position, offset
         self._entries[self._gone : self._gone] = entries
         self._kept[self._kept_gone : self._kept_gone] = entries
-        self._trim(self.max_bytes)
+        self.shrink(self.max_bytes)
 
-    def shrink(self, to_bytes: int) -> None:
-        """Forget the oldest entries until at most `to_bytes` are held, or only the newest one."""
-        self._trim(to_bytes)
-
-    def _trim(self, max_bytes: int) -> None:
+    def shrink(self, max_bytes: int) -> None:
+        """Forget the oldest entries, except the newest one, while more than `max_bytes` or `max_entries` are held."""
         entries, gone = self._entries, self._gone
         kept, kept_gone = self._kept, self._kept_gone
         oldest_offset = self.written - max_bytes

@@ -226,7 +226,7 @@ class Room(RoomLog):
     # Its messages
 
     def submit(self, entry: AnyEntry) -> None:
-        """Give an entry to the broker, which calls `deliver`, `refuse` or `known` with it."""
+        """Give an entry to the broker, which calls `deliver`, `refuse` or `already_sent` with it."""
         if not self._members:
             self._keeper.needed(self)
         self._in_hand += entry.weight
@@ -268,9 +268,9 @@ class Room(RoomLog):
             entry.refuse(reason)
             if isinstance(entry, Said):
                 self._keeper.refused(self, entry, self._author(entry), reason)
-        self._settled()
+        self._less_in_hand()
 
-    def known(self, said: Said, seq: int, ts: int) -> None:
+    def already_sent(self, said: Said, seq: int, ts: int) -> None:
         """Tell the author of a message that the broker has it already, and its place."""
         self._in_hand -= said.weight
         said.seq, said.ts = seq, ts
@@ -278,14 +278,14 @@ class Room(RoomLog):
             author.peer.already_sent(said)
         if said.settled is not None:
             said.settled.resolve(None)
-        self._settled()
+        self._less_in_hand()
 
     def _author(self, said: Said) -> Member | None:
         """Return the author of messages, if it has a connection."""
         return self.current.get(said.origin) or self.behind.get(said.origin)
 
-    def _settled(self) -> None:
-        """Let senders go on if they may, because less is on its way through the broker."""
+    def _less_in_hand(self) -> None:
+        """Let senders go on, or close an empty room, because less is on its way through the broker."""
         self._resume()
         if not self._members and not self._in_hand:
             self._keeper.emptied(self)
