@@ -61,8 +61,8 @@ class ChatAPI:
 
     The hooks may be sync or async; while an async one is awaited, that member waits and everybody else goes
     on. `admit` gets every `Handshake`: it returns None to let it in as it is, or a changed one, and raises
-    `Refused` (``unauthorized``, ``forbidden``, …) to turn it down. `on_message` gets the `Client` and the text of what
-    it says to its room: it returns None to pass it, or another text, and raises `Refused`. `on_presence` is told the
+    `Refused` (``unauthorized``, ``forbidden``, …) to turn it down. `on_message` gets the `Client` and the text of
+    its message: it returns None to pass it, or another text, and raises `Refused`. `on_presence` is told the
     room's name with `Joined`, `Left` or `Renamed`. If a hook fails, or takes longer than `Limits.hook_seconds`,
     only the member that it was called for gets an error (``server_error``).
     """
@@ -110,7 +110,7 @@ class ChatAPI:
         return [views.Room(self._hub.rooms[key]) for key in sorted(self._hub.rooms)]
 
     def room(self, name: str) -> views.Room | None:
-        """Return the room of this name, in whichever spelling, if there is one."""
+        """Return the room of this name, in any spelling, if there is one."""
         room = self._hub.room(name)
         return None if room is None else views.Room(room)
 
@@ -304,7 +304,7 @@ class ChatAPI:
             self._hub.draining = False
 
     async def stopped(self) -> None:
-        """Wait until `serve` has ended, in whatever way: drained, cancelled or failed.
+        """Wait until `serve` has ended: drained, cancelled or failed.
 
         Returns at once if it has ended and was not called again. Before the first `serve`, it waits for that one.
         """

@@ -91,7 +91,7 @@ class Limits(BaseModel):
     keep: float = Field(default=3600, ge=0)
     """Seconds that a room and its history stay in memory after its last member left."""
     history: int = Field(default=1000, ge=0)
-    """Messages replayed at most, on joining and for `/history`, whatever is asked for."""
+    """Messages replayed at most, on joining and for `/history`, also if more are asked for."""
     in_hand_bytes: int = Field(default=4 * MiB, ge=64 * KiB)
     """Bytes of one room's messages that may wait for the broker; with more, its senders are paused."""
 
@@ -132,7 +132,7 @@ class Limits(BaseModel):
 
     grace: float = Field(default=5, ge=0)
     """Seconds that a room waits for a member that lags by more than half of its log, and that a leaving
-    member has to take what is still on its way to it."""
+    member has to take the bytes that are still on their way to it."""
     room_wait: float = Field(default=12, ge=0)
     """Seconds of any minute that a room waits for slow members at most, for all of them together; half of it may be
     used at once. The default lets one slow member have its `grace`; with 120 or more there is no bound."""

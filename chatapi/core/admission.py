@@ -155,10 +155,10 @@ class Admission:
         return fetched
 
     def _claim_name(self, room: Room) -> Pending[None]:
-        """Have the broker give it the name, because several servers share the room."""
+        """Claim the name with the broker, because several servers share the room."""
         hub, name, resume, presence = self._hub, self._name, self._resume, self._hub.broker.presence
         assert presence is not None
-        # a member that has seen more than this server was on another one: it gets the name after what is missing here
+        # a member that has seen more than this server was on another one: the claim is answered after those messages
         is_ahead = resume is not None and resume.epoch == room.epoch and resume.seq > room.seq
         if not is_ahead and room.roster.is_decided(self._key):
             return Pending.resolved(None)

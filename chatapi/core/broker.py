@@ -121,9 +121,9 @@ class Presence(Protocol):
     """
 
     def claim(self, room: str, name: str, session: str, quiet: bool) -> Pending[None]:
-        """Give a name in an open room to somebody who joins, if it is free or the session's own.
+        """Give a name in an open room to a member that is about to join, if it is free or the session's own.
 
-        `session` is empty for somebody who cannot resume. `quiet` says that the join is not shown.
+        `session` is empty for a member that cannot resume. `quiet` says that the join is not shown.
         """
         ...
 

@@ -69,7 +69,7 @@ class Connected(Runnable, Protocol):
 
 
 class Hub:
-    """The rooms, the deadlines, and the work that is due: rooms with news, and connections that can go on.
+    """The rooms, the deadlines, and the work that is due: rooms with new entries, and connections that can go on.
 
     `settle` does that work; `wake` is called when there is some.
     """
@@ -110,7 +110,7 @@ class Hub:
             lambda: signed(new_key(), broker.secret),
             lambda key: is_signed(key, broker.secret),
             self._given_up,
-            lambda sessions: self.call(sessions),
+            self.call,
         )
         """The sessions of JSON members."""
         self.draining = False
@@ -178,7 +178,7 @@ class Hub:
         return self.rooms.get(self.naming.room_key(name))
 
     def open(self, name: str) -> Pending[Room]:
-        """Return the room of this name, with what the broker has of it if it is not open yet. Fails with `Refused`."""
+        """Return the room of this name; if it is not open yet, have the broker open it. Fails with `Refused`."""
         key = self.naming.room_key(name)
         if (room := self.rooms.get(key)) is not None:
             return Pending.resolved(room)
@@ -234,7 +234,7 @@ class Hub:
                 raise Refused(RefusalCode.SERVER_FULL, f"no room can be added; rooms allowed: {self.limits.rooms:,}")
             self.close(next(iter(self._empty)))
 
-    # What rooms call (this is their `Keeper`)
+    # `Keeper`, which rooms call
 
     def changed(self, room: Room, entries: int) -> None:
         """Have a fan-out pass over a room, whose log has this number of new entries."""

@@ -32,7 +32,7 @@ class Outlet(Protocol):
         ...
 
     def not_kept(self, said: Said, reason: Refused) -> None:
-        """Tell the member that the broker refused what it said."""
+        """Tell the member that the broker refused its messages."""
         ...
 
 

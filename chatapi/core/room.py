@@ -124,7 +124,7 @@ class Room(RoomLog):
         return self.roster.first(most, after)
 
     def member(self, name: str) -> Member | None:
-        """Return the member with this name, in whichever spelling, if it is in the room through this server."""
+        """Return the member with this name, in any spelling, if it is in the room through this server."""
         return self._members.get(self.naming.key(name))
 
     def micros(self) -> int:

@@ -1,4 +1,4 @@
-"""The rooms that have members, sorted: what `/rooms` and the frame `rooms` show."""
+"""The rooms that have members, sorted, for `/rooms` and the frame `rooms`."""
 
 from __future__ import annotations
 

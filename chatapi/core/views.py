@@ -134,7 +134,7 @@ class Room:
         return [Client(member) for member in self._room.members]
 
     def member(self, name: str) -> Client | None:
-        """Return the member with this name, in whichever spelling, if it is in the room through this server."""
+        """Return the member with this name, in any spelling, if it is in the room through this server."""
         member = self._room.member(name)
         return None if member is None else Client(member)
 
