@@ -23,7 +23,7 @@ from chatapi.brokers.sqlite.store import RoomInfo, Store
 from chatapi.cli import server
 from chatapi.core.broker_events import BrokerEventHandler
 from chatapi.core.entries import Said
-from chatapi.core.names import BLANK, IGNORABLE, check_kept_name, check_kept_room, check_name, check_room, name_key
+from chatapi.core.names import BLANK, IGNORABLE, check_name, check_room, name_key
 from chatapi.events import Message, Whisper
 from chatapi.testing import ChatKit
 
@@ -268,8 +268,8 @@ BEFORE = ["Mina\ufe0f", "\u3164", "\u0301x", "\u115f", "⠀", "Mina\U000e0100", 
 
 @pytest.mark.parametrize("name", BEFORE)
 def test_a_name_of_before_is_known_and_cannot_be_taken(name: str) -> None:
-    assert check_kept_name(name) == name
-    assert check_kept_room(name) == name
+    assert check_name(name, kept=True) == name
+    assert check_room(name, kept=True) == name
     with pytest.raises(Refused):
         check_name(name)
     with pytest.raises(Refused):
@@ -279,7 +279,7 @@ def test_a_name_of_before_is_known_and_cannot_be_taken(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "Mi na", "a:b", "a,b", "x\x1b", "\u202e", "\u200b", "\ud800", "@x", "x" * 33])
 def test_what_never_was_a_name_is_none_in_a_store(name: str) -> None:
     with pytest.raises(Refused):
-        check_kept_name(name)
+        check_name(name, kept=True)
 
 
 @pytest.fixture

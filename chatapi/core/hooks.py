@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 from pydantic import ValidationError
 
@@ -63,21 +63,24 @@ def checked(result: object, what: str) -> object:
     if isinstance(result, ChatError):
         raise Refused(RefusalCode.FORBIDDEN, str(result))
     if isinstance(result, BaseException):
-        _logger.error("the hook %s failed", what, exc_info=result)
-        raise Refused(RefusalCode.SERVER_ERROR, "the server could not decide; try again later")
+        _fail(result, what)
     return result
+
+
+def _fail(error: BaseException, what: str) -> NoReturn:
+    """Log that a hook failed, and raise `Refused`."""
+    _logger.error("the hook %s failed", what, exc_info=error)
+    raise Refused(RefusalCode.SERVER_ERROR, "the server could not decide; try again later")
 
 
 def rechecked(handshake: object, naming: Naming) -> Handshake:
     """Check a handshake that a hook has changed like any other. Raises `Refused` if it is not valid."""
     if not isinstance(handshake, Handshake):
-        checked(TypeError(f"admit returned {type(handshake).__name__}, not a Handshake or None"), "admit")
-        raise AssertionError
+        _fail(TypeError(f"admit returned {type(handshake).__name__}, not a Handshake or None"), "admit")
     try:
         return Handshake.model_validate(handshake.model_dump(), context=naming)
     except ValidationError as error:
-        checked(error, "admit")
-        raise
+        _fail(error, "admit")
 
 
 def ask(spawn: Spawn, hook: Callable[[], object], what: str) -> Pending[Any]:
@@ -108,7 +111,7 @@ def passed(block: bytes, decided: object, prepare: Callable[[str], bytes]) -> by
     if isinstance(decided, str):
         block = prepare(decided)
     elif decided is not None:
-        checked(TypeError(f"on_message returned {type(decided).__name__}, not a text or None"), "on_message")
+        _fail(TypeError(f"on_message returned {type(decided).__name__}, not a text or None"), "on_message")
     if not block:
         raise Refused(RefusalCode.FORBIDDEN, "the server has left nothing of the text")
     return block

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 from ..errors import RefusalCode, Refused
@@ -58,9 +59,10 @@ _INVISIBLE: Final = re.compile(
 def check_name(raw: str, *, kept: bool = False) -> str:
     """Return a member's name as it will be shown (NFC).
 
-    Raises `Refused` with ``bad_name``: a name has 1 to 32 characters, none of them white space, control, format,
-    invisible or unassigned, nor ``:`` or ``,``, and does not start with ``@``, ``/``, ``*``, ``#`` or a combining mark
-    (docs/protocol.md, Names).
+    A name has 1 to 32 characters, none of them white space, control, format, invisible or unassigned, nor ``:`` or
+    ``,``, and does not start with ``@``, ``/``, ``*``, ``#`` or a combining mark (docs/protocol.md, Names). A `kept`
+    name, which a store holds, may have what an earlier version or a newer Unicode has allowed: invisible or unassigned
+    characters, or a combining mark at the start. Raises `Refused` with ``bad_name``.
     """
     name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name", kept=kept)
     if name[0] in _FIRST:
@@ -69,26 +71,12 @@ def check_name(raw: str, *, kept: bool = False) -> str:
     return name
 
 
-def check_kept_name(raw: str) -> str:
-    """Return the name of a message's author that a store holds, as it will be shown (NFC).
-
-    The rules are those of `check_name`. Names are allowed too that an earlier version, or a newer Unicode has
-    allowed: with invisible or unassigned characters, or with a combining mark at the start.
-    """
-    return check_name(raw, kept=True)
-
-
-def check_room(raw: str) -> str:
+def check_room(raw: str, *, kept: bool = False) -> str:
     """Return a room's name as it will be shown (NFC): as `check_name`, but with 1 to 64 characters and any first one.
 
     Raises `Refused` with ``bad_room``.
     """
-    return _check(raw, ROOM_CHARS, RefusalCode.BAD_ROOM, "room")
-
-
-def check_kept_room(raw: str) -> str:
-    """Return the name of a room that a store holds: as `check_room`, with the exceptions of `check_kept_name`."""
-    return _check(raw, ROOM_CHARS, RefusalCode.BAD_ROOM, "room", kept=True)
+    return _check(raw, ROOM_CHARS, RefusalCode.BAD_ROOM, "room", kept=kept)
 
 
 def name_key(name: str) -> str:
@@ -106,7 +94,7 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
-def _check(raw: str, most: int, code: RefusalCode, what: str, *, kept: bool = False) -> str:
+def _check(raw: str, most: int, code: RefusalCode, what: str, *, kept: bool) -> str:
     if len(raw) <= most and _PLAIN.fullmatch(raw):
         return raw
     if not raw:
@@ -169,15 +157,7 @@ def _harmless(raw: str) -> str:
     return close_lines(raw.translate(_CONTROLS).encode(errors="surrogatepass")).decode(errors="surrogatepass")
 
 
-def _go_name(raw: str) -> str:
-    return _checked(raw, RefusalCode.BAD_NAME, "name")
-
-
-def _go_room(raw: str) -> str:
-    return _checked(raw, RefusalCode.BAD_ROOM, "room")
-
-
-def _checked(raw: str, code: RefusalCode, what: str) -> str:
+def _check_go(code: RefusalCode, what: str, raw: str) -> str:
     name = _harmless(raw)
     try:
         size = len(name.encode())
@@ -191,14 +171,16 @@ def _checked(raw: str, code: RefusalCode, what: str) -> str:
 OURS: Final = Naming(
     check_name,
     check_room,
-    check_kept_name,
-    check_kept_room,
+    partial(check_name, kept=True),
+    partial(check_room, kept=True),
     name_key,
     name_key,
     name_bytes=4 * NAME_CHARS,
     allows_empty=False,
 )
 """The rules of docs/protocol.md, Names."""
+_go_name: Final = partial(_check_go, RefusalCode.BAD_NAME, "name")
+_go_room: Final = partial(_check_go, RefusalCode.BAD_ROOM, "room")
 GO: Final = Naming(
     _go_name,
     _go_room,
