@@ -126,7 +126,7 @@ class ChatAPI:
 
     @property
     def refusals(self) -> Mapping[str, int]:
-        """How often each code refused a handshake, since the beginning."""
+        """How often each code ended a connection that had not joined a room: a `RefusalCode`, or ``flood``."""
         return dict(self._hub.refusals)
 
     @property

@@ -242,8 +242,8 @@ def test_a_trusted_address_and_a_rate_of_0_have_no_bound(limits: Limits, host: s
 
 
 def make_faults(kit: ChatKit, number: int) -> int:
-    """So many refused nicknames, ten for each connection; returns how many connections were disconnected."""
-    before = kit.hub.disconnects["flood"]
+    """So many refused nicknames, ten for each connection; returns how many connections were ended for that."""
+    before = kit.hub.refusals["flood"]
     while number:
         peer = kit.connect(telnet=True, address=f"{HOME}:1")
         some = min(10, number)
@@ -252,7 +252,7 @@ def make_faults(kit: ChatKit, number: int) -> int:
         peer.transport.reset()
         kit.settle()
         number -= some
-    return kit.hub.disconnects["flood"] - before
+    return kit.hub.refusals["flood"] - before
 
 
 def test_address_flood_at_the_limit() -> None:

@@ -7,7 +7,8 @@ Everything that brings a member into a room uses it: a handshake, the command ``
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from ..errors import RefusalCode, Refused
@@ -202,8 +203,9 @@ class Admission:
         Raises `Refused` (``name_taken``, ``room_full``, ``server_full``, ``draining``, ``unavailable``).
         """
         client = self._enter(self._open_room(new=True), outlet, style, echo, None)
-        if history:
-            client.replay(history)
+        with self._leaving_after_error(client):
+            if history:
+                client.replay(history)
         return client
 
     def come_in(self, peer: Peer, style: Style, echo: bool, history: int, welcome: Welcome) -> Client:
@@ -226,15 +228,27 @@ class Admission:
         position = None if resume is None else room.recover(resume.epoch, resume.seq, resume.ts)
         if isinstance(position, int) and not may_resume:
             position = "trimmed"
-        if isinstance(position, int):
-            session.mark_own(room)
-            client.push(welcome(client, True, ""))
-            client.catch_up(position)
-        else:
-            client.push(welcome(client, None if position is None else False, position or ""))
-            if history:
-                client.replay(history)
+        with self._leaving_after_error(client):
+            if isinstance(position, int):
+                session.mark_own(room)
+                client.push(welcome(client, True, ""))
+                client.catch_up(position)
+            else:
+                client.push(welcome(client, None if position is None else False, position or ""))
+                if history:
+                    client.replay(history)
         return client
+
+    @contextmanager
+    def _leaving_after_error(self, client: Client) -> Iterator[None]:
+        """Take the member out of its room again if its door fails: its connection does not know it yet."""
+        try:
+            yield
+        except Exception:
+            if client.room is not None:
+                client.room.leave(client, "server_error")
+            self._hub.sessions.over(client, may_come_back=False)
+            raise
 
     def move(self, client: Client) -> None:
         """Take a member from its room to this one; if that is refused, it stays.

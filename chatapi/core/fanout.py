@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from ..limits import CHUNK_BYTES, ENTRY_COST
 from .entries import AnyEntry, Said
 from .log import chunk
+from .member import Member
 from .room import Room
-from .style import Batch
+from .style import Batch, Style
 
 SLICE = 32
 """Sends between two yields to the rest of the program: half a millisecond at most, if the sends are large."""
@@ -33,8 +34,12 @@ def fan_out(room: Room) -> Iterator[None]:
         done = batch.end
         start, end, origins = batch.start, batch.end, batch.origins
         for style, readers in list(room.current.by_style.items()):
-            shared = batch.shared(style)
             members = list(readers.values())
+            try:
+                shared = batch.shared(style)
+            except Exception:  # of a style that the program has added
+                _end(members)
+                continue
             for at in range(0, len(members), SLICE):
                 served = members[at : at + SLICE]
                 if yielded:  # those that left or went away meanwhile read the rest by themselves
@@ -47,11 +52,11 @@ def fan_out(room: Room) -> Iterator[None]:
                             peer.wake()
                         continue
                     client.position = end
-                    data = batch.own(style, client.id, client.echo) if client.id in origins else shared
-                    if not data:
-                        continue
                     send = peer.send  # `peer.send(…)` would look up the attribute by its name each time
                     try:
+                        data = batch.own(style, client.id, client.echo) if client.id in origins else shared
+                        if not data:
+                            continue
                         try:
                             sent = send(data)
                         except BlockingIOError:
@@ -79,11 +84,27 @@ def _take(room: Room, done: int) -> list[AnyEntry]:
     found = chunk(
         chain((first,), islice(fresh, 1, None)),
         CHUNK_BYTES,
-        lambda entry: max((style.size(entry) for style in room.roster.styles), default=0),
+        lambda entry: max((_size(room, style, entry) for style in list(room.roster.styles)), default=0),
     )
     taken = len(found)
     room.fresh = fresh[taken if found[-1].end == fresh[taken - 1].end else taken - 1 :]
     return found
+
+
+def _size(room: Room, style: Style, entry: AnyEntry) -> int:
+    """Return the size of an entry in a style; if that raises, end the members that have the style, and return 0."""
+    try:
+        return max(style.size(entry), 0)  # raises too if it is not a number
+    except Exception:
+        _end([member for member in room.roster.here.values() if member.style == style])
+        return 0
+
+
+def _end(members: Iterable[Member]) -> None:
+    """End these members, except those without a connection, because of the exception that is being handled."""
+    for member in members:
+        if member.peer is not None and not member.away:
+            member.peer.crashed()
 
 
 def is_small(entries: int, weight: int, name_bytes: int) -> bool:

@@ -116,7 +116,7 @@ class Hub:
         self.draining = False
         """Whether the server is shutting down: nobody comes in, and leaves are not announced."""
         self.refusals: Counter[str] = Counter()
-        """How often each code refused a handshake."""
+        """How often each code ended a connection that had not joined a room: a `RefusalCode`, or ``flood``."""
         self.disconnects: Counter[str] = Counter()
         """How often each code ended a membership."""
         self.connections: dict[Connected, None] = {}

@@ -35,10 +35,10 @@ class Roster:
 
     def add(self, client: Member) -> None:
         """Add a member here."""
+        self.styles[client.style] = self.styles.get(client.style, 0) + 1  # first: it raises if the style has no hash
         self._granted.pop(client.key, None)
         self._elsewhere.pop(client.key, None)
         self.here[client.key] = client
-        self.styles[client.style] = self.styles.get(client.style, 0) + 1
         self._keys.add(client.key)
 
     def remove(self, client: Member) -> None:

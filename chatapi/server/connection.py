@@ -40,13 +40,14 @@ class Connection(SendingHalf):
         super().__init__(hub, transport, address)
         limits, now = hub.limits, hub.clock.monotonic()
         self.protocol = door(self)
+        seconds = self.protocol.opening_seconds(limits)
         self.rate_limit = RateLimit(limits, now, hub.origins.hold(self.host))
         self._settling: tuple[int | None, Pending[None]] | None = None  # see `settled`
         self._heard = hub.timers.counted(now)
         self._left = max(limits.opening_bytes, limits.handshake_bytes)
         """Bytes that are still received from it: in its opening, and later while the server drains."""
         hub.connected(self, self.rate_limit.origin)
-        hub.timers.set(self, now + self.protocol.opening_seconds(limits), self._deadline)
+        hub.timers.set(self, now + seconds, self._deadline)
         transport.attach(self)
         self._watch()
         try:
@@ -249,6 +250,12 @@ class Connection(SendingHalf):
 
     def _deadline(self, now: float) -> None:
         """Act on a deadline that has passed, unless what it was set for waits to be read or to be sent."""
+        try:
+            self._act_on_deadline(now)
+        except Exception:
+            self.crashed()
+
+    def _act_on_deadline(self, now: float) -> None:
         if self.state.life is Life.OPENING:
             while self.state.life is Life.OPENING and self.readable(now):
                 pass

@@ -57,7 +57,7 @@ def open_connection(hub: Hub, door: Door, transport: Transport, address: str) ->
         raise
     if full:
         why = f"the server is full; connections allowed: {hub.most_connections:,}"
-        connection.protocol.refuse(Refused(RefusalCode.SERVER_FULL, why))
+        connection.turn_away(Refused(RefusalCode.SERVER_FULL, why))
     elif (too_many := hub.openings.one_too_many(connection.rate_limit.origin)) is not None:
         _give_way(hub, cast("Connection", too_many))
     return connection
@@ -74,7 +74,7 @@ def make_way(hub: Hub, chance: float = CHANCE) -> bool:
 def _give_way(hub: Hub, connection: Connection) -> None:
     """Close a connection now. Its client is told why, if the socket takes that at once."""
     why = "the server has too many connections that have not said who they are"
-    connection.protocol.refuse(Refused(RefusalCode.SERVER_FULL, why))
+    connection.turn_away(Refused(RefusalCode.SERVER_FULL, why))
     connection.run(hub.clock.monotonic())
     if connection in hub.connections:
         connection.abort("connection_lost")

@@ -145,13 +145,20 @@ class SendingHalf:
         _logger.info("refused %s: %s", self.address, one_line(str(error)))
         self._finish(last, self.hub.limits.linger)
 
+    def turn_away(self, error: Refused) -> None:
+        """Have the protocol object tell a client that has not joined why it cannot."""
+        try:
+            self.protocol.refuse(error)
+        except Exception:  # of a door that the program has added, as in the methods below
+            self.crashed()
+
     def disconnect(self, code: str) -> None:
         """End the connection for a reason of the table, and tell the other side."""
         if self.state.life is Life.JOINED and self.client is not None:
             self.client.disconnect(code)
         elif self.state.life is Life.OPENING:
             if code == "draining":
-                self.protocol.refuse(Refused(RefusalCode.DRAINING, DISCONNECTS[code].detail))
+                self.turn_away(Refused(RefusalCode.DRAINING, DISCONNECTS[code].detail))
             else:
                 self.ended(DISCONNECTS[code], DISCONNECTS[code].detail)
 
@@ -168,27 +175,38 @@ class SendingHalf:
         if reason.code == "slow_consumer" and client is not None:
             client.skip()  # it cannot be shown what is missing, and is told so
             seconds = hub.limits.linger
-        self._finish(self.protocol.style.disconnect(reason, detail), seconds)
+        self._finish(self._last_words(reason, detail), seconds)
 
     def not_kept(self, said: Said, reason: Refused) -> None:
         """Tell the member that the broker refused what it said."""
-        self.protocol.not_kept(said, reason)
+        try:
+            self.protocol.not_kept(said, reason)
+        except Exception:
+            self.crashed()
 
     def already_sent(self, said: Said) -> None:
         """Tell the member that its session has sent this message before."""
-        self.protocol.already_sent(said)
+        try:
+            self.protocol.already_sent(said)
+        except Exception:
+            self.crashed()
 
     def notice(self, code: str, detail: str) -> None:
         """Tell the member whether the server is available."""
         if self.state.life is Life.JOINED:
-            self.write(self.protocol.style.notice(code, detail))
+            try:
+                self.write(self.protocol.style.notice(code, detail))
+            except Exception:
+                self.crashed()
 
     def crashed(self) -> None:
         """End this connection alone because of the exception that is being handled, and log that."""
-        _logger.exception("an error inside the server, for %s", self.address)
+        self._log_error()
         try:
             if self.state.life <= Life.JOINED:
                 self.disconnect("server_error")
+                if self.client is not None:
+                    self.client.skip()  # what it is still to be shown may be what cannot be rendered
             else:
                 self._close()
         except Exception:
@@ -199,14 +217,14 @@ class SendingHalf:
         if self.state.life is Life.JOINED:
             self._count("replaced")
             self.client = None
-            self._finish(self._last_words("replaced"), self.hub.limits.linger)
+            self._finish(self._last_words(DISCONNECTS["replaced"]), self.hub.limits.linger)
         self.client = None
 
     def bye(self, last: bytes | None = None) -> None:
         """End the connection as the client has asked; `last` are the last bytes, instead of the style's goodbye."""
         if self.client is not None:
             self.hub.sessions.over(self.client, may_come_back=False)
-        self._leave("bye", self._last_words("bye") if last is None else last)
+        self._leave("bye", self._last_words(DISCONNECTS["bye"]) if last is None else last)
 
     def _leave_at_end_of_stream(self) -> None:
         """Have a member leave whose client has ended its stream, or reserve its name if it may come back."""
@@ -238,12 +256,24 @@ class SendingHalf:
                 hub.sessions.over(client, may_come_back=True)
         self._close()
 
-    def _last_words(self, code: str) -> bytes:
-        return self.protocol.style.disconnect(DISCONNECTS[code], DISCONNECTS[code].detail)
+    def _last_words(self, reason: Disconnect, detail: str = "") -> bytes:
+        """Return the last words; none if the style fails, because the connection ends in any case."""
+        try:
+            return self.protocol.style.disconnect(reason, detail or reason.detail)
+        except Exception:
+            self._log_error()
+            return b""
+
+    def _log_error(self) -> None:
+        _logger.exception("an error inside the server, for %s", self.address)
 
     def _count(self, code: str) -> None:
-        self.hub.disconnects[code] += 1
-        if self.client is not None:
+        """Count and log the end of a membership, or of a connection that has not joined as a refusal."""
+        if self.client is None:
+            self.hub.refusals[code] += 1
+            _logger.info("refused %s: %s", self.address, code)
+        else:
+            self.hub.disconnects[code] += 1
             _logger.info("%s left from %s: %s", self.client.name, self.address, code)
 
     def broken(self) -> None:
@@ -289,7 +319,10 @@ class SendingHalf:
     def _close_anyway(self, now: float) -> None:
         """Close, though the other side has not taken everything in time, or has not ended its stream."""
         if self.state.life is Life.FLUSHING:
-            self._flush()
+            try:
+                self._flush()
+            except Exception:
+                self._log_error()
             if self.state.life is Life.FLUSHING:
                 self._transport.give_up()
                 self._close()
