@@ -7,6 +7,8 @@ from .pending import Pending
 from .protocol.connection_protocol import ConnectionProtocol, Conversation, Door
 from .protocol.framing import LineTooLong, ReceiveBuffer
 from .protocol.text.rendering import TextStyle
+from .protocol.wrong_protocol import refuse_strangers
+from .text import one_line
 
 __all__ = [
     "Arrived",
@@ -24,4 +26,6 @@ __all__ = [
     "Style",
     "TextStyle",
     "handshake_of",
+    "one_line",
+    "refuse_strangers",
 ]

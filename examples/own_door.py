@@ -15,7 +15,7 @@ import sys
 
 import gotcpchat
 from chatapi import AddressError, RefusalCode, Refused
-from chatapi.doors import ConnectionProtocol, TextStyle, handshake_of
+from chatapi.doors import ConnectionProtocol, TextStyle, handshake_of, refuse_strangers
 
 
 class CommandProtocol(ConnectionProtocol):
@@ -24,7 +24,9 @@ class CommandProtocol(ConnectionProtocol):
     style = TextStyle(joint=b" says: ", end=b"\r\n", notices=True)
 
     def next_step(self, most: int) -> str | None:
-        """Return the next line as text."""
+        """Return the next line as text. Raises `Refused` for a browser, which a web page may have sent here."""
+        if self.connection.client is None and refuse_strangers(self.received):
+            return None
         line = self.received.take_line(self.connection.hub.limits.line_bytes)
         return None if line is None else line.decode(errors="replace").strip()
 

@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import pytest
 
-from chatapi import AddressError, ChatAPI, Limits, RefusalCode, Refused
+from chatapi import AddressError, ChatAPI, ChatError, Limits, RefusalCode, Refused, TextTooLong
 from chatapi.core.hooks import Hooks
-from chatapi.doors import ConnectionProtocol, TextStyle
+from chatapi.doors import ConnectionProtocol, TextStyle, handshake_of, refuse_strangers
 from chatapi.testing import ChatKit, LateBroker, Peer
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_door.py"
@@ -149,6 +149,82 @@ def test_the_hook_decides_who_comes_in_through_the_door() -> None:
     assert login(kit, "Zoe").lines() == ["* forbidden: not you"]
     login(kit, "Mina")
     assert [client.name for client in kit.hub.rooms["lobby"].members] == ["Mina"]
+
+
+# Clients of other protocols
+
+
+class Patient(ConnectionProtocol):
+    """Answers what it does not know, and goes on, before the client has joined too."""
+
+    style = TextStyle()
+
+    def next_step(self, most: int) -> str | None:
+        if self.connection.client is None and refuse_strangers(self.received):
+            return None
+        line = self.received.take_line(64)
+        return None if line is None else line.decode(errors="replace")
+
+    def handle(self, step: str) -> None:
+        word, _, name = step.partition(" ")
+        if word == "JOIN":
+            fields = {"name": name, "room": "dev"}
+            self.connection.admit(handshake_of(fields, self.connection.hub.naming), lambda handshake: self)
+        else:
+            self.connection.write(self.style.line(f"unknown: {word}"))
+
+    def refuse(self, error: ChatError) -> None:
+        if isinstance(error, TextTooLong):
+            self.connection.write(self.style.line(str(error)))
+        else:
+            super().refuse(error)
+
+
+BODY = "Host: chat\r\nContent-Length: 30\r\n\r\nJOIN evil\r\nJOIN evil\r\n"
+
+
+@pytest.mark.parametrize("door", [CommandProtocol, Patient])
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+@pytest.mark.parametrize("line", ["POST / HTTP/1.1\r\n", f"POST /{'x' * 600} HTTP/1.1\r\n"], ids=["short", "long"])
+def test_a_web_page_cannot_use_a_door_of_lines(door: type[ConnectionProtocol], piece: int, line: str) -> None:
+    kit = ChatKit()
+    browser, request = kit.connect(door=door), line + BODY
+    for at in range(0, len(request), piece):
+        browser.send(request[at : at + piece])
+        kit.settle()
+    assert browser.received().startswith("HTTP/1.1 400 Bad Request\r\n")
+    assert browser.transport.ended
+    assert not kit.hub.rooms
+    assert kit.hub.refusals == {"bad_handshake": 1}
+
+
+def test_a_client_of_tls_is_told_in_plain_text() -> None:
+    kit = ChatKit()
+    client = kit.connect(door=Patient)
+    client.send(b"\x16")
+    assert client.received() == ""
+    client.send(b"\x03\x01\x02\x00")
+    assert client.lines() == ["this port does not speak TLS; connect to it without encryption"]
+
+
+def test_lines_that_only_begin_like_a_request_are_taken() -> None:
+    kit = ChatKit()
+    client = kit.connect(door=Patient)
+    client.send("POST / ")
+    assert client.received() == ""
+    client.send("and more\nGET\n")
+    assert client.lines() == ["* unknown: POST", "* unknown: GET"]
+    client.send("GET / HTTP/1.0")
+    client.end()
+    assert client.received().startswith("HTTP/1.1 400 ")
+
+
+def test_a_last_line_without_a_line_end_is_taken() -> None:
+    kit = ChatKit()
+    client = kit.connect(door=Patient)
+    client.send("HELLO")
+    client.end()
+    assert client.lines() == ["* unknown: HELLO"]
 
 
 # Faults of the program

@@ -13,6 +13,7 @@ from ..errors import ChatError, FrameError, NotDelivered, RefusalCode, Refused, 
 from ..limits import Limits
 from ..pending import Pending
 from .framing import ReceiveBuffer
+from .wrong_protocol import Stranger
 
 if TYPE_CHECKING:
     from ..core.hub import Hub
@@ -130,6 +131,8 @@ class ConnectionProtocol:
         """Tell the client why a step failed; before it has joined, the connection ends with that."""
         told = self.style.notice(*code_and_detail(error))
         if self.connection.client is None:
+            if isinstance(error, Stranger):
+                told = error.answer(self.connection.hub.listening)
             self.connection.refuse(error, told)
         else:
             self.connection.write(told)

@@ -9,6 +9,7 @@ from typing import Final
 from ..addresses import Address
 from ..core.handshake import EXAMPLE
 from ..errors import RefusalCode, Refused
+from .framing import ReceiveBuffer
 
 _TLS: Final = b"\x16\x03"  # a record of the type handshake, of SSL 3.0 or any TLS (RFC 8446, 5.1)
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, 9.1 and 5.6.2)
@@ -70,6 +71,18 @@ def find_stranger(data: bytes) -> Stranger | None:
 def may_become_stranger(data: bytes) -> bool:
     """Whether `data` may be the beginning of something that `find_stranger` knows: more must come to tell."""
     return _PIECE.match(data[:_LOOKED_AT]) is not None and b"\n" not in data
+
+
+def refuse_strangers(received: ReceiveBuffer) -> bool:
+    """Raise `Stranger` if a client speaks HTTP or TLS; return whether more bytes must come to tell.
+
+    A door of lines calls it before each line that it takes out for a client that has not joined.
+    """
+    data = received.data[received.at :]
+    if (stranger := find_stranger(data + b"\n" if received.ended else data)) is not None:
+        received.advance(len(received.data))
+        raise stranger
+    return not received.ended and may_become_stranger(data)
 
 
 def how_people_connect(listening: Mapping[str, Address]) -> str:
