@@ -39,8 +39,9 @@ def run_tcp(
     and is cancelled when the server has ended. Returns whether the server ended in good order.
 
     Raises what `ChatAPI.serve` raises: `AddressError`, `OSError` (an address is in use), `StoreError`, `Refused` (the
-    lobby's name), `RuntimeError` (the chat is being served already); and what `started` or `beside` raises, which ends
-    the server. `Disconnected` and `Refused` with ``draining`` are no errors: they only end `beside`.
+    lobby's name), `ValueError` (one of `doors`), `RuntimeError` (the chat is being served already); and what `started`
+    or `beside` raises, which ends the server. `Disconnected` and `Refused` with ``draining`` are no errors: they only
+    end `beside`.
     """
 
     async def main() -> bool:

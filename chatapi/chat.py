@@ -27,7 +27,7 @@ from .events import Deleted, History
 from .limits import Limits
 from .past import PastOfRooms
 from .pending import Pending
-from .protocol.connection_protocol import Door
+from .protocol.connection_protocol import Door, check_doors
 from .protocol.handshake import HandshakeProtocol
 from .protocol.text.rendering import TEXT
 from .protocol.text.telnet import telnet_door
@@ -257,7 +257,7 @@ class ChatAPI:
         was called while it started. Cancelling it closes every connection at once, without telling the clients; the
         members leave with the code ``draining``, and `on_presence` is told of each before this returns. `drain` ends it
         in good order. Raises `AddressError`, `OSError` (an address is in use), `StoreError` (the file of a durable
-        broker), `Refused` (the lobby's name), `ValueError` (one of `doors` is called ``text`` or ``telnet``) and
+        broker), `Refused` (the lobby's name), `ValueError` (one of `doors` is not what it must be) and
         `RuntimeError` (this chat is being served already); later, the errors of the broker's `run`.
         """
         if self._served:
@@ -271,10 +271,7 @@ class ChatAPI:
             for_people = telnet_door(lobby, self._hub.naming)
             if telnet is not None:
                 opened.append(("telnet", for_people, parse_address(telnet)))
-            for name, (where, door) in (doors or {}).items():
-                if name in ("text", "telnet"):
-                    raise ValueError(f"{name!r} is a door of the library's own; choose another name")
-                opened.append((name, door, parse_address(where)))
+            opened += check_doors(doors)
             with anyio.CancelScope() as starting:
                 self._starting = starting
                 async with self._running() if self._poller is None else nullcontext():

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+import gotcpchat
 from chatapi import AddressError, ChatAPI, ChatError, Limits, RefusalCode, Refused, TextTooLong
 from chatapi.core.hooks import Hooks
 from chatapi.doors import ConnectionProtocol, TextStyle, handshake_of, refuse_strangers
@@ -272,6 +273,62 @@ async def test_a_fault_of_a_door_ends_its_connection_alone(
         await chat.drain()
 
 
+class Confused(Patient):
+    """Does what is not possible in its state."""
+
+    def handle(self, step: str) -> None:
+        connection, fields = self.connection, {"name": "Zoe", "room": "dev"}
+        if step == "move":
+            connection.move("ops")
+        elif step == "refuse":
+            connection.refuse(Refused(RefusalCode.FORBIDDEN, "no"), b"")
+        else:
+            connection.admit(handshake_of(fields, connection.hub.naming), lambda handshake: self)
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ("move\n", "move: this client has not joined a room"),
+        ("admit\nadmit\n", "admit: this client has joined already"),
+        ("admit\nrefuse\n", "refuse: this client has joined"),
+    ],
+)
+def test_what_is_impossible_now_is_an_error_that_says_so(sent: str, told: str) -> None:
+    kit = ChatKit()
+    client = kit.connect(door=Confused)
+    client.send(sent)
+    with pytest.raises(RuntimeError, match=told):
+        kit.settle()
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before it has joined", "as a member"])
+def test_a_flood_is_a_refusal_before_the_client_has_joined_and_a_disconnect_afterwards(before: bool) -> None:
+    class Counting(Patient):
+        def handle(self, step: str) -> None:
+            if step == "fault":
+                self.connection.fault()
+            else:
+                super().handle(step)
+
+    kit = ChatKit(Limits(rate=0, flood=5))
+    client = kit.connect(door=Counting)
+    client.send(("" if before else "JOIN Zoe\n") + "fault\n" * 6)
+    assert client.lines()[-1].startswith("* flood: ")
+    counted, not_counted = kit.hub.refusals, kit.hub.disconnects
+    if not before:
+        counted, not_counted = not_counted, counted
+    assert (counted, not_counted) == ({"flood": 1}, {})
+
+
+def test_a_fault_at_the_greeting_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Faulty, "where", "greeting")
+    kit = ChatKit()
+    client = kit.connect(door=Faulty)
+    assert client.lines() == ["* server_error: an error inside the server"]
+    assert (kit.hub.refusals, kit.hub.disconnects) == ({"server_error": 1}, {})
+
+
 def test_a_door_that_makes_no_protocol_object_has_its_connection_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Faulty, "where", "constructor")
     kit = ChatKit()
@@ -313,6 +370,31 @@ async def test_a_chat_listens_at_a_door_of_the_programs_own_beside_the_others() 
 async def test_an_address_of_a_door_that_is_none_is_an_error() -> None:
     with pytest.raises(AddressError):
         await ChatAPI().serve("127.0.0.1:0", doors={"commands": ("nonsense", CommandProtocol)})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("doors", "told"),
+    [
+        ({"x": "127.0.0.1:0"}, "the door 'x' is '127.0.0.1:0'; it is a tuple of an address and what makes"),
+        ({"x": ("127.0.0.1:0", None)}, "the door 'x' is .*; it is a tuple"),
+        ({"x": (None, CommandProtocol)}, "the door 'x' is .*; it is a tuple"),
+        ({"x": ("127.0.0.1:0", CommandProtocol, 1)}, "the door 'x' is .*; it is a tuple"),
+        ({"": ("127.0.0.1:0", CommandProtocol)}, "'' is no name for a door"),
+        ({7: ("127.0.0.1:0", CommandProtocol)}, "7 is no name for a door"),
+    ],
+)
+async def test_a_door_that_is_none_is_an_error_that_says_what_a_door_is(doors: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        await ChatAPI().serve("127.0.0.1:0", doors=doors)
+    with pytest.raises(ValueError, match=told):
+        await gotcpchat.run_tcp_with_existing_api("127.0.0.1:0", ChatAPI(), doors=doors)
+
+
+def test_run_tcp_checks_its_doors_too() -> None:
+    doors: Any = {"x": "127.0.0.1:0"}
+    with pytest.raises(ValueError, match="the door 'x' is "):
+        gotcpchat.run_tcp("127.0.0.1:0", doors=doors)
 
 
 @pytest.mark.anyio

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
+from ..addresses import Address, parse_address
 from ..core.client import Client
 from ..core.entries import Said
 from ..core.handshake import Handshake
@@ -185,3 +186,23 @@ def not_kept_as(reason: Refused) -> str:
 
 Door: TypeAlias = Callable[[Conversation], ConnectionProtocol]
 """Makes the first protocol object of each connection that a listening socket accepts."""
+
+
+def check_doors(doors: Mapping[Any, Any] | None) -> list[tuple[str, Door, Address]]:
+    """Return a program's own doors, each with its name and its address.
+
+    Raises `ValueError` if they are no such mapping, and `AddressError`.
+    """
+    checked: list[tuple[str, Door, Address]] = []
+    for name, value in (doors or {}).items():
+        if not (isinstance(name, str) and name):
+            raise ValueError(f"{name!r} is no name for a door: it is a text that is not empty")
+        if name in ("text", "telnet"):
+            raise ValueError(f"{name!r} is a door of the library's own; choose another name")
+        match value:
+            case (str(where), door) if callable(door):
+                checked.append((name, door, parse_address(where)))
+            case _:
+                what = 'an address and what makes its protocol objects, such as ("localhost:6667", MyProtocol)'
+                raise ValueError(f"the door {name!r} is {value!r}; it is a tuple of {what}")
+    return checked

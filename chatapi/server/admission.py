@@ -39,6 +39,8 @@ class Applicant(Conversation, Peer, Runnable, Protocol):
 def admit(connection: Applicant, handshake: Handshake, protocol_of: ProtocolOf) -> None:
     """Let a client in, if the program's hook has nothing against it. Raises `Refused`, now or to the connection."""
     hub = connection.hub
+    if connection.client is not None:
+        raise RuntimeError("admit: this client has joined already; move takes it to another room")
     if (hook := hub.hooks.admit) is None:
         _prepare(connection, handshake, protocol_of(handshake))
         return
@@ -91,7 +93,8 @@ def move(connection: Applicant, room: str) -> Pending[None]:
     """
     moved: Pending[None] = Pending()
     hub, client = connection.hub, connection.client
-    assert client is not None
+    if client is None:
+        raise RuntimeError("move: this client has not joined a room; admit lets it join one")
 
     def is_here() -> bool:
         """Return whether the member still has this connection, and a room."""

@@ -139,6 +139,8 @@ class SendingHalf:
 
     def refuse(self, error: ChatError, last: bytes) -> None:
         """End the connection before its client has joined; `last` tells why. No effect if it ends already."""
+        if self.state.life is Life.JOINED:
+            raise RuntimeError("refuse: this client has joined; write tells it something, and bye lets it leave")
         if self.state.life is not Life.OPENING:
             return
         self.hub.refusals[error.code if isinstance(error, Refused) else RefusalCode.BAD_HANDSHAKE] += 1
