@@ -152,6 +152,31 @@ def test_the_hook_decides_who_comes_in_through_the_door() -> None:
     assert [client.name for client in kit.hub.rooms["lobby"].members] == ["Mina"]
 
 
+class Again(CommandProtocol):  # type: ignore[misc, valid-type]
+    """Lets the client try another name, as in docs/doors.md."""
+
+    def refuse(self, error: ChatError) -> None:
+        if self.connection.client is None and isinstance(error, Refused) and error.code == RefusalCode.NAME_TAKEN:
+            self.connection.write(self.style.notice(error.code, error.detail))
+            self.connection.fault()
+        else:
+            super().refuse(error)
+
+
+def test_a_door_may_ask_again_for_a_name() -> None:
+    kit = ChatKit(Limits(handshake_seconds=3, flood=3))
+    kit.member("Mina")
+    zoe, silent, stubborn = (kit.connect(door=Again) for _ in range(3))
+    zoe.send("LOGIN Mina dev\nLOGIN Zoe dev\nWHO\n")
+    assert zoe.lines() == ["* name_taken: 'Mina' is already in 'dev'", "* Mina Zoe"]
+    stubborn.send("LOGIN Mina dev\n" * 5)
+    assert stubborn.lines()[-1].startswith("* flood: ")
+    silent.send("LOGIN Mina dev\n")
+    kit.wait(4)
+    assert silent.lines()[-1].startswith("* handshake_timeout: ")
+    assert silent.transport.ended
+
+
 # Clients of other protocols
 
 
