@@ -24,8 +24,10 @@ SPEC.loader.exec_module(own_door)
 CommandProtocol: type[ConnectionProtocol] = own_door.CommandProtocol
 
 
-def login(kit: ChatKit, name: str, room: str = "dev", **fields: Any) -> Peer:
-    peer = kit.connect(door=CommandProtocol, **fields)
+def login(
+    kit: ChatKit, name: str, room: str = "dev", door: type[ConnectionProtocol] = CommandProtocol, **fields: Any
+) -> Peer:
+    peer = kit.connect(door=door, **fields)
     peer.send(f"LOGIN {name} {room}\r\n")
     kit.settle()
     return peer
@@ -66,6 +68,29 @@ def test_history_is_shown_in_the_style_of_the_door() -> None:
     kit.member("Mina").send("before\n")
     kit.settle()
     assert login(kit, "Zoe").lines() == ["Mina says: before"]
+
+
+class LoudStyle(TextStyle):
+    """Has the same fields as the style of the library's own door."""
+
+    def entry(self, entry: Any) -> bytes:
+        return super().entry(entry).upper()
+
+
+@pytest.mark.parametrize("first", ["Mina", "Zoe"])
+def test_a_style_is_not_taken_for_the_class_that_it_is_derived_from(first: str) -> None:
+    class Loud(CommandProtocol):  # type: ignore[misc, valid-type]
+        style = LoudStyle(notices=True)
+
+    kit = ChatKit()
+    zoe = login(kit, "Zoe", door=Loud) if first == "Zoe" else None
+    mina = kit.member("Mina", notices=True)
+    zoe = zoe or login(kit, "Zoe", door=Loud)
+    mina.received(), zoe.received()
+    kit.member("Yan").send("hello\n")
+    assert mina.lines() == ["* Yan joined", "Yan:hello"]
+    assert zoe.lines() == ["* YAN JOINED", "YAN:HELLO"]
+    assert LoudStyle() == LoudStyle() != TextStyle()
 
 
 # Refusals

@@ -21,6 +21,12 @@ class TextStyle(NamedTuple):
     notices: bool = False
     """Whether joins, leaves and renames are told."""
 
+    def __eq__(self, other: object) -> bool:  # a program's subclass with the same fields is another style
+        return type(self) is type(other) and tuple.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     @property
     def numbered(self) -> bool:
         """Lines have no numbers."""
