@@ -272,3 +272,17 @@ async def test_messages_that_came_together_are_known_after_a_restart(tmp_path: P
         assert [(frame["id"], frame["seq"], frame["ts"], frame["duplicate"]) for frame in again] == [
             (*place, True) for place in places
         ]
+
+
+def test_a_message_that_waits_for_one_with_its_id_is_sent_again_if_that_one_is_refused() -> None:
+    kit, mina, _ = pair(True)
+    assert isinstance(kit.broker, LateBroker)
+    kit.broker.failing = Refused(RefusalCode.UNAVAILABLE, "the disk is full")
+    mina.peer.send("".join(message(f"text {id_}", id_) for id_ in ("1", "2", "1")))
+    release(kit, 1)  # the first two are one run
+    assert [(frame["type"], frame["id"]) for frame in mina.frames()] == [("error", "1"), ("error", "2")]
+    kit.broker.failing = None
+    release(kit)
+    ack = mina.frame()
+    assert (ack["type"], ack["id"], ack["seq"]) == ("ack", "1", 1)
+    assert "duplicate" not in ack

@@ -265,9 +265,9 @@ class Room(RoomLog):
         """Tell the authors of these entries that the broker refused them."""
         for entry in entries:
             self._in_hand -= entry.weight
-            entry.refuse(reason)
             if isinstance(entry, Said):
                 self._keeper.refused(self, entry, self._author(entry), reason)
+            entry.refuse(reason)  # last: a member that waits for this sends it again, and its ids must be free by then
         self._less_in_hand()
 
     def already_sent(self, said: Said, seq: int, ts: int) -> None:
