@@ -559,6 +559,32 @@ def by_counting() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.parametrize("fields", [{}, {"protocol": "json"}], ids=["text", "json"])
+@pytest.mark.parametrize("ended", [False, True], ids=["at once", "after its end of stream"])
+def test_a_member_whose_connection_breaks_is_gone_before_the_broker_answers(
+    ended: bool, fields: dict[str, str]
+) -> None:
+    kit = ChatKit(Limits(reserve=0), broker=LateBroker)
+    assert isinstance(kit.broker, LateBroker)
+    zoe = kit.member("Zoe", notices=True)
+    mina = kit.member("Mina", **fields)
+    kit.broker.release()
+    zoe.received()
+    mina.send('{"type":"message","text":"hello"}\n' if fields else "hello\n")
+    if ended:
+        mina.end()
+        kit.settle()
+        assert not mina.transport.closed, "it is told first what has become of its message"
+    mina.transport.reset()
+    if ended:
+        mina.connection.notice("available", "")  # sending fails, which is noticed nowhere else
+    kit.settle()
+    assert mina.transport.closed
+    kit.wait(1)
+    kit.broker.release()
+    assert zoe.lines() == ["Mina:hello", "* Mina left (connection_lost)"]
+
+
 @pytest.mark.parametrize("how", ["bye", "end", "reset", "kicked", "refused"])
 @pytest.mark.parametrize("fields", [{}, {"protocol": "json"}], ids=["text", "json"])
 def test_who_is_gone_is_no_work_for_the_garbage_collector(by_counting: None, how: str, fields: dict[str, str]) -> None:

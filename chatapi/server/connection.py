@@ -15,7 +15,7 @@ from ..protocol.connection_protocol import ConnectionProtocol, Door
 from . import admission
 from .rate_limit import NO_LIMIT, RateLimit
 from .sending import SendingHalf
-from .states import Event, Life, Receiving, Waiting
+from .states import Event, Life, Receiving, Sending, Waiting
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -203,7 +203,9 @@ class Connection(SendingHalf):
         if self._settling is None or self.state.life > Life.JOINED:
             return
         client, (position, pending) = self.client, self._settling
-        if client is not None and client.room is not None and client.waits:
+        _, receiving, sending, _ = self.state
+        is_gone = position is None and receiving is Receiving.ENDED and sending is Sending.BROKEN
+        if client is not None and client.room is not None and client.waits and not is_gone:
             client.room.wait(self)
         elif client is None or position is None or client.has_read(position):
             self._settling = None
