@@ -14,7 +14,7 @@ import chatapi
 from chatapi import ChatAPI, Joined, Left, Limits, RefusalCode, Refused
 from chatapi.client.requests import PendingRequests
 from chatapi.core.hooks import Hooks
-from chatapi.testing import ChatKit, Proxy
+from chatapi.testing import ChatKit, LateBroker, Proxy
 
 
 def test_who_ends_its_stream_during_a_pass_still_gets_what_was_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,3 +190,25 @@ async def test_no_more_may_be_in_flight_than_the_server_remembers() -> None:
     with pytest.raises(ValueError, match="1,024"):
         async with chatapi.connect("localhost:1", name="Mina", room="dev", max_in_flight=1025):
             pass
+
+
+def test_a_join_waits_for_the_acks_of_messages_that_got_their_places_after_it_was_asked_for() -> None:
+    kit = ChatKit(broker=LateBroker)
+    assert isinstance(kit.broker, LateBroker)
+    mina = Speaker(kit, "Mina").opened()
+    kit.broker.release()
+    mina.frames()
+    mina.peer.transport.capacity = 0
+    mina.send("ping")
+    kit.settle()  # the pong fills the send buffer
+    mina.send("message", text="hello", id="1")
+    mina.send("join", room="other")
+    kit.settle()
+    for _ in range(3):
+        kit.broker.release()
+        kit.settle()
+    mina.peer.transport.capacity = 1 << 30
+    for _ in range(3):
+        kit.settle()
+        kit.broker.release()
+    assert [frame["type"] for frame in mina.frames()] == ["pong", "ack", "welcome"]

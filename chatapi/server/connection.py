@@ -183,20 +183,26 @@ class Connection(SendingHalf):
 
     def kept(self) -> Pending[None]:
         """Return what is resolved once everything that the member has said has its place, or was refused."""
-        return self._settle(None)
+        kept: Pending[None] = Pending()
+        self._settle(None, kept)
+        return kept
 
     def settled(self) -> Pending[None]:
-        """Return what is resolved once that is so, and the member was shown everything from before this call."""
-        assert self.client is not None
-        return self._settle(self.client.newest)
+        """Return what is resolved once that is so, and the member was shown what the log held by then."""
+        shown: Pending[None] = Pending()
 
-    def _settle(self, position: int | None) -> Pending[None]:
-        pending: Pending[None] = Pending()
+        def show(_: Pending[None]) -> None:
+            assert self.client is not None
+            self._settle(self.client.newest, shown)
+
+        self.kept().then(show)
+        return shown
+
+    def _settle(self, position: int | None, pending: Pending[None]) -> None:
         self._settling = position, pending
         self._look_if_settled()
         if self._settling is not None and not self._send_buffer.stalled:
             self.hub.call(self)
-        return pending
 
     def _look_if_settled(self) -> None:
         """Resolve what `kept` or `settled` has returned, if it is so."""
