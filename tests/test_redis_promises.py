@@ -28,7 +28,7 @@ from chatapi.brokers.redis.room import Node, SharedRoom, State
 from chatapi.brokers.redis.scripts import Keys, Section
 from chatapi.brokers.redis.turns import Claiming, Deleting, Releasing, Renaming, Saying
 from chatapi.core.broker import Past
-from chatapi.core.entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, NameChanged, Said
+from chatapi.core.entries import REFUSED, AnyEntry, AnyKept, Arrived, Deletion, Departed, NameChanged, Said
 from chatapi.core.names import OURS, name_key
 from chatapi.core.session_keys import hash_key
 from chatapi.errors import Refused
@@ -377,7 +377,7 @@ class Peer:
         for entry in entries:
             assert not entry.seq, "it had a place"
             self._settled(entry)
-            entry.refuse(reason)
+            entry.seq = REFUSED
             if isinstance(entry, Said) and reason.sure and entry.ids is None:
                 self.refused.update(entry.texts())
 

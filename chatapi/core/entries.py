@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from ..errors import Refused
 from ..events import Deleted, Event, Joined, Left, Message, Renamed
 from ..limits import ENTRY_COST
 from ..pending import Pending
@@ -72,12 +71,6 @@ class KeptEntry(Entry):
         if self.settled is None:
             self.settled = Pending()
         return self.settled
-
-    def refuse(self, reason: Refused) -> None:
-        """Note that the broker has refused it."""
-        self.seq = REFUSED
-        if self.settled is not None:
-            self.settled.fail(reason)
 
 
 class Said(KeptEntry):

@@ -11,7 +11,7 @@ from ..events import Joined, Left, Renamed
 from ..limits import TICK, Limits
 from ..pending import Pending
 from .broker import Broker, Past, Presence, unavailable
-from .entries import AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
+from .entries import REFUSED, AnyEntry, AnyKept, Arrived, Deletion, Departed, KeptEntry, NameChanged, Said
 from .flow_control import FlowControl, Sender, SlowPenalties
 from .member import Member
 from .names import Naming
@@ -76,9 +76,6 @@ class Room(RoomLog):
         "_flow_control", "_in_hand", "_keeper", "_members", "_most_in_hand", "behind", "current", "fresh", "key",
         "listeners", "name", "naming", "presence", "roster", "trouble",
     )  # fmt: skip
-
-    seq: int
-    ts: int
 
     def __init__(self, past: Past, keeper: Keeper) -> None:
         super().__init__(past, keeper.limits)
@@ -265,9 +262,11 @@ class Room(RoomLog):
         """Tell the authors of these entries that the broker refused them."""
         for entry in entries:
             self._in_hand -= entry.weight
+            entry.seq = REFUSED
             if isinstance(entry, Said):
                 self._keeper.refused(self, entry, self._author(entry), reason)
-            entry.refuse(reason)  # last: a member that waits for this sends it again, and its ids must be free by then
+            if entry.settled is not None:  # last: what waits for it may be sent now, under ids that must be free
+                entry.settled.fail(reason)
         self._less_in_hand()
 
     def already_sent(self, said: Said, seq: int, ts: int) -> None:
