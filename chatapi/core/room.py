@@ -77,6 +77,9 @@ class Room(RoomLog):
         "listeners", "name", "naming", "presence", "roster", "trouble",
     )  # fmt: skip
 
+    seq: int  # declared again: type checkers would infer another type from `deliver`
+    ts: int
+
     def __init__(self, past: Past, keeper: Keeper) -> None:
         super().__init__(past, keeper.limits)
         self.name: str = past.name

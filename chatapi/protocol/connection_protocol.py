@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast
 
 from ..addresses import Address, parse_address
 from ..core.client import Client
@@ -201,7 +201,7 @@ def check_doors(doors: Mapping[Any, Any] | None) -> list[tuple[str, Door, Addres
             raise ValueError(f"{name!r} is a door of the library's own; choose another name")
         match value:
             case (str(where), door) if callable(door):
-                checked.append((name, door, parse_address(where)))
+                checked.append((name, cast("Door", door), parse_address(where)))
             case _:
                 what = 'an address and what makes its protocol objects, such as ("localhost:6667", MyProtocol)'
                 raise ValueError(f"the door {name!r} is {value!r}; it is a tuple of {what}")
