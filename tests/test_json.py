@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from speakers import Frame, Speaker, chat, nothing_is_left, release
 
@@ -776,6 +776,7 @@ SENT = st.one_of(
 
 
 @given(st.lists(SENT, max_size=30), st.booleans())
+@example([{"type": "message", "text": "a", "id": id} for id in ("two", "one", "two")], True)  # noqa: A001
 def test_what_comes_in_one_go_means_what_it_means_frame_by_frame(sent: list[Frame], late: bool) -> None:
     """Messages that come together are handled as one run, which nobody may notice."""
 

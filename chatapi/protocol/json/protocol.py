@@ -225,7 +225,7 @@ class JsonProtocol(ConnectionProtocol):
         now = hub.clock.monotonic()
         if asked.id is not None and (known := self.session.recall(asked.id, now)) is not None:
             if (said := known.pending) is not None:
-                self.connection.wait(said.when_settled(), lambda: self.handle(asked))
+                self.connection.wait(said.when_settled(), lambda: self._say_again(asked))
                 return
             (seq, ts), room = known.place(asked.id), hub.rooms.get(known.room)
             kept = None if room is None else room.log.message(seq, ts)
@@ -238,6 +238,10 @@ class JsonProtocol(ConnectionProtocol):
             self._submit_one(asked, block, now)
         else:
             self._ask_to_say(hook, asked, block, now)
+
+    def _say_again(self, asked: Say) -> None:
+        """Answer a message whose copy was settled behind the answers to the member's messages between the two."""
+        self.connection.wait(self.connection.kept(), lambda: self.handle(asked))
 
     def _ask_to_say(self, hook: OnMessage, asked: Say, block: bytes, now: float) -> None:
         """Say a message as the program's hook lets it pass."""
