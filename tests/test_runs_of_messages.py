@@ -24,7 +24,7 @@ LIMITS = Limits(line_bytes=256, frame_bytes=1024)
 
 
 def steps(chunks: list[bytes], most: int, limits: Limits = LIMITS) -> list[Any]:
-    """What a stream says when `most` lines are taken at once: each message as its text and id, and anything else."""
+    """Return the steps of a stream if `most` lines are taken at once; a message is its text and its id."""
     session = Parser(limits, State.FRAMES)
     found: list[Any] = []
     for chunk in [*chunks, None]:
@@ -162,7 +162,7 @@ def test_messages_that_come_together_are_one_entry_of_the_log(late: bool, with_i
 def test_an_id_is_said_once_wherever_it_is_repeated(
     ids: list[str], cuts: list[int], late: bool, remember_ids: int
 ) -> None:
-    """What is answered and said is the same as if each message came alone."""
+    """Messages that come together get the same answers, and are shown the same, as messages that come alone."""
     told = []
     for together in (True, False):
         kit, mina, zoe = pair(late, limits=Limits(rate=0, remember_ids=remember_ids))

@@ -105,7 +105,7 @@ class Admission:
     # Fetching
 
     def _advance(self, step: Pending[Any]) -> None:
-        """Begin the next step, because this one has ended; after the last one, the admission is ready."""
+        """Begin the next step. If the step that has ended was the last one, resolve `ready`."""
         hub = self._hub
         if step.error is not None:
             hub.arriving -= 1

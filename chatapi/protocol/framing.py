@@ -54,7 +54,7 @@ class ReceiveBuffer:
         self.data: bytes = b""
         """The bytes; empty once all of them were taken out."""
         self.at: int = 0
-        """Where in `data` the next step begins."""
+        """The index in `data` at which the next step begins."""
         self.ended: bool = False
         """Whether the other side has ended its stream."""
         self.lines: int = 0

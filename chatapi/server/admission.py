@@ -24,7 +24,7 @@ class Applicant(Conversation, Peer, Runnable, Protocol):
 
     @property
     def host(self) -> str:
-        """Where it comes from, without a port."""
+        """The peer's address without the port."""
         ...
 
     def settled(self) -> Pending[None]:

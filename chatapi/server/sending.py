@@ -39,7 +39,7 @@ class SendingHalf:
     def __init__(self, hub: Hub, transport: Transport, address: str) -> None:
         self.hub: Hub = hub
         self.address: str = address
-        """Where it comes from: ``host:port``, mapped addresses as IPv4."""
+        """The peer's ``host:port``; an IPv4 address that is mapped to IPv6 stands as IPv4."""
         self.client: Client | None = None
         self.state: State = FIRST
         self.protocol: ConnectionProtocol
@@ -215,10 +215,9 @@ class SendingHalf:
             self.abort("server_error")
 
     def replaced(self) -> None:
-        """End the connection: another one has taken the member over."""
+        """End the connection, because another connection has resumed its member."""
         if self.state.life is Life.JOINED:
             self._count("replaced")
-            self.client = None
             self._finish(self._last_words(DISCONNECTS["replaced"]), self.hub.limits.linger)
         self.client = None
 

@@ -54,7 +54,7 @@ class Sending(Enum):
 
 
 class Waiting(Enum):
-    """What a connection waits for before it handles the next step. It receives nothing meanwhile."""
+    """The one thing that a connection waits for before it handles its next step. It receives nothing until then."""
 
     NOTHING = auto()
     RESULT = auto()
@@ -70,7 +70,7 @@ class Waiting(Enum):
 
 
 class Event(Enum):
-    """What changes the state of a connection."""
+    """An event that changes the state of a connection."""
 
     JOIN = auto()
     FINISH = auto()
@@ -98,7 +98,7 @@ class State(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """What an event changes: the life by the life before it, and the ends of the two directions."""
+    """The effect of an event: the new life, for each life in which it is possible, and the new end of a direction."""
 
     life: Mapping[Life, Life]
     receiving: Receiving | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class VirtualClock:
-    """A clock that stands still until `turn`."""
+    """A clock for tests: its time changes only when the test calls `turn`."""
 
     def __init__(self, start: float = 1_000.0) -> None:
         self._now = start

@@ -12,7 +12,7 @@ from .turns import MOST_BYTES, MOST_STEPS, Claiming, Deleting, NodeSettings, Rel
 
 
 class Outgoing:
-    """Steps in their order. `turns` are not settled yet; at most the last one has no answer."""
+    """The steps that are not done, in their order. Only the last one of `turns` can still be without an answer."""
 
     __slots__ = ("_keys", "_node", "_room", "turns", "waiting")
 

@@ -17,7 +17,7 @@ class TextStyle(NamedTuple):
     joint: bytes = b":"
     """What stands between the name and the text."""
     end: bytes = b"\n"
-    """What ends a line."""
+    """The bytes at the end of each line."""
     notices: bool = False
     """Whether joins, leaves and renames are told."""
 

@@ -108,9 +108,7 @@ class ChatSubject(Subject):
         chat = ChatKit(settings, broker=self.broker, clock=clock, keys=f"life-{next(_lives)}-of-this-chat-")
         async with chat.running():
             yield chat
-            if (
-                chat.broker.presence is not None
-            ):  # as a server that is stopped does, because the next one has other members
+            if chat.broker.presence is not None:  # end like a stopped server: the next chat has other members
                 for client in [client for room in chat.hub.rooms.values() for client in room.members]:
                     client.disconnect("draining")
                 await settled(chat)

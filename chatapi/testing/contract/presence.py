@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 
 import anyio
 
@@ -155,8 +155,7 @@ class PresenceContract(Subject):
                 same(before.losses, [("dev", "mina", "replaced")], "the lost names of the old node")
                 before.losses.clear()
                 await all_know(some, ["Mina"])
-            for node in some:
-                same([line[0] for line in node.seen()], ["arrived", "said", "said"], "the entries that were delivered")
+            _delivered(some, ["arrived", "said", "said"])
             one.go("Mina")
             await all_know(some, [])
 
@@ -175,12 +174,7 @@ class PresenceContract(Subject):
             await all_know([other, third], [])
             await other.come("mina")
             await all_know([other, third], ["mina"])
-            for node in (other, third):
-                same(
-                    [line[0] for line in node.seen()],
-                    ["arrived", "said", "departed", "arrived"],
-                    "the entries that were delivered",
-                )
+            _delivered((other, third), ["arrived", "said", "departed", "arrived"])
 
     async def test_members_of_a_node_that_ends_leave(self) -> None:
         """They leave once, though the node has not released them."""
@@ -193,12 +187,7 @@ class PresenceContract(Subject):
             await all_know([other, third], [])
             await other.come("mina")
             await all_know([other, third], ["mina"])
-            for node in (other, third):
-                same(
-                    [line[0] for line in node.seen()],
-                    ["arrived", "departed", "arrived"],
-                    "the entries that were delivered",
-                )
+            _delivered((other, third), ["arrived", "departed", "arrived"])
 
     async def test_members_of_a_living_node_stay(self) -> None:
         """They stay beyond the lease, because their node renews it."""
@@ -325,6 +314,12 @@ async def _refusal(call: Awaitable[object]) -> RefusalCode | None:
     except Refused as refused:
         return refused.code
     return None
+
+
+def _delivered(nodes: Iterable[Node], expected: list[str]) -> None:
+    """Check the kinds of the entries that were delivered to each of these nodes."""
+    for node in nodes:
+        same([line[0] for line in node.seen()], expected, "the entries that were delivered")
 
 
 def _left(node: Node) -> list[str]:

@@ -96,14 +96,14 @@ class Recorder:
         self.cuts: list[str] = []
         """Rooms that the broker could not continue, because messages are missing."""
         self.absences: list[tuple[tuple[str, ...], str]] = []
-        """The calls of `away`: the broker cannot keep messages for some rooms, or can again."""
+        """The calls of `availability_changed`: the broker cannot keep messages for some rooms, or can again."""
         self.first: dict[str, int] = {}
         """The oldest number that is kept, by room, if the broker has called `trimmed`."""
         self.then: Callable[[str, Sequence[AnyEntry]], None] | None = None
         """Called with entries during their delivery or refusal."""
         self.faults: list[str] = []
         self._on_their_way: dict[str, list[AnyEntry]] = {}
-        self._overtaken: set[int] = set()  # ids of entries that a later one has overtaken: they may only be refused
+        self._overtaken: set[int] = set()  # `id` of entries before a delivered one: the broker may only refuse them
         self._pasts: dict[str, tuple[int, int]] = {}  # seq and ts of each room
         self._asked = 0
         self._wake_up: WakeUp | None = None
