@@ -1,14 +1,14 @@
-"""What tests share: every async one runs on asyncio, on uvloop where it is there, and on trio."""
+"""What all tests share: the event loop of async tests, Redis servers, and the server of a module."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from loops import ONE_LOOP
 from redis_servers import shared_cluster, shared_redis
 
 if TYPE_CHECKING:
@@ -19,16 +19,10 @@ __all__ = ["shared_cluster", "shared_redis"]  # fixtures, for every module
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")  # a slow machine fails no test
 
-BACKENDS: list[Any] = [
-    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-    pytest.param(("trio", {}), id="trio"),
-]
-if importlib.util.find_spec("uvloop"):
-    BACKENDS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
 
-
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=ONE_LOOP)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """The event loop of an async test; a folder whose subject depends on it has a fixture of its own."""
     return request.param
 
 

@@ -103,7 +103,7 @@ def test_it_dies_with_the_test_process(tmp_path: Path) -> None:
         "from redis_servers import RedisServer; server = RedisServer(); server.start(); "
         "print(server.port, flush=True); input()"
     )
-    here = environment(PYTHONPATH=str(ROOT / "tests"), TMPDIR=str(tmp_path))
+    here = environment(PYTHONPATH=str(ROOT / "tests" / "support"), TMPDIR=str(tmp_path))
     with Program(sys.executable, "-c", code, env=here) as tests:
         tests.prints(b"\n")
         port = int(tests.out)

@@ -6,35 +6,12 @@ import ast
 from pathlib import Path
 
 import pytest
-
-PACKAGE = Path(__file__).parents[1] / "chatapi"
-
-VOCABULARY = {"errors", "events", "limits", "clock", "addresses", "text", "tasks", "pending"}
-"""Modules beside the folders that every folder may import."""
-
-MAY_IMPORT = {
-    "vocabulary": set(),
-    "core": {"vocabulary"},
-    "protocol": {"vocabulary", "core"},
-    "server": {"vocabulary", "core", "protocol"},
-    "client": {"vocabulary"},
-    "brokers": {"vocabulary", "core"},
-    "chat": {"vocabulary", "core", "protocol", "server", "brokers"},
-    "testing": {"vocabulary", "core", "protocol", "server", "brokers"},
-    "cli": {"vocabulary", "core", "brokers", "client", "chat", "package"},
-}
-"""What the modules of a folder may import besides their own. `bots`, `doors` and `past` belong to `chat`."""
+from layers import MAY_IMPORT, MODULES, PACKAGE, VOCABULARY
 
 PURE = {"core", "protocol"}
 """Folders that do no input and output, know no event loop and start no thread. The same holds for `PURE_MODULES`."""
 PURE_MODULES = {"errors", "events", "limits", "text", "pending", "client.events", "client.requests", "client.protocol"}
 OUTSIDE = {"anyio", "asyncio", "trio", "os", "random", "secrets", "select", "selectors", "socket", "time", "threading"}
-
-MODULES = sorted(
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-    for path in PACKAGE.rglob("*.py")
-    if path != PACKAGE / "__init__.py"
-)
 
 
 def source(module: str) -> Path:

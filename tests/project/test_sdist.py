@@ -14,7 +14,7 @@ import pytest
 
 import chatapi
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     ".dockerignore", ".gitignore", "CHANGELOG.md", "Dockerfile", "LICENSE", "PKG-INFO", "README.md", "compose.yaml",
     "gotcpchat.py", "pyproject.toml",

@@ -15,7 +15,7 @@ from chatapi.core.hooks import Hooks
 from chatapi.doors import ConnectionProtocol, TextStyle, handshake_of, refuse_strangers
 from chatapi.testing import ChatKit, LateBroker, Peer
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "own_door.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_door.py"
 SPEC = importlib.util.spec_from_file_location("own_door", EXAMPLE)
 assert SPEC is not None
 assert SPEC.loader is not None

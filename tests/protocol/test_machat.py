@@ -25,7 +25,7 @@ from chatapi.core.hooks import Hooks
 from chatapi.core.names import GO, OURS, name_key, naming_of
 from chatapi.testing import ChatKit, Peer
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "machat.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "machat.md"
 
 
 # The transcripts

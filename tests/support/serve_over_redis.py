@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from chatapi import ChatAPI, Limits
 from chatapi.brokers.redis.broker import RedisBroker

@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("cc") is None, reason="the load generator needs a C compiler"),
 ]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("-n", "1", "-seconds", "0.1", "-scale", "0.02")
 
 

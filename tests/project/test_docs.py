@@ -29,8 +29,8 @@ import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 from executables import eventually
+from layers import MAY_IMPORT, MODULES, VOCABULARY
 from redis_servers import RedisServer, needs_redis
-from test_layering import MAY_IMPORT, MODULES, VOCABULARY
 
 import chatapi
 import chatapi.brokers.sqlite
@@ -53,7 +53,7 @@ from chatapi.protocol.text import commands
 from chatapi.server import log_limit
 from chatapi.testing import ChatKit, Peer, VirtualClock
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "chatapi"
 
 

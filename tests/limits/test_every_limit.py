@@ -19,7 +19,7 @@ def names_in(path: Path) -> set[str]:
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
-MODULES = sorted(Path(__file__).parent.glob("test_*.py"))
+MODULES = sorted(Path(__file__).parents[1].rglob("test_*.py"))
 TESTS = set().union(*map(names_in, MODULES))
 
 

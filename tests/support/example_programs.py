@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from executables import prepared
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 HERE = "127.0.0.1:0"
 PATIENCE = 60
