@@ -13,6 +13,7 @@ import anyio.to_thread
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from loops import ONE_LOOP
 
 from chatapi.brokers.memory import InProcessBroker
 from chatapi.brokers.sqlite import Keep, SQLiteBroker, store
@@ -329,6 +330,65 @@ async def test_the_suite_finds_that_what_was_refused_is_kept(tmp_path: Path, mon
         await suite.test_refused_messages_leave_no_hole()
 
 
+# A suite has the tests that match its claims
+
+
+class Unclaimed(BrokerContract):
+    pass
+
+
+class Claimed(Unclaimed):
+    keeps = shares = True
+    forgets_after = 1
+
+    async def fail(self, broker: Broker) -> None:
+        pass
+
+    async def cut_off(self, broker: Broker) -> None:
+        pass
+
+
+class WithAClockOfItsOwn(Claimed):
+    own_clock = True
+
+
+class WithTestsOfItsOwn(Unclaimed):
+    async def test_old_messages_are_forgotten(self) -> None:
+        pass
+
+    test_a_new_room_is_empty = None  # type: ignore[assignment]
+
+
+def tests_of(suite: type[BrokerContract]) -> set[str]:
+    return {name for name in dir(suite) if name.startswith("test_") and callable(getattr(suite, name))}
+
+
+def test_a_suite_has_the_tests_that_match_its_claims() -> None:
+    every = {name for name in dir(BrokerContract) if name.startswith("test_")}
+    alone = {"test_presence_has_a_position_and_no_number", "test_presence_alone_is_delivered"}
+    turning = {
+        "test_times_grow_though_the_clock_stands_still",
+        "test_times_grow_though_the_clock_goes_back",
+        "test_ids_are_known_for_the_time_of_the_limit",
+    }
+    assert tests_of(Claimed) == every - alone
+    assert tests_of(WithAClockOfItsOwn) == every - alone - turning
+    assert alone < tests_of(Unclaimed)
+    for claimed in ("read_back", "restart", "forgotten", "node", "other_chat", "fails", "refused_messages"):
+        assert [name for name in tests_of(Unclaimed) if claimed in name] == [], claimed
+    own = {"test_old_messages_are_forgotten"}
+    assert tests_of(WithTestsOfItsOwn) == tests_of(Unclaimed) - {"test_a_new_room_is_empty"} | own
+
+
+@pytest.mark.parametrize("claim", ["keeps", "shares", "own_clock"])
+@pytest.mark.parametrize("kind", [InProcessBroker, SQLiteBroker])
+async def test_a_wrong_claim_is_found(kind: type[Broker], claim: str, tmp_path: Path) -> None:
+    suite = suite_of(kind, tmp_path / "chat.db")
+    wrong = type("Wrong", (type(suite),), {claim: not getattr(suite, claim)})()
+    with pytest.raises(AssertionError, match=f"`{claim}` of the suite"):
+        await wrong.test_the_claims_of_the_suite_are_true()
+
+
 # Against a model
 
 ROOMS = st.sampled_from(["dev", "lab"])
@@ -423,14 +483,15 @@ class Model:
             assert found == self.rooms[room][: number - 1]
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("loop", ONE_LOOP)
 @pytest.mark.parametrize("kind", [InProcessBroker, Released, SQLiteBroker, PAGE["Journal"]])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(STEPS, max_size=30))
-def test_whatever_happens_it_is_as_the_model_says(kind: type[Broker], backend: str, steps: list[Any]) -> None:
+def test_whatever_happens_it_is_as_the_model_says(kind: type[Broker], loop: Any, steps: list[Any]) -> None:
+    backend, options = loop
     with tempfile.TemporaryDirectory() as folder:
         suite = suite_of(kind, Path(folder) / "chat.db")
-        anyio.run(Model(suite).play, steps, backend=backend)
+        anyio.run(Model(suite).play, steps, backend=backend, backend_options=options)
 
 
 # The test kit over a late broker

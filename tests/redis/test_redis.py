@@ -53,6 +53,7 @@ class OverRedis(BrokerContract):
     """Every broker has a user of its own in Redis, which can be shut out, and kept from writing."""
 
     keeps = True
+    shares = True
     own_clock = True
 
     def place(self, url: str, servers: Sequence[RedisServer]) -> Iterator[None]:

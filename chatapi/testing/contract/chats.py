@@ -6,7 +6,7 @@ import json
 
 from ...errors import RefusalCode
 from .members import ChatSubject, Frame, Member, all_hear, others, settled
-from .subject import same
+from .subject import can_fail, keeps, needs, same
 
 
 class ChatContract(ChatSubject):
@@ -132,9 +132,9 @@ class ChatContract(ChatSubject):
             same([frame["text"] for frame in await zoe.kept()], ["a"], "the messages in one room")
             same([frame["text"] for frame in await lab.kept()], ["b"], "the messages in the other room")
 
+    @needs(keeps)
     async def test_an_id_is_known_after_a_restart(self) -> None:
         """It is known for the session whose key the client shows; for others it is new."""
-        self.needs_keeping()
         async with self.chat() as chat:
             mina = Member(chat, "Mina")
             mina.send("message", text="a", id="1")
@@ -155,6 +155,7 @@ class ChatContract(ChatSubject):
 
     # Faults
 
+    @needs(can_fail)
     async def test_while_it_fails_senders_are_told_and_everything_else_goes_on(self) -> None:
         """The error has the id of the message that was not kept; sent again later, the message is kept."""
         async with self.chat() as chat:

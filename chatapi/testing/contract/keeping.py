@@ -11,9 +11,10 @@ from ...limits import Limits
 from ...pending import Pending
 from ..clock import VirtualClock
 from .recorder import Recorder, arrived, departed, message, told
-from .subject import Subject, same
+from .subject import Subject, can_fail, forgets, keeps, needs, same, uses_given_clock
 
 
+@needs(keeps)
 class KeepingContract(Subject):
     """Reading back, restarts, deletions, forgetting: for brokers that keep something."""
 
@@ -33,7 +34,6 @@ class KeepingContract(Subject):
 
     async def test_messages_are_read_back_unchanged(self) -> None:
         """Texts, names, numbers and times are unchanged, at once and after each restart."""
-        self.needs_keeping()
         said: list[tuple[object, ...]] = []
         for life in range(3):
             async with self.life() as rooms:
@@ -46,7 +46,6 @@ class KeepingContract(Subject):
 
     async def test_every_page_can_be_read(self) -> None:
         """A page has the newest messages below any number, for any limit: none missing, and no unneeded run."""
-        self.needs_keeping()
         async with self.life() as rooms:
             said = await self._fill(rooms)
             await self._read_pages(rooms, said)
@@ -66,7 +65,6 @@ class KeepingContract(Subject):
 
     async def test_a_page_is_bounded_in_bytes(self) -> None:
         """It is about as large as asked for, and not empty if messages exist: an empty one means the beginning."""
-        self.needs_keeping()
         async with self.life() as rooms:
             said = await self._fill(rooms)
             for before in range(2, len(said) + 2):
@@ -84,7 +82,6 @@ class KeepingContract(Subject):
 
     async def test_a_room_without_messages_has_nothing_to_read(self) -> None:
         """Joins and leaves are not kept."""
-        self.needs_keeping()
         async with self.life() as rooms:
             await rooms.open()
             await rooms.say(arrived(), departed())
@@ -92,7 +89,6 @@ class KeepingContract(Subject):
 
     async def test_delivered_messages_can_be_read_at_once(self) -> None:
         """This holds even during their delivery."""
-        self.needs_keeping()
         async with self.life() as rooms:
             await rooms.open()
             pages: list[Pending[Sequence[AnyKept]]] = []
@@ -107,7 +103,6 @@ class KeepingContract(Subject):
 
     async def test_a_room_is_opened_with_its_newest_messages(self) -> None:
         """It has as many as asked for, and the rest of the oldest run; none is missing up to the newest."""
-        self.needs_keeping()
         said: list[tuple[object, ...]] = []
         for again in (False, True):
             async with self.life() as rooms:
@@ -134,7 +129,6 @@ class KeepingContract(Subject):
 
     async def test_rooms_go_on_after_a_restart(self) -> None:
         """They keep the epoch, and go on with the next number and a later time, even if the new clock is behind."""
-        self.needs_keeping()
         newest: dict[str, int] = {}
         for life in range(4):
             async with self.life(VirtualClock(1_000 - 100 * life)) as rooms:
@@ -153,7 +147,6 @@ class KeepingContract(Subject):
 
     async def test_messages_of_a_session_are_found_by_id(self) -> None:
         """The broker knows room, number and time, also after a restart. Ids of other sessions are separate."""
-        self.needs_keeping()
         clock = VirtualClock()
         async with self.life(clock) as rooms:
             for room in ("dev", "lab"):
@@ -186,10 +179,9 @@ class KeepingContract(Subject):
             if not rooms.shares:  # a broker that knows only one room cannot know the others
                 same(found, expected, "the messages of the session in all rooms")
 
+    @needs(uses_given_clock)
     async def test_ids_are_known_for_the_time_of_the_limit(self) -> None:
         """The limit is `Limits.remember`."""
-        self.needs_keeping()
-        self.needs_turning()
         clock, limits = VirtualClock(), Limits(remember=60)
         async with self.life(clock, limits) as rooms:
             await rooms.open()
@@ -202,9 +194,9 @@ class KeepingContract(Subject):
         async with self.life(clock, limits) as rooms:
             same(sorted(await rooms.sent("s")), ["2"], "the ids after a restart")
 
+    @needs(can_fail)
     async def test_ids_of_refused_messages_are_not_known(self) -> None:
         """So the messages can be sent again."""
-        self.needs_keeping()
         async with self.life() as rooms:
             await rooms.open()
             await self.fail(rooms.broker)
@@ -218,7 +210,6 @@ class KeepingContract(Subject):
 
     async def test_a_deletion_empties_the_text_and_keeps_the_number(self) -> None:
         """This holds for a single message, for any message of a run, and for one with several lines."""
-        self.needs_keeping()
         async with self.life() as rooms:
             said = await self._fill(rooms)
             targets = [1, 3, 2, 6, 8, 11]
@@ -238,7 +229,6 @@ class KeepingContract(Subject):
 
     async def test_a_deletion_together_with_its_message(self) -> None:
         """The deletion may follow so closely that both are kept in one step."""
-        self.needs_keeping()
         async with self.life() as rooms:
             await rooms.open()
             rooms.submit(message("a", "b"), Deletion("Ann", 2), message("c"))
@@ -248,7 +238,6 @@ class KeepingContract(Subject):
 
     async def test_a_deletion_without_a_message_changes_nothing(self) -> None:
         """The target was deleted before, is a deletion, or is the number of the next message."""
-        self.needs_keeping()
         async with self.life() as rooms:
             await rooms.open()
             await rooms.say(message("a"), *(Deletion("Ann", target) for target in (1, 1, 2, 6)), message("b"))
@@ -257,9 +246,9 @@ class KeepingContract(Subject):
 
     # Forgetting
 
+    @needs(forgets)
     async def test_old_messages_are_forgotten(self) -> None:
         """`trimmed` is called, numbers and times go on, and old messages are not read any more."""
-        self.needs_forgetting()
         clock = VirtualClock()
         async with self.life(clock) as rooms:
             old = await self._fill(rooms)
@@ -281,9 +270,9 @@ class KeepingContract(Subject):
             same((past.first, past.seq, told(past.tail)), (first, first + 4, left), "the room after a restart")
             await self._is_emptied(await rooms.open("closed"), old)
 
+    @needs(forgets)
     async def test_numbers_go_on_if_all_messages_are_forgotten(self) -> None:
         """Otherwise a client that resumes would take new messages for old ones."""
-        self.needs_forgetting()
         clock = VirtualClock()
         async with self.life(clock) as rooms:
             old = await self._fill(rooms)

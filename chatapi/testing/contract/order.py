@@ -11,7 +11,7 @@ from ...events import Whisper
 from ...pending import Pending
 from ..clock import VirtualClock
 from .recorder import Recorder, arrived, departed, message, renamed, told
-from .subject import Subject, same
+from .subject import Subject, alone, can_fail, needs, same, uses_given_clock
 
 _TURNS_BEFORE_END = (0, 1, 2, 3, 4, 6, 8, 11, 15, 24)
 """Turns of the event loop before the broker is stopped, one number for each run."""
@@ -19,6 +19,16 @@ _TURNS_BEFORE_END = (0, 1, 2, 3, 4, 6, 8, 11, 15, 24)
 
 class OrderContract(Subject):
     """Order, numbers, times, presence and the end: for all brokers."""
+
+    async def test_the_claims_of_the_suite_are_true(self) -> None:
+        """With a wrong one, the suite would leave out tests of this broker."""
+        clock = VirtualClock()
+        async with self.life(clock) as rooms:
+            same(self.keeps, rooms.broker.keeps, "`keeps` of the suite, which is that of its broker")
+            same(self.shares, rooms.shares, "`shares` of the suite: whether its broker has `presence`")
+            await rooms.open()
+            await rooms.say(message("a"))
+            same(self.own_clock, rooms.kept()[0].ts != clock.micros(), "`own_clock` of the suite")
 
     # Order and numbers
 
@@ -60,10 +70,10 @@ class OrderContract(Subject):
             await rooms.settled()
             same(rooms.delivered["dev"], [*rooms.submitted(said)], "the submitted entries, in their order")
 
+    @needs(alone)
     async def test_presence_has_a_position_and_no_number(self) -> None:
         """It keeps its order among the messages, and carries the number of the message before it."""
         async with self.life() as rooms:
-            self.needs_rooms_of_its_own(rooms)
             await rooms.open()
             first: list[AnyEntry] = [
                 arrived(),
@@ -80,10 +90,10 @@ class OrderContract(Subject):
             same(rooms.delivered["dev"][:6], first, "messages and presence, in their order")
             same([entry.seq for entry in rooms.delivered["dev"]], [0, 1, 1, 1, 2, 3, 3, 4], "their numbers")
 
+    @needs(alone)
     async def test_presence_alone_is_delivered(self) -> None:
         """This holds before the first message and after it."""
         async with self.life() as rooms:
-            self.needs_rooms_of_its_own(rooms)
             await rooms.open()
             await rooms.say(arrived())
             await rooms.say(message("a"))
@@ -134,9 +144,9 @@ class OrderContract(Subject):
 
     # Time
 
+    @needs(uses_given_clock)
     async def test_times_grow_though_the_clock_stands_still(self) -> None:
         """They grow from message to message, also within runs."""
-        self.needs_turning()
         clock = VirtualClock()
         async with self.life(clock) as rooms:
             await rooms.open()
@@ -144,9 +154,9 @@ class OrderContract(Subject):
             await rooms.say(message("e"))
             same([entry.ts - clock.micros() for entry in rooms.kept()], [0, 3, 4], "microseconds after the clock's")
 
+    @needs(uses_given_clock)
     async def test_times_grow_though_the_clock_goes_back(self) -> None:
         """A clock goes back when it is set."""
-        self.needs_turning()
         clock = VirtualClock()
         async with self.life(clock) as rooms:
             await rooms.open()
@@ -262,6 +272,7 @@ class OrderContract(Subject):
         if self.keeps:
             await self._is_kept(rooms, "dev")
 
+    @needs(can_fail)
     async def test_refusals_say_why(self) -> None:
         """They have a code that tells programs to try again, and a sentence for people."""
         async with self.life() as rooms:
@@ -273,6 +284,7 @@ class OrderContract(Subject):
             same(bool(reason.detail.strip()), True, "whether the refusal has a sentence")
             await self.heal(rooms.broker)
 
+    @needs(can_fail)
     async def test_while_it_fails_messages_are_refused_and_presence_goes_on(self) -> None:
         """Presence keeps its order, and carries the number of the last message that was kept."""
         async with self.life() as rooms:
@@ -289,6 +301,7 @@ class OrderContract(Subject):
             same(went_on, [] if rooms.shares else expected, "the presence that was delivered")
             await self.heal(rooms.broker)
 
+    @needs(can_fail)
     async def test_refused_messages_leave_no_hole(self) -> None:
         """After each failure, numbers go on after the last message that was kept, in every room."""
         async with self.life() as rooms:

@@ -11,9 +11,10 @@ from ...errors import RefusalCode, Refused
 from ...limits import Limits
 from .nodes import Node, all_know, all_see_all, together
 from .recorder import message, told
-from .subject import SOON, Subject, same
+from .subject import SOON, Subject, can_be_cut_off, can_fail, needs, same, shares
 
 
+@needs(shares)
 class PresenceContract(Subject):
     """Members of several nodes: for brokers with `presence`."""
 
@@ -205,6 +206,7 @@ class PresenceContract(Subject):
             for node in some:
                 same((_left(node), node.losses), ([], []), "the members that left or lost a name")
 
+    @needs(can_be_cut_off)
     async def test_members_of_a_node_that_dies_leave(self) -> None:
         """They leave once on all nodes, when its lease ends; then their names are free, and no others."""
         self.lease = SOON
@@ -230,6 +232,7 @@ class PresenceContract(Subject):
 
     # Nodes that are in trouble
 
+    @needs(can_fail)
     async def test_members_are_told_that_messages_cannot_be_kept(self) -> None:
         """They are also told when it is over; members of other nodes are not told."""
         async with self.nodes() as nodes:
@@ -250,6 +253,7 @@ class PresenceContract(Subject):
             same([line[4] for line in other.seen()], ["b"], "whether each message is kept")
             same(other.absences, [], "the changes of availability on the other node")
 
+    @needs(can_be_cut_off)
     async def test_a_node_that_is_cut_off_for_a_moment_misses_nothing(self) -> None:
         """No leave is delivered; messages that it submits meanwhile are kept after its return, or refused."""
         async with self.nodes() as nodes:
@@ -282,6 +286,7 @@ class PresenceContract(Subject):
                 same(sorted(_came(node)), ["Mina", "Zoe", "guest0", "guest1", "guest2"], "the members that came in")
             same((one.losses, one.cuts), ([], []), "lost names and rooms")
 
+    @needs(can_be_cut_off)
     async def test_a_node_that_is_cut_off_for_long_claims_its_names_again(self) -> None:
         """A member whose name was taken gets ``name_lost``; the others are members again, and have missed nothing."""
         self.lease = SOON

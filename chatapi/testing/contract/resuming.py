@@ -6,7 +6,7 @@ from ...core.entries import Deletion
 from ..clock import VirtualClock
 from ..kit import ChatKit
 from .members import KEPT, ChatSubject, Frame, Member, all_hear, settled
-from .subject import same
+from .subject import forgets, keeps, needs, same
 
 
 class ResumeContract(ChatSubject):
@@ -55,9 +55,9 @@ class ResumeContract(ChatSubject):
                 del story[-1]["id"]
                 same(await mina.kept(), story[-1:], "the live messages")
 
+    @needs(keeps)
     async def test_resume_at_every_position_after_a_restart(self) -> None:
         """The same, though the room has loaded only a few of the messages; without a key only these are replayed."""
-        self.needs_keeping()
         async with self.chat() as chat:
             mina, zoe = Member(chat, "Mina"), Member(chat, "Zoe")
             story = await self.tell_a_story(chat, mina, zoe)
@@ -124,9 +124,9 @@ class ResumeContract(ChatSubject):
         guest.send("bye")
         await guest.hears()
 
+    @needs(forgets)
     async def test_a_position_that_was_forgotten_is_refused(self) -> None:
         """The reason is `trimmed`; at a position that is still kept, a resume is granted."""
-        self.needs_forgetting()
         clock = VirtualClock()
         async with self.chat(clock, history=2) as chat:
             mina, zoe = Member(chat, "Mina"), Member(chat, "Zoe")

@@ -5,26 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from unittest import SkipTest
 
 import anyio
 
-from ..clock import VirtualClock
 from ..kit import ChatKit, Peer
 from . import recorder
 from .members import KEPT, Enough, Member, all_hear, others, settled
 from .resuming import ResumeContract, positions
-from .subject import same
+from .subject import needs, same, shares
 
 
+@needs(shares)
 class SharedChatContract(ResumeContract):
     """Two whole chats over one place, for brokers with `presence`."""
 
     @asynccontextmanager
     async def chats(self) -> AsyncIterator[tuple[ChatKit, ChatKit]]:
-        """Run two chats that share their rooms; skip the test if the broker cannot share them."""
-        if self.broker(VirtualClock()).presence is None:
-            raise SkipTest("this broker does not share its rooms")
+        """Run two chats that share their rooms."""
         async with self.chat() as one, self.chat() as other:
             yield one, other
 

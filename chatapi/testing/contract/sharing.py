@@ -10,9 +10,10 @@ from ...errors import NotDelivered
 from ...events import Whisper
 from .nodes import Node, all_see_all, together
 from .recorder import message, told
-from .subject import SOON, Subject, same
+from .subject import SOON, Subject, keeps, needs, same, shares
 
 
+@needs(shares)
 class SharingContract(Subject):
     """Messages of several nodes at once: for brokers with `presence`."""
 
@@ -80,9 +81,9 @@ class SharingContract(Subject):
                 await one.sees(late)
                 await nodes.end(late)
 
+    @needs(keeps)
     async def test_messages_of_other_nodes_are_read_back(self) -> None:
         """Any node can read them, without texts that any node has deleted."""
-        self.needs_keeping()
         async with self.nodes() as nodes:
             one, other = await nodes.start_several(2)
             await one.say(message("a"), message("b", "c"))
@@ -130,9 +131,9 @@ class SharingContract(Subject):
                 "the duplicates, and the numbers of the first ones",
             )
 
+    @needs(keeps)
     async def test_ids_of_a_session_are_known_on_every_node(self) -> None:
         """So is the session itself, after a member has come in with it, even without a message."""
-        self.needs_keeping()
         async with self.nodes() as nodes:
             one, other = await nodes.start_several(2)
             await one.come("Mina", session="of-mina")

@@ -1,11 +1,10 @@
-"""The part of the contract suite that the author of a broker fills in."""
+"""The part of the contract suite that the author of a broker fills in, and which tests follow from it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import ClassVar, Final
-from unittest import SkipTest
+from typing import ClassVar, Final, TypeAlias, TypeVar
 
 from ...core.broker import Broker
 from ...limits import Limits
@@ -22,6 +21,8 @@ class Subject:
 
     keeps: ClassVar[bool] = False
     """Whether the broker keeps messages after its end."""
+    shares: ClassVar[bool] = False
+    """Whether several nodes share the broker's rooms: whether its `presence` is not None."""
     own_clock: ClassVar[bool] = False
     """Whether the broker uses another clock than the one given, such as that of a database server."""
     forgets_after: ClassVar[float] = 0
@@ -40,7 +41,7 @@ class Subject:
 
     async def fail(self, broker: Broker) -> None:
         """Make the broker unable to keep anything from now on, as if its disk were full."""
-        raise SkipTest("this suite was given no way to have the broker fail")
+        raise NotImplementedError("this suite was given no way to have the broker fail")
 
     async def heal(self, broker: Broker) -> None:
         """End what `fail` began."""
@@ -50,7 +51,7 @@ class Subject:
 
     async def cut_off(self, broker: Broker) -> None:
         """Disconnect a running broker from the storage that it shares, as if its machine died or its network failed."""
-        raise SkipTest("this suite was given no way to cut a node off")
+        raise NotImplementedError("this suite was given no way to cut a node off")
 
     async def reconnect(self, broker: Broker) -> None:
         """End what `cut_off` began."""
@@ -65,31 +66,67 @@ class Subject:
 
     @asynccontextmanager
     async def nodes(self) -> AsyncIterator[Nodes]:
-        """Run several brokers at once, each a node of one chat; skip the test if rooms are not shared."""
-        if self.broker(VirtualClock()).presence is None:
-            raise SkipTest("this broker does not share its rooms")
+        """Run several brokers at once, each a node of one chat."""
         async with nodes(lambda: self.broker(VirtualClock())) as some:
             yield some
 
-    def needs_keeping(self) -> None:
-        """Skip the test if the broker keeps nothing."""
-        if not self.keeps:
-            raise SkipTest("this broker keeps nothing after its end")
 
-    def needs_turning(self) -> None:
-        """Skip the test if the broker does not use the test's clock."""
-        if self.own_clock:
-            raise SkipTest("this broker has a clock of its own")
+# What a test needs
 
-    def needs_rooms_of_its_own(self, rooms: Recorder) -> None:
-        """Skip the test if rooms are shared: then joins and leaves are not submitted."""
-        if rooms.shares:
-            raise SkipTest("this broker is asked about joins and leaves: other tests cover that")
+Claim: TypeAlias = Callable[[type[Subject]], bool]
+_Tested = TypeVar("_Tested")
 
-    def needs_forgetting(self) -> None:
-        """Skip the test if the broker forgets nothing."""
-        if not self.forgets_after:
-            raise SkipTest("this broker forgets nothing (`forgets_after` is 0)")
+
+def keeps(suite: type[Subject]) -> bool:
+    """Whether the broker keeps messages."""
+    return suite.keeps
+
+
+def forgets(suite: type[Subject]) -> bool:
+    """Whether the broker forgets messages."""
+    return suite.forgets_after > 0
+
+
+def shares(suite: type[Subject]) -> bool:
+    """Whether several nodes share the rooms."""
+    return suite.shares
+
+
+def alone(suite: type[Subject]) -> bool:
+    """Whether joins and leaves are submitted like messages, because no other node has to be asked."""
+    return not suite.shares
+
+
+def uses_given_clock(suite: type[Subject]) -> bool:
+    """Whether the broker uses the test's clock."""
+    return not suite.own_clock
+
+
+def can_fail(suite: type[Subject]) -> bool:
+    """Whether the suite can have the broker fail."""
+    return suite.fail is not Subject.fail
+
+
+def can_be_cut_off(suite: type[Subject]) -> bool:
+    """Whether the suite can cut off a node."""
+    return suite.cut_off is not Subject.cut_off
+
+
+def needs(*claims: Claim) -> Callable[[_Tested], _Tested]:
+    """Mark a test, or all tests that a class defines, as tests of brokers for which all these claims are true."""
+
+    def mark(tested: _Tested) -> _Tested:
+        members = vars(tested) if isinstance(tested, type) else {"test_": tested}
+        for test in [member for name, member in members.items() if name.startswith("test_")]:
+            vars(test)["claims"] = (*claims_of(test), *claims)
+        return tested
+
+    return mark
+
+
+def claims_of(test: object) -> tuple[Claim, ...]:
+    """Return what `needs` was given for a test."""
+    return getattr(test, "claims", ())
 
 
 def same(found: object, expected: object, what: str) -> None:
