@@ -1,4 +1,4 @@
-"""MaChat for Python: rooms that people and programs talk in. See docs/embedding.md for how to use it.
+"""MaChat for Python: rooms that people and programs talk in. See docs/how-to/embed.md for how to use it.
 
 Modules are imported on first use: a program that only connects loads no module of the server, and a program that only
 serves loads none of the client library.

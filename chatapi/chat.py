@@ -53,8 +53,8 @@ class ChatAPI:
     `echo` and `commands` apply to members whose handshake does not say: whether a sender gets its own
     messages back (None: no), and whether lines that start with ``/`` or ``@`` are commands (None: yes).
 
-    With `machat` the chat behaves as MaChat in Go (docs/machat.md): names, rooms and blank lines are as there. If they
-    are not given, `echo` is True, `commands` is False, and `Limits.line_bytes` is 64 KiB.
+    With `machat` the chat behaves as MaChat in Go (docs/how-to/coming-from-go.md): names, rooms and blank lines are
+    as there. If they are not given, `echo` is True, `commands` is False, and `Limits.line_bytes` is 64 KiB.
 
     `trusted` are the addresses and networks (``"10.0.0.0/8"``) that stand for many clients, such as a proxy: the limits
     of one address do not apply to them. Raises `AddressError` for a text that is neither.
@@ -251,7 +251,7 @@ class ChatAPI:
     ) -> None:
         """Let clients in at `address`, and people with ``telnet`` at `telnet`, until drained or cancelled.
 
-        `doors` are the program's own: by a name, the address at which to listen and the door (docs/doors.md).
+        `doors` are the program's own: by a name, the address at which to listen and the door (docs/how-to/doors.md).
 
         ``await task_group.start(chat.serve, …)`` returns the addresses at which it listens, or an empty list if `drain`
         was called while it started. Cancelling it closes every connection at once, without telling the clients; the

@@ -1,4 +1,4 @@
-"""The names that a program needs to write a door of its own (docs/doors.md). All of them are public API."""
+"""The names that a program needs to write a door of its own (docs/how-to/doors.md). All of them are public API."""
 
 from .core.entries import Arrived, Deletion, Departed, NameChanged, Said
 from .core.handshake import Handshake, handshake_of

@@ -1,4 +1,4 @@
-"""The interface of brokers: a broker gives messages their order, and may keep them. docs/backends.md explains it.
+"""The interface of brokers, which give messages their order and may keep them; docs/reference/broker.md explains it.
 
 A room submits entries, and the broker delivers them in the order of the room, each message with its `seq` and `ts`: at
 once if the broker is in memory, later if it waits for a disk or a network. A broker may also keep entries that the

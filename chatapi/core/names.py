@@ -60,9 +60,9 @@ def check_name(raw: str, *, kept: bool = False) -> str:
     """Return a member's name as it will be shown (NFC).
 
     A name has 1 to 32 characters, none of them white space, control, format, invisible or unassigned, nor ``:`` or
-    ``,``, and does not start with ``@``, ``/``, ``*``, ``#`` or a combining mark (docs/protocol.md, Names). A `kept`
-    name, which a store holds, may have what an earlier version or a newer Unicode has allowed: invisible or unassigned
-    characters, or a combining mark at the start. Raises `Refused` with ``bad_name``.
+    ``,``, and does not start with ``@``, ``/``, ``*``, ``#`` or a combining mark (docs/reference/protocol.md, Names).
+    A `kept` name, which a store holds, may have what an earlier version or a newer Unicode has allowed: invisible or
+    unassigned characters, or a combining mark at the start. Raises `Refused` with ``bad_name``.
     """
     name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name", kept=kept)
     if name[0] in _FIRST:
@@ -178,7 +178,7 @@ OURS: Final = Naming(
     name_bytes=4 * NAME_CHARS,
     allows_empty=False,
 )
-"""The rules of docs/protocol.md, Names."""
+"""The rules of docs/reference/protocol.md, Names."""
 _go_name: Final = partial(_check_go, RefusalCode.BAD_NAME, "name")
 _go_room: Final = partial(_check_go, RefusalCode.BAD_ROOM, "room")
 GO: Final = Naming(
@@ -191,7 +191,7 @@ GO: Final = Naming(
     name_bytes=MACHAT_NAME_BYTES,
     allows_empty=True,
 )
-"""The rules of Go: any name, also an empty one; two names are the same if their characters are. See docs/machat.md."""
+"""The rules of Go (docs/how-to/coming-from-go.md): any name, also an empty one, in exactly its spelling."""
 
 
 def naming_of(room_key: str) -> Naming:

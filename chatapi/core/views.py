@@ -56,8 +56,9 @@ class Client:
     def post(self, text: str) -> None:
         """Say one message, of any number of lines, without waiting for anybody.
 
-        The text is cleaned (docs/protocol.md, Text); an empty one is dropped. If the broker refuses the message later,
-        the member is told, or it is logged if the member cannot be told. Raises `TextTooLong` and `Disconnected`.
+        The text is cleaned (docs/reference/protocol.md, Text); an empty one is dropped. If the broker refuses the
+        message later, the member is told, or it is logged if the member cannot be told. Raises `TextTooLong` and
+        `Disconnected`.
         """
         self._client.post(text)
 

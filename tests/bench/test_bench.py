@@ -275,7 +275,7 @@ def test_ctrl_c_reports_what_there_is_and_leaves_no_process_behind(tmp_path: Pat
 
 
 def test_the_page_names_everything_that_can_be_asked_for() -> None:
-    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "explanation" / "benchmarks.md").read_text(encoding="utf-8")
     for study in STUDIES:
         assert study == "workloads" or f"`python -m bench {study}`" in page
     flags = {name for action in build_parser()._actions for name in action.option_strings if not name.startswith("--")}
@@ -285,6 +285,6 @@ def test_the_page_names_everything_that_can_be_asked_for() -> None:
 
 
 def test_what_the_page_leads_to_is_there() -> None:
-    page = ROOT / "docs" / "benchmarks.md"
+    page = ROOT / "docs" / "explanation" / "benchmarks.md"
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target

@@ -112,8 +112,8 @@ class TestSQLite(BrokerContract):
 
 
 def _page() -> dict[str, Any]:
-    """The first program of docs/backends.md, as a module."""
-    page = Path(__file__).parents[2] / "docs" / "backends.md"
+    """The first program of docs/how-to/backends.md, as a module."""
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "backends.md"
     source = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {"__name__": "journal"}
     exec(compile(source, page, "exec"), names)

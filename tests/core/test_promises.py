@@ -1,4 +1,4 @@
-"""The promises of docs/protocol.md, held under anything that members may do, over the in-process and the late broker.
+"""The promises of docs/reference/protocol.md, whatever members do, over the in-process and the late broker.
 
 A hypothesis state machine drives one room. An observer that always reads tells the one order; every other member's
 stream is compared with it.

@@ -80,7 +80,7 @@ class Page:
         for number, line in lines:
             if line.startswith("```"):
                 body = "\n".join(text for _, text in takewhile(lambda item: item[1] != "```", lines)) + "\n"
-                self.blocks.append(Block(self.name, number, line[3:], body))
+                self.blocks.append(Block(self.name, number, line[3:].partition(" ")[0], body))
                 prose.append("")
             else:
                 prose.append(line)
@@ -95,22 +95,25 @@ class Page:
             rows = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in part.splitlines()]
             yield [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
 
-    def table(self, *heading: str) -> list[dict[str, str]]:
-        """The one table with this heading."""
-        [found] = [rows for rows in self.tables() if rows and tuple(rows[0]) == heading]
-        return found
 
-
+FILES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = {
-    path.name: Page(path)
-    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
-    if path.name != "benchmarks.md"  # it is about other programs too, with their flags and names
+    page.name: page
+    for page in map(Page, FILES)
+    if page.path.name != "benchmarks.md"  # it is about other programs too, with their flags and names
 }
-PROTOCOL, OPERATIONS = PAGES["protocol.md"], PAGES["operations.md"]
-EMBEDDING, ARCHITECTURE = PAGES["embedding.md"], PAGES["architecture.md"]
+PROTOCOL = [PAGES[f"docs/reference/{name}.md"] for name in ("protocol", "protocol-json", "codes")]
+ARCHITECTURE = [PAGES[f"docs/explanation/{name}.md"] for name in ("architecture", "modules")]
 BLOCKS = [block for page in PAGES.values() for block in page.blocks]
 SPANS = [(page.name, span) for page in PAGES.values() for span in page.spans]
 EVERYTHING = "\n".join(page.path.read_text(encoding="utf-8") for page in PAGES.values())
+PROSE = "\n".join(page.prose for page in PAGES.values())
+
+
+def table(*heading: str) -> list[dict[str, str]]:
+    """The one table with this heading, on whichever page it is."""
+    [found] = [rows for page in PAGES.values() for rows in page.tables() if rows and tuple(rows[0]) == heading]
+    return found
 
 
 def plain(cell: str) -> str:
@@ -137,7 +140,7 @@ VARIABLES = {
 
 def table_of_flags(*heading: str) -> dict[str, dict[str, str]]:
     rows = {}
-    for row in OPERATIONS.table(*heading):
+    for row in table(*heading):
         for name in row["flag"].split(", "):
             rows[plain(name)] = row
     return rows
@@ -199,7 +202,7 @@ def test_every_variable_is_named_and_none_is_made_up() -> None:
 
 
 def test_every_sub_command_is_in_the_table_with_its_arguments() -> None:
-    rows = OPERATIONS.table("sub-command", "what it does", "beside a server")
+    rows = table("sub-command", "what it does", "beside a server")
     documented = {}
     for row in rows:
         word, *arguments = plain(row["sub-command"]).split()
@@ -215,12 +218,10 @@ def test_every_sub_command_is_in_the_table_with_its_arguments() -> None:
     assert tuple(store.COMMANDS) == server.SUB_COMMANDS
 
 
-def section(page: Page, heading: str) -> list[Block]:
-    """The blocks of one section of a page."""
-    lines = page.path.read_text(encoding="utf-8").splitlines()
-    start = lines.index(f"## {heading}") + 1
-    after = [number for number, line in enumerate(lines, 1) if line.startswith("## ") and number > start]
-    return [block for block in page.blocks if start < block.line < after[0]]
+def only(language: str, beginning: str) -> Block:
+    """The one block of a language that begins so."""
+    [block] = [block for block in blocks(language) if block.body.startswith(beginning)]
+    return block
 
 
 async def chat_about_a_password() -> None:
@@ -237,12 +238,12 @@ def test_the_sub_commands_work_as_they_are_shown(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     anyio.run(chat_about_a_password)
-    [block] = [block for block in section(OPERATIONS, "Looking after the file") if block.language == "console"]
+    block = only("console", "$ chatserver rooms chat.db\n")
     here = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'cmd' / 'chatserver'))}"
     for line in block.body.splitlines():
         command = re.sub(r"\bchatserver\b", lambda _: here, line.removeprefix("$ "))
         assert subprocess.run(command, shell=True, check=False).returncode == 0, line
-    assert "a last one such as `ok: 2 rooms, 3 messages`" in OPERATIONS.prose
+    assert "a last one such as `ok: 2 rooms, 3 messages`" in PROSE
     told = capfdbinary.readouterr()
     assert told.err == b""
     assert told.out.splitlines()[-1] == b"ok: 2 rooms, 6 messages"
@@ -251,7 +252,7 @@ def test_the_sub_commands_work_as_they_are_shown(
 def test_an_export_looks_as_it_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     anyio.run(chat_about_a_password)
-    [block] = [block for block in section(OPERATIONS, "Looking after the file") if not block.language]
+    block = only("json", '{"type":"room"')
     Path("shown.ndjson").write_text(block.body, encoding="utf-8")
     assert store.main(["import", "shown.db", "dev", "shown.ndjson"]) == 0
     assert store.main(["export", "shown.db", "dev", "again.ndjson"]) == 0
@@ -287,7 +288,7 @@ def allowed(field: Any) -> str:
 
 
 def test_every_limit_is_in_the_table_with_its_default_and_its_bounds() -> None:
-    rows = OPERATIONS.table("flag", "variable", "default", "unit", "allowed", "meaning")
+    rows = table("flag", "variable", "default", "unit", "allowed", "meaning")
     documented = [(plain(row["flag"].partition(", ")[0]), row["default"], row["allowed"]) for row in rows]
     assert documented == [
         (f"-{name.replace('_', '-')}", spoken(field.default), allowed(field))
@@ -296,11 +297,11 @@ def test_every_limit_is_in_the_table_with_its_default_and_its_bounds() -> None:
 
 
 def test_every_bound_of_the_store_is_in_the_table_with_its_default() -> None:
-    documented = [(plain(row["field"]), row["default"]) for row in EMBEDDING.table("field", "default", "meaning")]
+    documented = [(plain(row["field"]), row["default"]) for row in table("field", "default", "meaning")]
     assert documented == [(name, spoken(field.default)) for name, field in Keep.model_fields.items()]
     assert sqlite._TRIM_EVERY == 60
-    assert "soon after the server has started, and every minute" in OPERATIONS.prose
-    assert "when the chat starts and every minute" in EMBEDDING.prose
+    assert "soon after the server has started, and every minute" in PROSE
+    assert "when the chat starts and every minute" in PROSE
 
 
 def test_every_bound_of_what_redis_keeps_is_in_the_table_with_its_default() -> None:
@@ -313,7 +314,7 @@ def test_the_times_of_redis_are_as_they_are_said() -> None:
     given = {name: parameter.default for name, parameter in inspect.signature(RedisBroker).parameters.items()}
     patience, lease = spoken(given["patience"]), spoken(given["lease"])
     unsure = spoken(round(given["lease"] * 0.7, 1))
-    assert [row["for"] for row in OPERATIONS.table("for", "what happens")] == [
+    assert [row["for"] for row in table("for", "what happens")] == [
         f"less than {patience} seconds",
         f"{patience} seconds",
         f"{unsure} seconds",
@@ -321,14 +322,13 @@ def test_the_times_of_redis_are_as_they_are_said() -> None:
         "until it answers",
         "once it answers again",
     ]
-    assert f"notice a dead server within {lease} seconds" in OPERATIONS.prose
-    assert f"for up to {lease} seconds" in PROTOCOL.prose
+    assert f"notice a dead server within {lease} seconds" in PROSE
+    assert f"for up to {lease} seconds" in PROSE
 
 
 @needs_redis
 def test_every_key_in_redis_is_in_the_table_and_the_rights_and_commands_there_work() -> None:
-    [rights] = [block for block in section(OPERATIONS, "Several servers, one chat") if not block.language]
-    [watching] = [block for block in section(OPERATIONS, "Several servers, one chat") if "redis-cli" in block.body]
+    rights, watching = only("text", "user machat"), only("console", "$ redis-cli")
     with RedisServer() as redis, start_blocking_portal() as portal:
         redis.cli("ACL", "SETUSER", *rights.body.split()[1:])
         url = redis.url.replace("//", "//machat:PASSWORD@")
@@ -347,7 +347,7 @@ def test_every_key_in_redis_is_in_the_table_and_the_rights_and_commands_there_wo
             eventually(lambda: redis.cli("EXISTS", f"machat:{{rooms:{node.decode()}}}"), "no list of rooms")
             keys = {f"`{in_general(key)}`" for key in redis.cli("KEYS", "*")}
             keys |= {f"channel `{in_general(channel)}`" for channel in redis.cli("PUBSUB", "CHANNELS")}
-            assert {row["key"] for row in OPERATIONS.table("key", "what it is")} == keys
+            assert {row["key"] for row in table("key", "what it is")} == keys
             for line in watching.body.splitlines():
                 program, *words = shlex.split(line.removeprefix("$ "))
                 assert program == "redis-cli"
@@ -356,26 +356,26 @@ def test_every_key_in_redis_is_in_the_table_and_the_rights_and_commands_there_wo
 
 
 def test_each_way_to_sync_is_in_the_table() -> None:
-    [table] = [rows for rows in OPERATIONS.tables() if rows and "`-store-sync`" in rows[0]]
+    [levels] = [rows for page in PAGES.values() for rows in page.tables() if rows and "`-store-sync`" in rows[0]]
     parameter = inspect.signature(SQLiteBroker).parameters["sync"]
-    rows = [row["`-store-sync`"] for row in table]
+    rows = [row["`-store-sync`"] for row in levels]
     assert rows == ["full", "normal"]
     assert parameter.default == rows[0]
     assert {f"'{row}'" for row in rows} == set(re.findall(r"'\w+'", str(parameter.annotation)))
 
 
 def test_the_limits_in_the_readme_have_their_defaults() -> None:
-    rows = PAGES["README.md"].table("flag", "default", "what")
+    rows = table("flag", "default", "what")
     for row in rows:
         field = Limits.model_fields[plain(row["flag"].partition(",")[0])[1:].replace("-", "_")]
         assert row["default"] == spoken(field.default), row["flag"]
 
 
 def test_what_is_fixed_is_as_it_says() -> None:
-    assert f"where {hub.TOLD} of these are still open" in OPERATIONS.prose
+    assert f"where {hub.TOLD} of these are still open" in PROSE
     keepalive = addresses._KEEPALIVE
     [history] = [spec for spec in commands.TABLE if spec.name == "history"]
-    values = [row["value"] for row in OPERATIONS.table("what", "value")]
+    values = [row["value"] for row in table("what", "value")]
     assert values == [
         str(limits.NAME_CHARS),
         str(limits.ROOM_CHARS),
@@ -435,14 +435,14 @@ def test_what_is_fixed_is_as_it_says() -> None:
 )
 def test_numbers_in_the_protocol_page_are_the_defaults(sentence: str) -> None:
     fixed = {name: getattr(limits, name) for name in dir(limits) if name.isupper()}
-    assert sentence.format(**Limits().model_dump(), **fixed) in PROTOCOL.prose
+    assert sentence.format(**Limits().model_dump(), **fixed) in PROSE
 
 
 # Commands and codes
 
 
 def test_every_command_and_alias_is_in_the_table() -> None:
-    rows = PROTOCOL.table("command", "alias", "effect")
+    rows = table("command", "alias", "effect")
     documented = [(plain(row["command"]), {plain(name) for name in row["alias"].split(", ")} - {""}) for row in rows]
     assert documented == [
         (spec.usage, {f"/{alias}" for alias in spec.aliases} | ({"@NAME TEXT"} if spec.name == "msg" else set()))
@@ -462,11 +462,11 @@ def test_no_command_is_made_up() -> None:
 
 
 def test_every_refusal_code_is_in_the_table() -> None:
-    assert [plain(row["code"]) for row in PROTOCOL.table("code", "when", "what to do")] == [*RefusalCode]
+    assert [plain(row["code"]) for row in table("code", "when", "what to do")] == [*RefusalCode]
 
 
 def test_every_code_of_a_frame_that_is_refused_is_in_the_table() -> None:
-    assert [plain(row["code"]) for row in PROTOCOL.table("code", "when", "carries")] == [*FrameError]
+    assert [plain(row["code"]) for row in table("code", "when", "carries")] == [*FrameError]
 
 
 def named(cell: str) -> set[str]:
@@ -474,16 +474,16 @@ def named(cell: str) -> set[str]:
 
 
 def test_every_field_of_the_handshake_is_in_the_table() -> None:
-    fields = [plain(row["field"]) for row in PROTOCOL.table("field", "type", "default", "meaning")]
+    fields = [plain(row["field"]) for row in table("field", "type", "default", "meaning")]
     assert fields == [*Handshake.model_fields]
-    assert [plain(row["field of `resume`"]) for row in PROTOCOL.table("field of `resume`", "default", "meaning")] == [
+    assert [plain(row["field of `resume`"]) for row in table("field of `resume`", "default", "meaning")] == [
         *Resume.model_fields
     ]
 
 
 def test_every_reason_for_not_recovering_is_in_the_table() -> None:
     reasons = set(re.findall(r'"(\w+)"', inspect.getsource(chatapi.core.room.Room.recover)))
-    assert {plain(row["reason"]) for row in PROTOCOL.table("reason", "when")} == reasons
+    assert {plain(row["reason"]) for row in table("reason", "when")} == reasons
 
 
 def test_every_frame_from_the_client_is_in_the_table_with_its_fields() -> None:
@@ -491,14 +491,13 @@ def test_every_frame_from_the_client_is_in_the_table_with_its_fields() -> None:
     assert tuple(models) == frames.TYPES
     documented = {
         plain(row["from the client"]): named(row["fields"])
-        for row in PROTOCOL.table("from the client", "fields", "effect", "answer")
+        for row in table("from the client", "fields", "effect", "answer")
     }
     assert documented == {kind: set(model.model_fields) - {"type"} for kind, model in models.items()}
 
 
 SERVER_FRAMES = {
-    plain(row["from the server"]): named(row["fields"])
-    for row in PROTOCOL.table("from the server", "fields", "meaning")
+    plain(row["from the server"]): named(row["fields"]) for row in table("from the server", "fields", "meaning")
 }
 
 
@@ -532,7 +531,7 @@ def used_by_the_server() -> set[str]:
 
 def test_every_disconnect_code_is_in_the_table() -> None:
     today = used_by_the_server()
-    rows = PROTOCOL.table("code", "detail", "reconnect", "after", "today")
+    rows = table("code", "detail", "reconnect", "after", "today")
     documented = [(plain(row["code"]), *list(row.values())[1:]) for row in rows]
     assert documented == [
         (
@@ -586,19 +585,19 @@ def test_no_name_is_made_up() -> None:
 
 @pytest.mark.parametrize("module", [chatapi, chatapi.testing, gotcpchat], ids=lambda module: module.__name__)
 def test_every_public_name_is_in_the_page_about_the_library(module: Any) -> None:
-    text = EMBEDDING.path.read_text(encoding="utf-8")
+    text = "".join(page.path.read_text(encoding="utf-8") for page in PAGES.values() if page.name.startswith("docs/"))
     assert [name for name in module.__all__ if not re.search(rf"\b{name}\b", text)] == []
 
 
 @pytest.mark.parametrize("view", [Client, Room])
 def test_rooms_and_members_have_exactly_the_public_names_of_the_page(view: type) -> None:
-    [row] = [row for row in EMBEDDING.table("name", "what it is") if plain(row["name"]) == view.__name__]
+    [row] = [row for row in table("name", "what it is") if plain(row["name"]) == view.__name__]
     assert re.findall(r"`(\w+)`", row["what it is"]) == [name for name in vars(view) if not name.startswith("_")]
 
 
 def test_every_public_name_of_the_store_is_in_the_page_about_the_library() -> None:
     for name in chatapi.brokers.sqlite.__all__:
-        assert name in re.findall(r"\w+", EMBEDDING.prose)
+        assert name in re.findall(r"\w+", PROSE)
     arguments = [*inspect.signature(SQLiteBroker).parameters]
     assert arguments == ["path", "sync", "keep", "clock"]
 
@@ -606,7 +605,7 @@ def test_every_public_name_of_the_store_is_in_the_page_about_the_library() -> No
 def test_every_argument_of_the_client_library_is_in_the_table_with_its_default() -> None:
     documented = [
         (plain(name), row["default"])
-        for row in EMBEDDING.table("argument", "default", "meaning")
+        for row in table("argument", "default", "meaning")
         for name in row["argument"].split(", ")
     ]
     _, *parameters = inspect.signature(chatapi.connect).parameters.values()
@@ -624,43 +623,47 @@ def test_every_argument_of_the_client_library_is_in_the_table_with_its_default()
 
 
 def test_how_far_an_answer_is_waited_for_is_as_it_says() -> None:
-    assert f"up to {event_queue.EXTRA_EVENTS:,} events more are taken in" in EMBEDDING.prose
+    assert f"up to {event_queue.EXTRA_EVENTS:,} events more are taken in" in PROSE
     assert requests.RESEND_WITHIN < Limits().remember == requests.REMEMBER == 5 * 60
     assert Limits().remember_ids == requests.REMEMBER_IDS
     assert requests.resend_within(Limits().remember) == requests.RESEND_WITHIN
-    assert f"stays away for five minutes ({requests.RESEND_WITHIN:g} seconds)" in EMBEDDING.prose
-    assert f"waits for five minutes ({requests.RESEND_WITHIN:g} seconds;" in EMBEDDING.prose
+    assert f"stays away for five minutes ({requests.RESEND_WITHIN:g} seconds)" in PROSE
+    assert f"waits for five minutes ({requests.RESEND_WITHIN:g} seconds;" in PROSE
     assert requests.MARGIN == 10
 
 
 def test_every_example_is_in_the_table() -> None:
-    rows = EMBEDDING.table("program", "what it is")
+    rows = table("program", "what it is")
     assert {Path(row["program"].split("(")[1][:-1]).name for row in rows} == {
         path.name for path in (ROOT / "examples").glob("*.py")
     }
 
 
 def test_every_call_of_the_client_library_is_in_the_table() -> None:
-    calls = [re.match(r"`await room\.(\w+)\(", row["call"]) for row in EMBEDDING.table("call", "returns", "effect")]
+    calls = [re.match(r"`await room\.(\w+)\(", row["call"]) for row in table("call", "returns", "effect")]
     verbs = [name for name, member in vars(chatapi.Connection).items() if inspect.iscoroutinefunction(member)]
     assert [call[1] for call in calls if call] == [name for name in verbs if not name.startswith("_")]
 
 
 def test_every_event_is_in_a_table_with_its_fields() -> None:
     rows = [
-        row for table in EMBEDDING.tables() if table and [*table[0]] == ["event", "fields", "meaning"] for row in table
+        row
+        for page in PAGES.values()
+        for events in page.tables()
+        if events and [*events[0]] == ["event", "fields", "meaning"]
+        for row in events
     ]
     documented = {plain(row["event"]): re.findall(r"`(\w+)`", row["fields"]) for row in rows}
     assert documented == {event.__name__: list(event.__match_args__) for event in typing.get_args(chatapi.News)}
 
 
 def test_every_hook_is_in_the_table() -> None:
-    hooks = [plain(row["hook"]) for row in EMBEDDING.table("hook", "gets", "returns", "can raise")]
+    hooks = [plain(row["hook"]) for row in table("hook", "gets", "returns", "can raise")]
     assert hooks == [*Hooks.__dataclass_fields__]
 
 
 def test_every_error_is_in_the_tree() -> None:
-    [tree] = [block.body for block in EMBEDDING.blocks if block.body.startswith("ChatError\n")]
+    tree = only("text", "ChatError\n").body
     errors = {
         name
         for name in chatapi.__all__
@@ -685,14 +688,14 @@ def logged() -> set[tuple[str, str]]:
 
 
 def test_every_log_line_is_in_the_table() -> None:
-    rows = OPERATIONS.table("level", "message", "when")
+    rows = table("level", "message", "when")
     documented = {(row["level"], re.sub(r"\b[A-Z]{2,}\b", "%s", plain(row["message"]))) for row in rows}
     assert documented == logged()
 
 
 def test_how_much_is_logged_is_as_it_says() -> None:
-    assert f"If nobody reads the log, {lines._MAX_WAITING:,} lines wait" in OPERATIONS.prose
-    assert f"{log_limit.BURST:,} are logged at once and {log_limit.RATE} a second" in OPERATIONS.prose
+    assert f"If nobody reads the log, {lines._MAX_WAITING:,} lines wait" in PROSE
+    assert f"{log_limit.BURST:,} are logged at once and {log_limit.RATE} a second" in PROSE
 
 
 def complaints() -> set[str]:
@@ -708,12 +711,12 @@ def complaints() -> set[str]:
 
 
 def test_every_complaint_about_the_store_is_in_the_table() -> None:
-    rows = [plain(row["error"]) for row in OPERATIONS.table("error", "what to do")]
+    rows = [plain(row["error"]) for row in table("error", "what to do")]
     assert {re.sub(r"\b[A-Z]{3,}\b(?<!SQL)", "%s", row) for row in rows} == complaints()
 
 
 def test_the_map_has_every_module_in_sorted_order() -> None:
-    listed = [plain(row["module"]) for row in ARCHITECTURE.table("module", "what it is")]
+    listed = [plain(row["module"]) for row in table("module", "what it is")]
     files = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
     modules = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in files]
     assert listed == sorted(modules, key=lambda name: ("." in name, name))
@@ -732,7 +735,7 @@ def test_every_name_on_the_page_about_the_code_is_where_the_page_says() -> None:
     for module in modules.values():
         for name, value in vars(module).items():
             owners.setdefault(name, []).append(value)
-    for span in ARCHITECTURE.spans:
+    for span in [span for page in ARCHITECTURE for span in page.spans]:
         if FOREIGN.fullmatch(span):
             continue
         owner, _, name = span.partition("(")[0].rpartition(".")
@@ -744,12 +747,12 @@ def test_every_name_on_the_page_about_the_code_is_where_the_page_says() -> None:
 
 def test_the_rules_for_imports_are_those_of_the_layering_test() -> None:
     rules = {}
-    for row in ARCHITECTURE.table("folder", "may import"):
+    for row in table("folder", "may import"):
         name = row["folder"].partition(":")[0].partition(" and ")[0].strip("`")
         rules[name] = {plain(part) for part in row["may import"].split(", ")} - {"nothing"}
     allowed = {name: theirs - {"package"} for name, theirs in MAY_IMPORT.items()}
     assert rules == allowed
-    [vocabulary] = [row["folder"] for row in ARCHITECTURE.table("folder", "may import") if ":" in row["folder"]]
+    [vocabulary] = [row["folder"] for row in table("folder", "may import") if ":" in row["folder"]]
     assert set(re.findall(r"`(\w+)`", vocabulary)) == VOCABULARY
 
 
@@ -768,6 +771,18 @@ def test_links_lead_somewhere(page: Page) -> None:
         assert path.is_relative_to(ROOT), target
         if anchor:
             assert anchor in map(slug, Page(path).headings), target
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)
+def test_no_page_is_too_long_to_read(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 400
+
+
+def test_every_page_is_in_the_table_of_pages() -> None:
+    index = PAGES["docs/index.md"].prose
+    linked = set(re.findall(r"\]\(([^)\s#]+)", index))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert linked == pages - {"index.md"}
 
 
 def test_the_changelog_has_this_version() -> None:
@@ -936,7 +951,8 @@ def test_conversations(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_every_section_of_the_protocol_page_has_an_example() -> None:
-    sections = re.split("^## ", PROTOCOL.path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    pages = [page.path.read_text(encoding="utf-8") for page in PROTOCOL]
+    sections = [section for page in pages for section in re.split("^## ", page, flags=re.MULTILINE)[1:]]
     assert [section.splitlines()[0] for section in sections if "```chat\n" not in section] == []
 
 
@@ -969,8 +985,10 @@ def test_a_conversation_that_is_not_true_fails(
 # Examples: programs
 
 CLIENTS = [block for block in blocks("python") if '"localhost:8989", name=' in block.body]
-SERVERS = [block for block in blocks("python") if ":8989" in block.body and block not in CLIENTS]
-PROGRAMS = [block for block in blocks("python") if block not in SERVERS + CLIENTS]
+WITH_REDIS = [block for block in blocks("python") if "redis://localhost:6379" in block.body]
+WEB = [block for block in blocks("python") if "import Starlette" in block.body]
+SERVERS = [block for block in blocks("python") if ":8989" in block.body and block not in CLIENTS + WEB]
+PROGRAMS = [block for block in blocks("python") if block not in SERVERS + CLIENTS + WITH_REDIS + WEB]
 
 
 @pytest.fixture
@@ -989,6 +1007,15 @@ def test_programs(block: Block, backend: str, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(anyio, "run", functools.partial(anyio.run, backend=backend))
     source = "\n" * block.line + block.body  # so that a traceback has the page's own line numbers
     exec(compile(source, ROOT / block.page, "exec"), {"__name__": "__main__"})
+
+
+@needs_redis
+@pytest.mark.parametrize("block", WITH_REDIS, ids=str)
+def test_programs_with_redis(block: Block) -> None:
+    with RedisServer() as redis:
+        source = "\n" * block.line + block.body.replace("redis://localhost:6379/0", redis.url)
+        exec(compile(source, ROOT / block.page, "exec"), {"__name__": "__main__"})
+        assert redis.cli("XLEN", "machat:{dev}:log") == 1
 
 
 @pytest.mark.parametrize("block", CLIENTS, ids=str)
@@ -1052,4 +1079,4 @@ def test_there_are_examples() -> None:
     assert len(SERVERS) >= 3
     assert CLIENTS
     assert len(PROGRAMS) >= 15
-    assert {block.language for block in BLOCKS} == {"chat", "console", "ini", "python", ""}
+    assert {block.language for block in BLOCKS} == {"chat", "console", "ini", "json", "python", "text"}

@@ -194,8 +194,8 @@ def test_a_profile_of_compose_has_two_servers_and_the_redis_that_they_share() ->
     assert published("redis") == []
     for name, profiles in (("chat", 0), ("one", 1), ("redis", 1)):
         assert service(name).count("profiles:\n      - redis\n") == profiles
-    operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    assert "$ docker compose --profile redis up one two\n" in operations
+    page = (ROOT / "docs" / "how-to" / "run.md").read_text(encoding="utf-8")
+    assert "$ docker compose --profile redis up one two\n" in page
 
 
 def test_the_image_has_the_extras_of_a_server() -> None:

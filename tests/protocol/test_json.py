@@ -1,4 +1,4 @@
-"""The JSON protocol (docs/protocol.md, section 4): every frame, with time turned by hand."""
+"""The JSON protocol (docs/reference/protocol-json.md): every frame, with time turned by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`-machat`: the ways of MaChat in Go, at every door and on every path, and the transcripts of docs/machat.md."""
+"""`-machat`: the ways of MaChat in Go, at every door, on every path; transcripts of docs/how-to/coming-from-go.md."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from chatapi.core.hooks import Hooks
 from chatapi.core.names import GO, OURS, name_key, naming_of
 from chatapi.testing import ChatKit, Peer
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "machat.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "coming-from-go.md"
 
 
 # The transcripts

@@ -178,7 +178,7 @@ def test_the_hook_decides_who_comes_in_through_the_door() -> None:
 
 
 class Again(CommandProtocol):  # type: ignore[misc, valid-type]
-    """Lets the client try another name, as in docs/doors.md."""
+    """Lets the client try another name, as in docs/how-to/doors.md."""
 
     def refuse(self, error: ChatError) -> None:
         if self.connection.client is None and isinstance(error, Refused) and error.code == RefusalCode.NAME_TAKEN:

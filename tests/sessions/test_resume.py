@@ -1,4 +1,4 @@
-"""Sessions and resume (docs/protocol.md, section 6): coming back under one's name, with nothing lost or doubled."""
+"""Sessions and resume (docs/reference/protocol-json.md): coming back under one's name, with nothing lost or doubled."""
 
 from __future__ import annotations
 

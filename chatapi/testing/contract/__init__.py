@@ -1,1 +1,1 @@
-"""The contract suite: tests that every broker must pass; see docs/backends.md."""
+"""The contract suite: tests that every broker must pass; see docs/how-to/backends.md."""

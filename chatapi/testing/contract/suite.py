@@ -35,7 +35,7 @@ class BrokerContract(
     A subclass has only the tests that match its attributes and methods: those of keeping if `keeps` is true, of shared
     rooms if `shares` is true, of failures if `fail` is overridden, of nodes that die if `cut_off` is overridden, of
     forgetting if `forgets_after` is not 0, and those that turn the clock if `own_clock` is false. Another test fails if
-    `keeps`, `shares` or `own_clock` is wrong. docs/backends.md explains each group.
+    `keeps`, `shares` or `own_clock` is wrong. docs/reference/broker.md explains each group.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
