@@ -364,13 +364,6 @@ def test_each_way_to_sync_is_in_the_table() -> None:
     assert {f"'{row}'" for row in rows} == set(re.findall(r"'\w+'", str(parameter.annotation)))
 
 
-def test_the_limits_in_the_readme_have_their_defaults() -> None:
-    rows = table("flag", "default", "what")
-    for row in rows:
-        field = Limits.model_fields[plain(row["flag"].partition(",")[0])[1:].replace("-", "_")]
-        assert row["default"] == spoken(field.default), row["flag"]
-
-
 def test_what_is_fixed_is_as_it_says() -> None:
     assert f"where {hub.TOLD} of these are still open" in PROSE
     keepalive = addresses._KEEPALIVE
@@ -448,11 +441,6 @@ def test_every_command_and_alias_is_in_the_table() -> None:
         (spec.usage, {f"/{alias}" for alias in spec.aliases} | ({"@NAME TEXT"} if spec.name == "msg" else set()))
         for spec in commands.TABLE
     ]
-
-
-def test_the_readme_names_every_command_and_alias() -> None:
-    for word in commands._BY_WORD:
-        assert f"/{word}" in PAGES["README.md"].spans
 
 
 def test_no_command_is_made_up() -> None:
