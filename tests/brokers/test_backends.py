@@ -359,7 +359,7 @@ class WithTestsOfItsOwn(Unclaimed):
     test_a_new_room_is_empty = None  # type: ignore[assignment]
 
 
-def tests_of(suite: type[BrokerContract]) -> set[str]:
+def names_of_tests(suite: type[BrokerContract]) -> set[str]:
     return {name for name in dir(suite) if name.startswith("test_") and callable(getattr(suite, name))}
 
 
@@ -371,13 +371,13 @@ def test_a_suite_has_the_tests_that_match_its_claims() -> None:
         "test_times_grow_though_the_clock_goes_back",
         "test_ids_are_known_for_the_time_of_the_limit",
     }
-    assert tests_of(Claimed) == every - alone
-    assert tests_of(WithAClockOfItsOwn) == every - alone - turning
-    assert alone < tests_of(Unclaimed)
+    assert names_of_tests(Claimed) == every - alone
+    assert names_of_tests(WithAClockOfItsOwn) == every - alone - turning
+    assert alone < names_of_tests(Unclaimed)
     for claimed in ("read_back", "restart", "forgotten", "node", "other_chat", "fails", "refused_messages"):
-        assert [name for name in tests_of(Unclaimed) if claimed in name] == [], claimed
+        assert [name for name in names_of_tests(Unclaimed) if claimed in name] == [], claimed
     own = {"test_old_messages_are_forgotten"}
-    assert tests_of(WithTestsOfItsOwn) == tests_of(Unclaimed) - {"test_a_new_room_is_empty"} | own
+    assert names_of_tests(WithTestsOfItsOwn) == names_of_tests(Unclaimed) - {"test_a_new_room_is_empty"} | own
 
 
 @pytest.mark.parametrize("claim", ["keeps", "shares", "own_clock"])
