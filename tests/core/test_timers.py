@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import weakref
 
 import pytest
@@ -98,6 +99,53 @@ def test_an_action_may_clear_and_set_deadlines_also_those_of_its_own_tick(calls:
     assert [owner for owner, _ in calls] == ["a"]
     calls.timers.run(START + 3)
     assert [owner for owner, _ in calls] == ["a", "c"]
+
+
+def test_a_deadline_that_an_action_sets_in_the_past_is_called_a_tick_later(calls: Calls) -> None:
+    def action(now: float) -> None:
+        calls.append(("a", now))
+        calls.timers.set("a", START, action)
+
+    calls.timers.set("a", START + 1, action)
+    for after in (1.25, 1.25, 1.27, 1.35):
+        calls.timers.run(START + after)
+    assert [now - START for _, now in calls] == pytest.approx([1.25, 1.35])
+
+
+def test_deadlines_move_by_the_time_in_which_the_server_stood_still(calls: Calls) -> None:
+    calls.expect("a", START + 5)
+    calls.timers.postpone(60)
+    calls.timers.postpone(3)
+    assert calls.timers.when("a") == pytest.approx(START + 68)
+    calls.expect("b", START + 69)  # those that are set later do not move
+    assert calls.timers.when("b") == pytest.approx(START + 69)
+    assert calls.timers.when("c") is None
+    for after in (67.8, 68.2, 68.8, 69.2):
+        calls.timers.run(START + after)
+    assert [(owner, round(now - START, 1)) for owner, now in calls] == [("a", 68.2), ("b", 69.2)]
+
+
+def test_deadlines_that_were_cleared_take_no_memory(calls: Calls) -> None:
+    tracemalloc.start()
+    for i in range(2000):
+        calls.expect("a", START + i)
+    calls.timers.clear("a")
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 20_000
+
+
+def test_an_error_at_a_deadline_is_logged_and_the_others_are_called(
+    calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(now: float) -> None:
+        raise ValueError("of an action")
+
+    calls.timers.set("a", START + 1, fail)
+    calls.expect("b", START + 1)
+    calls.timers.run(START + 2)
+    assert [owner for owner, _ in calls] == ["b"]
+    assert "of an action" in caplog.text
 
 
 def test_what_was_called_cleared_or_set_anew_is_not_kept_alive(calls: Calls) -> None:
