@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 from loops import ONE_LOOP
+from profiles import DEFAULT, FULL
 from redis_servers import shared_cluster, shared_redis
 
 if TYPE_CHECKING:
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["shared_cluster", "shared_redis"]  # fixtures, for every module
 
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")  # a slow machine fails no test
+for profile, number in (("default", DEFAULT), ("full", FULL)):
+    # without a deadline, because a slow machine must fail no test
+    settings.register_profile(profile, max_examples=number, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
 
 
 @pytest.fixture(params=ONE_LOOP)

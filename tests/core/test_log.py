@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from chatapi.core.entries import AnyEntry, Arrived, Deletion, Said
 from chatapi.core.log import Log
@@ -95,7 +96,7 @@ several_lines = st.just(b"one\ntwo\n").map(lambda block: Said(1, "Mina", block, 
 a_big_one = st.just("x" * BYTES).map(said)
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(st.lists(steps | several_lines | a_big_one, max_size=30))
 def test_a_log_is_a_list_that_forgets_its_oldest_entries(steps: list[AnyEntry | int]) -> None:
     model = Model()

@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Callable
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from profiles import examples
 
 from chatapi.core.names import check_name, check_room, name_key
 from chatapi.errors import RefusalCode, Refused
@@ -103,7 +104,7 @@ def test_a_name_is_shown_in_its_composed_form() -> None:
     assert check_name("Zoe\u0308") == check_room("Zoe\u0308") == "Zoë"
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.text(max_size=70) | st.text("ab:,@/*# \t\u0308\u0958", max_size=40))
 @example("\u212a")
 def test_whatever_is_accepted_keeps_every_rule(raw: str) -> None:
@@ -141,7 +142,7 @@ def test_names_that_differ_in_more_are_not_the_same(one: str, other: str) -> Non
     assert name_key(one) != name_key(other)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.text("".join(map(chr, range(0x21, 0x7F))), min_size=1))
 def test_wide_letters_make_no_other_name(name: str) -> None:
     wide = "".join(chr(ord(char) + 0xFEE0) for char in name)

@@ -11,9 +11,9 @@ import re
 import sys
 from dataclasses import dataclass, field
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from profiles import examples
 
 from chatapi import Limits
 from chatapi.testing import ChatKit, LateBroker, Peer
@@ -228,6 +228,4 @@ class PromisesOverTheLateBroker(Promises):
 
 TestPromises = Promises.TestCase
 TestPromisesOverTheLateBroker = PromisesOverTheLateBroker.TestCase
-TestPromises.settings = TestPromisesOverTheLateBroker.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None
-)
+TestPromises.settings = TestPromisesOverTheLateBroker.settings = examples(60, stateful_step_count=40)

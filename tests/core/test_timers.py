@@ -6,8 +6,9 @@ import tracemalloc
 import weakref
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from chatapi.core.timers import Timers
 from chatapi.limits import TICK
@@ -165,7 +166,7 @@ def moments(least: int) -> st.SearchStrategy[float]:
     return st.integers(least, 16).map(lambda n: n / 80) | st.floats(0, 4)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abcd"), st.none() | moments(-8)) | st.tuples(st.just(""), moments(0)),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from speakers import Speaker
 
@@ -53,7 +53,6 @@ entries = (
 
 
 @STYLES
-@settings(deadline=None)
 @given(entry=entries, echo=st.booleans())
 def test_nothing_is_longer_than_it_is_measured(style: Style, entry: AnyEntry, echo: bool) -> None:
     rendered = len(style.entry(entry))
@@ -63,7 +62,6 @@ def test_nothing_is_longer_than_it_is_measured(style: Style, entry: AnyEntry, ec
 
 
 @STYLES
-@settings(deadline=None)
 @given(happened=st.lists(entries, min_size=1, max_size=20))
 def test_what_counts_as_small_is_not_more_than_a_chunk(style: Style, happened: list[AnyEntry]) -> None:
     if is_small(len(happened), sum(entry.weight for entry in happened), OURS.name_bytes):
@@ -93,7 +91,6 @@ def test_the_worst_that_counts_as_small(naming: Naming, name: str) -> None:
 
 
 @STYLES
-@settings(deadline=None)
 @given(happened=st.lists(entries, min_size=1, max_size=8), most=st.integers(1, 3000))
 def test_chunks_are_all_there_is_in_order_and_none_is_longer_unless_it_is_one_message(
     style: Style, happened: list[AnyEntry], most: int

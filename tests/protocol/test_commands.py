@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from chatapi.protocol.text.commands import TABLE, BadCommand, Command, help_lines, parse_command
 
@@ -89,7 +90,7 @@ def test_no_two_commands_share_a_word() -> None:
     assert len(set(WORDS)) == len(WORDS)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.sampled_from(["@", *(f"/{word}" for word in WORDS), "/"]), st.text("aZ /@:é", max_size=12))
 def test_any_line_is_a_command_or_an_error_and_a_name_never_loses_a_part(start: str, rest: str) -> None:
     answer = parse_command(start + rest)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from parsing import Parser, State
 
@@ -192,7 +192,6 @@ FIELDS = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.binary() | st.builds(lambda fields: json.dumps(fields).encode(), FIELDS))
 @example(b'{"type":[]}')
 @example(b'{"type":"ping","ref":1e400}')
@@ -212,7 +211,6 @@ def test_any_bytes_are_a_frame_or_a_bad_frame_that_can_be_answered(line: bytes) 
         assert isinstance(found, FRAMES)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(TYPES), FIELDS)
 def test_any_fields_of_a_frame_are_taken_or_one_of_them_is_named(kind: str, fields: dict[str, Any]) -> None:
     found = parse_frame(json.dumps({**fields, "type": kind}).encode())
@@ -295,7 +293,6 @@ def test_the_same_frames_come_out_however_the_bytes_were_cut(data: bytes, expect
     assert told(run(chunks)) == expected
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(

@@ -7,8 +7,9 @@ import unicodedata
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from profiles import examples
 
 from chatapi.protocol.framing import ObjectScanner
 from chatapi.protocol.telnet import TelnetFilter
@@ -64,7 +65,7 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.dictionaries(st.text(max_size=3), values, max_size=3), st.binary(max_size=9), st.lists(st.integers(0)))
 def test_any_object_ends_where_its_json_ends(value: object, trailing: bytes, cuts: list[int]) -> None:
     text = json.dumps(value, ensure_ascii=False).encode()
@@ -142,7 +143,7 @@ REACH_BEYOND_LINE = "".join(map(chr, [*range(0x2028, 0x202F), *range(0x2066, 0x2
 SOME_CONTROLS = "aé \t\n\r\x1b\x9b\x85Â\x80"
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.text(st.characters(codec="utf-8", exclude_characters=REACH_BEYOND_LINE)) | st.text(SOME_CONTROLS))
 @example("\u0080\u0880\u2080")
 def test_cleaning_removes_controls_and_nothing_else(text: str) -> None:
@@ -151,7 +152,7 @@ def test_cleaning_removes_controls_and_nothing_else(text: str) -> None:
     assert clean(text.encode() + b"\n").decode() == expected
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.lists(st.sampled_from([b"\n", b"a\n", b"bc\n"]), min_size=1), st.integers(1, 9))
 def test_so_many_lines_are_cut_from_a_block(lines: list[bytes], most: int) -> None:
     assert cut_lines(b"".join(lines), min(most, len(lines))) == b"".join(lines[:most])
@@ -198,7 +199,7 @@ def test_an_unfinished_sequence_is_waited_for() -> None:
         assert filtered([b"a" + bytes(unfinished)]) == (b"a", b"")
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     st.lists(st.sampled_from([IAC, DONT, DO, WONT, WILL, SB, AYT, SE, 0, 10, 13, 65, 1])).map(bytes) | st.binary(),
     st.lists(st.integers(0)),
@@ -207,7 +208,7 @@ def test_a_telnet_stream_means_the_same_however_it_was_cut(data: bytes, cuts: li
     assert filtered(pieces(data, cuts)) == filtered([data])
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.binary(max_size=60), st.lists(st.integers(0)))
 def test_what_was_doubled_comes_out_as_it_was(data: bytes, cuts: list[int]) -> None:
     data = data.replace(b"\r", b"") + b"."

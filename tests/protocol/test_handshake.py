@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from profiles import examples
 
 from chatapi.core.handshake import Handshake
 from chatapi.errors import RefusalCode, Refused
@@ -167,7 +168,7 @@ anything = st.recursive(
 fields = st.sampled_from(["name", "Room", "protocol", "echo", "commands", "notices", "history", "x"])
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     st.binary(max_size=40)
     | anything.map(lambda value: json.dumps(value).encode())

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import anyio
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from parsing import Parser, State
+from profiles import examples
 from speakers import Speaker
 
 from chatapi import ChatAPI, Limits, Message, TextTooLong
@@ -210,7 +211,7 @@ def test_a_command_behind_a_control_character_is_one_whatever_closing_adds(befor
 texts = st.text("ab/@ \t\n\r\x07\x85\u00a0é“…\u2028\u2029" + CONTROLS, max_size=60)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(texts)
 @example("\n\n\n\u202e\n")  # as many bytes are added as are taken away
 @example("\u202e\u202c\n\u2067\u202e\u2069")
@@ -227,7 +228,7 @@ def test_every_line_is_closed_and_none_comes_or_goes(text: str) -> None:
         assert not line[len(kept) :].strip(POP + POP_ISOLATE)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(texts, st.booleans())
 @example("\n\n\n\u202e", False)
 def test_as_many_messages_as_lines(text: str, commands: bool) -> None:
@@ -240,7 +241,7 @@ def test_as_many_messages_as_lines(text: str, commands: bool) -> None:
             assert all(map(is_closed, step.block.decode().split("\n")))
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.text("ab\n\r\t\x1b\x9b\u2028" + CONTROLS, max_size=40) | st.text(max_size=40))
 def test_one_line_is_one_line(text: str) -> None:
     line = one_line(text)
@@ -328,7 +329,7 @@ def _bot_refused(limits: Limits, text: str) -> str:
     return anyio.run(run)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(texts)
 def test_no_line_that_is_taken_is_over_the_limit(text: str) -> None:
     block = f"{text}\n".encode()

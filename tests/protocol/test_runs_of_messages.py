@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from parsing import Parser, State
+from profiles import examples
 from speakers import Speaker, chat, release
 
 from chatapi.brokers.sqlite.broker import SQLiteBroker
@@ -102,7 +103,7 @@ def streams(draw: st.DrawFn) -> bytes:
 FOUR = b'{"type":"message","text":"a"}\n' * 4
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(data=streams(), cuts=st.lists(st.integers(0, 2000), max_size=3), most=st.integers(2, 40))
 @example(data=FOUR.replace(b'a"}\n', b"a\n", 1), cuts=[], most=9)
 @example(data=b'{"type":"message","id":"a","text":"b"}\n' * 3 + b'{"type":"message","id":"a\0b"}\n', cuts=[], most=9)
@@ -152,7 +153,6 @@ def test_messages_that_come_together_are_one_entry_of_the_log(late: bool, with_i
     assert [said.count for said in kit.hub.rooms["dev"].log.before(1000) if isinstance(said, Said)] == [40]
 
 
-@settings(deadline=None)
 @given(
     ids=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30),
     cuts=st.lists(st.integers(0, 1500), max_size=3),

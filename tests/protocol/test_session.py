@@ -9,9 +9,10 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from parsing import Nickname, Parser, State
+from profiles import examples
 
 from chatapi.core.handshake import Handshake
 from chatapi.errors import RefusalCode, Refused
@@ -369,7 +370,7 @@ dirt = [b"\t", b"\xc3", b"\xff", b"\xc2\x9b", b"\x1b", b"\0", b"\x7f"]
 words = st.sampled_from([*ends, *parts, *dirt])
 text = st.lists(words, max_size=30).map(b"".join) | st.binary(max_size=80)
 cuts = st.lists(st.integers(0), max_size=6)
-FUZZ = settings(deadline=None, max_examples=300)
+FUZZ = examples(300)
 
 
 @FUZZ

@@ -8,8 +8,9 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from profiles import examples
 
 from chatapi.addresses import Address, bind, configure, parse_address, shown
 from chatapi.errors import AddressError
@@ -59,7 +60,7 @@ def test_what_is_wrong_with_an_address_is_told_with_an_example(text: str, told: 
     assert "localhost:8989" in str(caught.value)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.text() | st.text("[]:1a ٣", max_size=10))
 @example("a:٣")
 def test_any_text_is_an_address_or_an_error(text: str) -> None:

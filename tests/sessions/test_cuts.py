@@ -10,8 +10,9 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from chatapi import Address, ChatAPI, Connection, Gap, Limits, Lost, Message, Recovered, Welcome, connect
 from chatapi.testing import Plan, Proxy
@@ -136,7 +137,7 @@ def test_ten_members_survive_cuts(backend: Any) -> None:
     assert sum(heard.recovered for heard in outcome.members) > 10
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(15)
 @given(plans=PLANS, members=st.integers(2, 4))
 def test_any_schedule_of_cuts(plans: list[Plan], members: int) -> None:
     check(run(BACKENDS[0], plans, members, each=12), 12)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from client_protocols import again, client_protocol, hear, line, live, message, outcome, said, texts, welcome
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from profiles import examples
 from scripted import Peer as ScriptedPeer
 from scripted import dev, scripted
 from speakers import Speaker, chat, release
@@ -576,6 +576,4 @@ class ScriptOverTheLateBroker(Script):
 
 TestScript = Script.TestCase
 TestScriptOverTheLateBroker = ScriptOverTheLateBroker.TestCase
-TestScript.settings = TestScriptOverTheLateBroker.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None
-)
+TestScript.settings = TestScriptOverTheLateBroker.settings = examples(100, stateful_step_count=40)

@@ -12,9 +12,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from profiles import examples
 from speakers import Speaker, chat, nothing_is_left, release
 
 from chatapi import Limits
@@ -290,6 +290,4 @@ class ComebacksOverTheLateBroker(Comebacks):
 
 TestComebacks = Comebacks.TestCase
 TestComebacksOverTheLateBroker = ComebacksOverTheLateBroker.TestCase
-TestComebacks.settings = TestComebacksOverTheLateBroker.settings = settings(
-    max_examples=100, stateful_step_count=50, deadline=None
-)
+TestComebacks.settings = TestComebacksOverTheLateBroker.settings = examples(100, stateful_step_count=50)
