@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from executables import CLIENT, DEADLINE, ROOT, Peer, Program, Server, environment, eventually, handshake, run
 
-import chatapi
+pytestmark = pytest.mark.slow
 
 if sys.platform == "win32":
     pytest.skip("these tests start the executables the POSIX way", allow_module_level=True)
@@ -96,53 +96,7 @@ def test_without_a_name_it_makes_one_up_and_goes_to_the_lounge(server: Server) -
         assert client.wait() == 0
 
 
-def test_help_and_version() -> None:
-    assert run(PYTHON, CLIENT, "-version") == (0, f"examplechatclient {chatapi.__version__}\n", "")
-    code, out, err = run(PYTHON, CLIENT, "-h")
-    assert (code, err) == (0, "")
-    for flag in ("-client", "-room", "-address", "-s", "-p", "-version", "-h"):
-        assert re.search(rf"(?<![\w-]){flag}\b", out), flag
-    assert "examplechatclient -client" in out.partition("examples:")[2]
-
-
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        (["-clinet", "Mina"], "-client"),
-        (["-x"], "-x"),
-        (["Mina"], "Mina"),
-        (["-room"], "-room"),
-        (["-address", "127.0.0.1"], "127.0.0.1"),
-        (["-address", "127.0.0.1:port"], "port"),
-        (["-p", "99999"], "99999"),
-        (["-p", "http"], "http"),
-        (["-address", "127.0.0.1:1", "-p", "1"], "-address"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_wrong_flag_is_one_line_that_names_it(flags: list[str], named: str) -> None:
-    code, out, err = run(PYTHON, CLIENT, *flags)
-    assert (code, out) == (2, "")
-    _one_line(err, named)
-
-
 # Talking
-
-
-def test_its_output_is_what_the_room_says_and_nothing_else(server: Server, room: str, zoe: Peer) -> None:
-    with _client(server, room) as client:
-        assert zoe.line() == "* Mina joined"
-        zoe.send("hello\n")
-        client.prints(b"Zoe:hello\n")  # at once, not when a buffer is full
-        client.type("hello back\n")
-        assert zoe.line() == "Mina:hello back"
-        zoe.send("caf\u00e9 \u20ac\t: all of it\n@Mina psst\n")
-        expected = "Zoe:hello\nZoe:caf\u00e9 \u20ac\t: all of it\n* Zoe whispers: psst\n".encode()
-        client.prints(b"psst\n")
-        client.end_input()
-        assert client.wait() == 0
-        assert (client.out, client.err) == (expected, "")
-    assert zoe.line() == "* Mina left"
 
 
 def test_commands_are_answered_as_in_the_text_protocol() -> None:

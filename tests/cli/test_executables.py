@@ -1,6 +1,7 @@
 """`python cmd/chatserver` as a user starts it: flags, what it prints and logs, signals, and running out of descriptors.
 
-What is said over its sockets is in test_over_sockets.py and test_crowds.py, telnet and nc in test_telnet_and_nc.py.
+One way through it is in test_smoke.py, and wrong flags are in test_wrong_flags.py. What is said over its sockets is in
+test_over_sockets.py and test_crowds.py, telnet and nc in test_telnet_and_nc.py.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from pathlib import Path
 import pytest
 from executables import ROOT, SERVER, Peer, Program, Server, environment, eventually, handshake, run
 
-import chatapi
-from chatapi import Limits
-
 try:
     import resource
 except ImportError:  # not on Windows
     pytest.skip("these tests start the executables the POSIX way", allow_module_level=True)
+
+pytestmark = pytest.mark.slow
 
 PYTHON = sys.executable
 
@@ -124,35 +124,7 @@ def test_the_cmd_folder_does_not_stand_in_for_the_standard_library_module() -> N
     assert "pytest" in out + err
 
 
-@pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
-def test_help_shows_every_flag_and_examples(flag: str) -> None:
-    code, out, err = run(PYTHON, SERVER, flag)
-    assert (code, err) == (0, "")
-    names = ["a", "address", "telnet", "lobby", "echo", "no-commands", "log-level", "version", "h"]
-    names += [name.replace("_", "-") for name in Limits.model_fields]
-    for name in names:
-        assert re.search(rf"(?<![\w-])-{name}\b", out), name
-    _, _, examples = out.partition("examples:")
-    assert "chatserver -a" in examples
-    assert "nc -N localhost" in examples
-
-
-def test_version() -> None:
-    assert run(PYTHON, SERVER, "-version") == (0, f"chatserver {chatapi.__version__}\n", "")
-
-
 # Where it listens
-
-
-def test_it_prints_where_it_listens_and_nothing_else() -> None:
-    with Server("-telnet", "127.0.0.1:0") as server:
-        (host, port), (telnet_host, telnet_port) = *server.addresses, *server.telnet
-        assert server.out.decode() == (
-            f"chatserver: listening on {host}:{port}\nchatserver: telnet listening on {telnet_host}:{telnet_port}\n"
-        )
-        _talks(server)
-        assert b"nickname" in server.connect(to=server.telnet[0]).until(b": ").lower()
-        assert server.out.count(b"\n") == 2
 
 
 @pytest.mark.parametrize("address", ["localhost:0", ":0", "[::1]:0", "127.0.0.1:0"])
@@ -177,50 +149,6 @@ def test_an_address_in_use_is_one_line() -> None:
 
 
 # Wrong flags and values
-
-
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1", "localhost", "127.0.0.1:port", "127.0.0.1:99999", "::1:80", "192.0.2.1:0", "no host:0"]
-)
-def test_a_bad_address_is_one_line_that_shows_it(address: str) -> None:
-    assert address in _refused("-a", address)
-
-
-def test_a_bad_address_of_the_telnet_door_or_in_the_environment_is_one_line_that_shows_it() -> None:
-    assert "127.0.0.1:port" in _refused("-a", "127.0.0.1:0", "-telnet", "127.0.0.1:port")
-    assert "127.0.0.1:port" in _refused(MACHAT_ADDRESS="127.0.0.1:port")
-    assert "127.0.0.1:port" in _refused("-a", "127.0.0.1:0", MACHAT_TELNET="127.0.0.1:port")
-
-
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        (["-rat", "5"], "-rate"),
-        (["--no-comands"], "-no-commands"),
-        (["-x"], "-x"),
-        (["localhost:8989"], "localhost:8989"),
-        (["-rate"], "-rate"),
-        (["-rate", "fast"], "fast"),
-        (["-rate", "-1"], "-1"),
-        (["-rate", "nan"], "nan"),
-        (["-burst", "0"], "-burst"),
-        (["-burst", "2.5"], "2.5"),
-        (["-line-bytes", "1000000000000"], "1000000000000"),
-        (["-log-level", "loud"], "loud"),
-        (["-telnet", "127.0.0.1:0", "-lobby", "a:b"], "a:b"),
-    ],
-    ids=" ".join,
-)
-def test_a_wrong_flag_is_one_line_that_names_it(flags: list[str], named: str) -> None:
-    assert named in _refused(*flags)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("BURST", "many"), ("RATE", "-1"), ("GRACE", "1s"), ("ECHO", "perhaps"), ("LOG_LEVEL", "loud")],
-)
-def test_a_wrong_environment_variable_is_one_line_that_names_it(name: str, value: str) -> None:
-    assert f"MACHAT_{name}" in _refused("-a", "127.0.0.1:0", "-telnet", "127.0.0.1:0", **{f"MACHAT_{name}": value})
 
 
 @pytest.mark.parametrize("flag", ["-grace", "-linger", "-keep", "-idle", "-handshake-seconds", "-rate"])
@@ -411,8 +339,3 @@ def test_a_second_signal_ends_at_once_though_somebody_never_reads(second: signal
         assert deaf.socket.fileno() >= 0
         with Server(address=server.address) as another:
             _talks(another)
-
-
-def test_a_signal_before_anybody_came() -> None:
-    with Server() as server:
-        server.stop(signal.SIGINT)
