@@ -128,7 +128,7 @@ async def test_every_member_that_the_end_cuts_reaches_on_presence(
     ending: str, code: str, bot_code: str | None, is_async: bool
 ) -> None:
     presence, broker = Presence(is_async=is_async), Breakable()
-    limits = Limits(drain=0) if ending == "drained too late" else Limits()
+    limits = Limits(drain=0) if ending == "drained too late" else Limits(linger=0.1)
     chat = ChatAPI(limits, broker=broker, on_presence=presence.hook)
     scope = anyio.CancelScope()
     failed: Exception | None = None

@@ -35,6 +35,7 @@ def test_every_example_is_in_the_table() -> None:
     assert names == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_help_shows_how_to_use_it(program: str) -> None:
     code, out, errors = ended(EXAMPLES / f"{program}.py", "--help")
@@ -43,6 +44,7 @@ def test_help_shows_how_to_use_it(program: str) -> None:
     assert "HOST:PORT" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["--nonsense"], ["nonsense", "a", "b"], ["nonsense"], ["127.0.0.1:1"] * 4], ids=str
 )
@@ -70,6 +72,7 @@ def taken() -> Iterator[str]:
         yield f"127.0.0.1:{sock.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_a_bridge_without_a_server_says_so_in_one_line(closed: str) -> None:
     code, out, errors = ended(EXAMPLES / "bridge.py", closed, "one", "two")
     assert (code, out) == (1, "")
@@ -77,6 +80,7 @@ def test_a_bridge_without_a_server_says_so_in_one_line(closed: str) -> None:
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [program for program in PROGRAMS if program != "bridge"])
 def test_an_address_that_is_in_use_is_named_in_one_line(program: str, taken: str) -> None:
     code, out, errors = ended(EXAMPLES / f"{program}.py", taken)
@@ -86,6 +90,7 @@ def test_an_address_that_is_in_use_is_named_in_one_line(program: str, taken: str
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 @needs_web
 def test_a_port_of_the_web_that_is_in_use_is_named_in_one_line(taken: str) -> None:
     port = taken.rpartition(":")[2]
@@ -96,6 +101,7 @@ def test_a_port_of_the_web_that_is_in_use_is_named_in_one_line(taken: str) -> No
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 @needs_web
 @pytest.mark.parametrize("port", ["99999", "-1", "http"])
 def test_what_is_no_port_is_named_and_ends_it_with_code_2(port: str) -> None:
@@ -109,7 +115,7 @@ def test_what_is_no_port_is_named_and_ends_it_with_code_2(port: str) -> None:
     "command",
     [
         ["bot.py", HERE],
-        pytest.param(["web_app.py", "--port", "0", HERE], marks=needs_web),
+        pytest.param(["web_app.py", "--port", "0", HERE], marks=[needs_web, pytest.mark.slow]),
     ],
     ids=["bot", "web_app"],
 )
@@ -127,6 +133,7 @@ def test_ctrl_c_drains_a_server_and_ends_it_quietly(command: list[str]) -> None:
         assert (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_ctrl_c_ends_a_bridge_quietly() -> None:
     chat = ChatAPI()
@@ -144,6 +151,7 @@ async def test_ctrl_c_ends_a_bridge_quietly() -> None:
         await chat.drain()
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_bridge_that_is_removed_for_good_says_so_in_one_line() -> None:
     chat = ChatAPI()
@@ -165,6 +173,7 @@ async def test_a_bridge_that_is_removed_for_good_says_so_in_one_line() -> None:
         await chat.drain()
 
 
+@pytest.mark.slow
 @needs_web
 def test_ctrl_c_ends_the_web_application_under_uvicorn_too() -> None:
     command = ["-m", "uvicorn", "--app-dir", str(EXAMPLES), "--port", "0", "web_app:app"]

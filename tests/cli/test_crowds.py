@@ -13,6 +13,8 @@ from executables import DEADLINE, Peer, Server, comes_in, eventually, handshake,
 
 from chatapi import Limits
 
+pytestmark = pytest.mark.slow
+
 if sys.platform == "win32":
     pytest.skip("these tests start the executables the POSIX way", allow_module_level=True)
 

@@ -76,6 +76,7 @@ def change_rooms(kit: ChatKit, i: int) -> None:
     kit.settle()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cause", "line"),
     [
@@ -239,6 +240,7 @@ def test_a_stream_that_refuses_everything_is_told_of(pipe: tuple[FileIO, FileIO]
     assert told == [("hello", BrokenPipeError)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("unread", ["stderr", "stdout and stderr"])
 def test_a_server_whose_output_nobody_reads_goes_on_and_ends(

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from executables import CLIENT, ROOT, SERVER, Program, Server, handshake, hears_next, run
 
+pytestmark = pytest.mark.slow
+
 if sys.platform == "win32":
     pytest.skip("these tests start the executables the POSIX way", allow_module_level=True)
 

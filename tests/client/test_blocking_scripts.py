@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from executables import DEADLINE, Peer, Program, Server, eventually
@@ -26,20 +27,20 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
     with Server() as server:
         yield server
 
 
 @pytest.fixture
-def zoe(server: Server) -> Peer:
-    return server.member("Zoe", "dev", notices=True)
+def zoe(server: Server, room: str) -> Peer:
+    return server.member("Zoe", room, notices=True)
 
 
-def script(address: str, backend: str, *lines: str, options: str = "") -> Program:
+def script(address: str, backend: str, *lines: str, room: str = "dev", options: str = "") -> Program:
     """A script that has connected, and does this then; every warning is an error."""
-    connects = f"room = connect_sync({address!r}, backend={backend!r}, name='ci', room='dev'{options})"
+    connects = f"room = connect_sync({address!r}, backend={backend!r}, name='ci', room={room!r}{options})"
     source = "\n".join(("import sys, threading", "from chatapi import connect_sync", connects, *lines))
     return Program(sys.executable, "-W", "error", "-c", source)
 
@@ -72,43 +73,53 @@ def deaf() -> Iterator[str]:
 SENDS = "room.send('deployed')"
 
 
-@pytest.mark.parametrize(
-    ("lines", "code"),
-    [
-        ((SENDS,), 0),
-        ((SENDS, "room.close()", "room.close()"), 0),
-        (("with room:", f"    {SENDS}"), 0),
-        (("with room:", f"    {SENDS}", "    room.close()"), 0),
-        ((SENDS, "sys.exit(3)"), 3),
-        ((SENDS, "del room"), 0),
-        ((SENDS, "threading.Thread(target=next, args=(room, None), daemon=True).start()"), 0),
-        ((SENDS, "threading.Thread(target=list, args=(room,), daemon=True).start()"), 0),
-        ((SENDS, "thread = threading.Thread(target=list, args=(room,))", "thread.start()", "room.close()"), 0),
-    ],
-    ids=lambda value: "; ".join(value) if isinstance(value, tuple) else "",
-)
-def test_a_script_ends_and_says_goodbye(
-    server: Server, zoe: Peer, backend: str, lines: tuple[str, ...], code: int
-) -> None:
-    with script(server.address, backend, *lines) as program:
+def ends_and_says_goodbye(server: Server, zoe: Peer, room: str, backend: str, *lines: str, code: int = 0) -> None:
+    with script(server.address, backend, *lines, room=room) as program:
         assert [zoe.line(), zoe.line()] == ["* ci joined", "ci:deployed"]
         assert program.wait() == code
         assert program.err == ""
         assert zoe.line() == "* ci left"
 
 
-def test_a_script_that_fails_ends_and_says_goodbye(server: Server, zoe: Peer, backend: str) -> None:
-    with script(server.address, backend, "1 / 0") as program:
+def test_a_script_ends_and_says_goodbye(server: Server, zoe: Peer, room: str, backend: str) -> None:
+    ends_and_says_goodbye(server, zoe, room, backend, SENDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (SENDS, "room.close()", "room.close()"),
+        ("with room:", f"    {SENDS}"),
+        ("with room:", f"    {SENDS}", "    room.close()"),
+        (SENDS, "sys.exit(3)"),
+        (SENDS, "del room"),
+        (SENDS, "threading.Thread(target=next, args=(room, None), daemon=True).start()"),
+        (SENDS, "threading.Thread(target=list, args=(room,), daemon=True).start()"),
+        (SENDS, "thread = threading.Thread(target=list, args=(room,))", "thread.start()", "room.close()"),
+    ],
+    ids="; ".join,
+)
+def test_a_script_ends_and_says_goodbye_however_it_ends(
+    server: Server, zoe: Peer, room: str, backend: str, lines: tuple[str, ...]
+) -> None:
+    ends_and_says_goodbye(server, zoe, room, backend, *lines, code=3 if "sys.exit(3)" in lines else 0)
+
+
+@pytest.mark.slow
+def test_a_script_that_fails_ends_and_says_goodbye(server: Server, zoe: Peer, room: str, backend: str) -> None:
+    with script(server.address, backend, "1 / 0", room=room) as program:
         assert program.process.wait(DEADLINE) == 1
         assert program.err.rstrip().endswith("ZeroDivisionError: division by zero")
         assert [zoe.line(), zoe.line()] == ["* ci joined", "* ci left"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [("room.receive()",) * 3, ("with room:", "    list(room)")], ids=["call", "block"])
 def test_an_interrupted_script_ends_and_says_goodbye(
-    server: Server, zoe: Peer, backend: str, lines: tuple[str, ...]
+    server: Server, zoe: Peer, room: str, backend: str, lines: tuple[str, ...]
 ) -> None:
-    with script(server.address, backend, "print('in', flush=True)", *lines) as program:
+    with script(server.address, backend, "print('in', flush=True)", *lines, room=room) as program:
         program.prints(b"in")
         assert zoe.line() == "* ci joined"
         program.signal(signal.SIGINT)
@@ -117,6 +128,7 @@ def test_an_interrupted_script_ends_and_says_goodbye(
         assert zoe.line() == "* ci left"
 
 
+@pytest.mark.slow
 def test_a_script_that_is_interrupted_while_it_connects_ends(backend: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -129,6 +141,7 @@ def test_a_script_that_is_interrupted_while_it_connects_ends(backend: str) -> No
             connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lines",
     [
@@ -147,6 +160,7 @@ def test_a_server_that_does_not_answer_keeps_no_script_from_ending(
         assert program.err == ""
 
 
+@pytest.mark.slow
 def test_a_script_ends_while_it_tries_to_connect_again(backend: str) -> None:
     with Server() as server:
         program = script(
@@ -163,18 +177,22 @@ def test_a_script_ends_while_it_tries_to_connect_again(backend: str) -> None:
 # The object itself
 
 
-def test_errors_come_out_of_the_call(server: Server, backend: str) -> None:
+def connected(server: Server, room: str, backend: Any, **options: Any) -> BlockingConnection:
+    return connect_sync(server.address, backend=backend, name="Mina", room=room, **options)
+
+
+def test_errors_come_out_of_the_call(server: Server, room: str, backend: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     with pytest.raises(Unreachable):
-        connect_sync(f"127.0.0.1:{port}", backend=backend, name="Mina", room="dev")  # type: ignore[arg-type]
+        connect_sync(f"127.0.0.1:{port}", backend=backend, name="Mina", room=room)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_events"):
-        connect_sync(server.address, backend=backend, name="Mina", room="dev", max_events=0)  # type: ignore[arg-type]
-    mina = connect_sync(server.address, backend=backend, name="Mina", room="dev")  # type: ignore[arg-type]
+        connected(server, room, backend, max_events=0)
+    mina = connected(server, room, backend)
     with pytest.raises(Refused, match="name_taken"):
-        connect_sync(server.address, backend=backend, name="Mina", room="dev")  # type: ignore[arg-type]
+        connected(server, room, backend)
     mina.close()
-    connect_sync(server.address, backend=backend, name="Mina", room="dev").close()  # type: ignore[arg-type]
+    connected(server, room, backend).close()
 
 
 CALLS = {
@@ -183,51 +201,53 @@ CALLS = {
 }  # fmt: skip
 
 
-def test_after_close_every_call_says_so_and_what_had_come_can_be_read(server: Server, zoe: Peer, backend: str) -> None:
-    room = connect_sync(server.address, backend=backend, name="Mina", room="dev", echo=True)  # type: ignore[arg-type]
-    sent = room.send("x")
+def test_after_close_every_call_says_so_and_what_had_come_can_be_read(
+    server: Server, zoe: Peer, room: str, backend: str
+) -> None:
+    connection = connected(server, room, backend, echo=True)
+    sent = connection.send("x")
     for _ in range(2):
-        room.close()
-    assert room.state is State.CLOSED
+        connection.close()
+    assert connection.state is State.CLOSED
     for name, arguments in CALLS.items():
         with pytest.raises(Disconnected, match="bye: this connection was closed"):
-            getattr(room, name)(*arguments)
+            getattr(connection, name)(*arguments)
     verbs = {name for name, call in vars(BlockingConnection).items() if not name.startswith("_") and callable(call)}
     assert verbs == {*CALLS, "close", "receive"}
-    room.receive(timeout=5)  # the welcome
-    assert list(room) == [sent]
+    connection.receive(timeout=5)  # the welcome
+    assert list(connection) == [sent]
     with pytest.raises(EOFError):
-        room.receive()
-    deaf = connect_sync(server.address, backend=backend, name="Mina", room="dev", events=False)  # type: ignore[arg-type]
+        connection.receive()
+    deaf = connected(server, room, backend, events=False)
     deaf.close()
     with pytest.raises(RuntimeError, match="events=False"):
         deaf.receive()
 
 
-def test_a_connection_that_nobody_refers_to_any_more_leaves(server: Server, zoe: Peer, backend: str) -> None:
-    connect_sync(server.address, backend=backend, name="Mina", room="dev")  # type: ignore[arg-type]
+def test_a_connection_that_nobody_refers_to_any_more_leaves(server: Server, zoe: Peer, room: str, backend: str) -> None:
+    connected(server, room, backend)
     gc.collect()
     assert [zoe.line(), zoe.line()] == ["* Mina joined", "* Mina left"]
 
 
-def test_its_thread_ends_with_it(server: Server, backend: str) -> None:
+def test_its_thread_ends_with_it(server: Server, room: str, backend: str) -> None:
     before = set(threading.enumerate())
-    room = connect_sync(server.address, backend=backend, name="Mina", room="dev")  # type: ignore[arg-type]
+    connection = connected(server, room, backend)
     [thread] = [thread for thread in set(threading.enumerate()) - before if thread.name == "chatapi"]
     assert thread.daemon
-    room.close()
+    connection.close()
     assert not thread.is_alive()
 
 
-def test_many_threads_may_close_it_while_others_speak(server: Server, backend: str) -> None:
-    room = connect_sync(server.address, backend=backend, name="Mina", room="dev", events=False)  # type: ignore[arg-type]
+def test_many_threads_may_close_it_while_others_speak(server: Server, room: str, backend: str) -> None:
+    connection = connected(server, room, backend, events=False)
     said: list[Message] = []
     unexpected: list[BaseException] = []
 
     def speak() -> None:
         try:
             while True:
-                said.append(room.send("x"))
+                said.append(connection.send("x"))
         except Disconnected:
             pass
         except EventsUnread as error:
@@ -237,7 +257,7 @@ def test_many_threads_may_close_it_while_others_speak(server: Server, backend: s
     for thread in threads:
         thread.start()
     eventually(lambda: len(said) > 20, "nothing was said")
-    closers = [threading.Thread(target=room.close) for _ in range(4)]
+    closers = [threading.Thread(target=connection.close) for _ in range(4)]
     for thread in closers:
         thread.start()
     for thread in threads + closers:

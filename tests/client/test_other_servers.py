@@ -162,6 +162,7 @@ def saying(greeting: bytes) -> Iterator[str]:
         thread.join(DEADLINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("greeting", "shown"), GREETINGS)
 def test_the_example_client_says_it_in_one_line(greeting: bytes, shown: str) -> None:
     argv = (sys.executable, ROOT / CLIENT, "-client", "Mina", "-room", "dev", "-address")

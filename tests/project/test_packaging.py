@@ -70,6 +70,7 @@ def contents(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(contents: set[str]) -> None:
     info = f"machat-{chatapi.__version__}.dist-info"
     assert {name.partition("/")[0] for name in contents} == {"chatapi", "gotcpchat.py", info}
@@ -78,6 +79,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(contents: set[str]) -> Non
     assert f"{info}/licenses/LICENSE" in contents
 
 
+@pytest.mark.slow
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         info = f"machat-{chatapi.__version__}.dist-info"
@@ -93,6 +95,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", PROJECT["scripts"])
 def test_the_scripts_run_from_the_wheel_alone(script: str, wheel: Path, tmp_path: Path) -> None:
     module, _, function = PROJECT["scripts"][script].partition(":")
@@ -141,6 +144,7 @@ def test_the_image_listens_on_all_addresses_where_it_says() -> None:
     assert [(where.host, str(where.port)) for where in listening] == [("", port) for port in exposed.split()]
 
 
+@pytest.mark.slow
 def test_the_health_check_tells_a_server_from_none() -> None:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MACHAT_")}
 
@@ -233,6 +237,7 @@ def test_a_type_checker_sees_no_module_that_has_every_name() -> None:
     assert "__getattr__" not in {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "not_used"),
     [

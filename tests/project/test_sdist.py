@@ -14,6 +14,8 @@ import pytest
 
 import chatapi
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     ".dockerignore", ".gitignore", "CHANGELOG.md", "Dockerfile", "LICENSE", "PKG-INFO", "README.md", "compose.yaml",

@@ -393,7 +393,7 @@ def test_a_door_that_makes_no_protocol_object_has_its_connection_closed(monkeypa
 
 @pytest.mark.anyio
 async def test_a_chat_listens_at_a_door_of_the_programs_own_beside_the_others() -> None:
-    chat = ChatAPI()
+    chat = ChatAPI(Limits(linger=0.1))
     async with anyio.create_task_group() as tasks:
         doors = {"commands": ("127.0.0.1:0", CommandProtocol)}
         listening = dict(await tasks.start(lambda **started: chat.serve("127.0.0.1:0", doors=doors, **started)))

@@ -246,7 +246,7 @@ async def lines_until(stream: Any, last: bytes) -> bytes:
 async def test_over_sockets_the_others_go_on_and_get_every_line(
     method: str, event: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chat, door = ChatAPI(Limits(rate=0)), door_with(method)
+    chat, door = ChatAPI(Limits(rate=0, linger=0.1)), door_with(method)
     async with anyio.create_task_group() as tasks:
         doors = {"faulty": ("127.0.0.1:0", door)}
         listening = dict(await tasks.start(lambda **started: chat.serve("127.0.0.1:0", doors=doors, **started)))

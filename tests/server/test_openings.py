@@ -227,6 +227,7 @@ def comes_in(server: Server, name: str) -> Socket:
     return eventually(attempt, f"{name} cannot come in; the log: {server.err}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("descriptors", [100, 300])
 def test_strangers_keep_no_member_out_and_leave_descriptors(descriptors: int, tmp_path: Path) -> None:
     store = str(tmp_path / "chat.db")
@@ -267,12 +268,14 @@ def used(server: Server) -> int:
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
 
 
+@pytest.mark.slow
 def test_with_enough_descriptors_nothing_is_said_about_them() -> None:
     with Server("-connections", "10", before=few(1000)) as server:
         server.member("Mina", "hall")
         assert "descriptors" not in server.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["-openings", "20"], ["-address-openings", "20", "-trusted", ""]])
 def test_a_flood_of_silent_connections_keeps_no_member_out(flags: list[str]) -> None:
     with Server("-handshake-seconds", "3600", *flags) as server:

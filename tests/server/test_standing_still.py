@@ -322,6 +322,7 @@ async def test_hook_seconds_do_not_pass_while_the_program_keeps_the_event_loop_b
             assert await stream.receive() == b"* in lounge (1): a\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
 def test_a_server_that_was_stopped_for_longer_than_its_limits_has_lost_nobody() -> None:
     """The limits are five seconds, and it is stopped for six: how fast the machine is makes no difference."""
