@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from executables import SERVER, Program, Server
-from faults import Action, FaultyDisk, File, Kind, build
+from faults import Action, FaultyDisk, File, Kind
 from witnesses import Witness, check, history, kept, until
 
 import chatapi
@@ -90,11 +90,6 @@ class Mortal:
                 pass
 
 
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("shim"))
-
-
 @pytest.fixture
 def duplicates(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids that the server has acknowledged as kept before."""
@@ -156,11 +151,13 @@ async def all_go_on(witnesses: list[Witness]) -> None:
     )
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_or_doubled_when_the_server_is_killed_under_load(tmp_path: Path) -> None:
     total = await survive(tmp_path / "chat.db", 5, seed=1)
     assert total["kills"] >= 5
 
 
+@pytest.mark.slow
 async def test_the_same_without_waiting_for_the_disk(tmp_path: Path) -> None:
     await survive(tmp_path / "chat.db", 2, "-store-sync", "normal", seed=2)
 
@@ -175,11 +172,6 @@ async def test_a_hundred_kills(
     with capsys.disabled():
         print(f"\n{anyio_backend_name}, {sync}:", ", ".join(f"{n:,} {what}" for what, n in total.items()))  # noqa: T201
     assert total["kills"] >= 100
-
-
-@pytest.fixture
-def disk(tmp_path: Path, shim: Path) -> FaultyDisk:
-    return FaultyDisk(tmp_path / "chat.db", shim)
 
 
 async def dies_on_the_way(path: Path, disk: FaultyDisk, action: Action, after: int = 0, **which: Any) -> list[Message]:
@@ -213,12 +205,14 @@ async def dies_on_the_way(path: Path, disk: FaultyDisk, action: Action, after: i
     return found
 
 
+@pytest.mark.slow
 async def test_a_commit_whose_acknowledgement_never_left(tmp_path: Path, disk: FaultyDisk) -> None:
     """The server dies right after its disk has confirmed, before anybody hears of it: asked again, nothing doubles."""
     found = await dies_on_the_way(tmp_path / "chat.db", disk, Action.DIE_AFTER, files=File.WAL, kinds=Kind.SYNC)
     assert len(found) > 1  # something was on disk that nobody had been told of
 
 
+@pytest.mark.slow
 async def test_a_commit_that_was_half_written(tmp_path: Path, disk: FaultyDisk) -> None:
     found = await dies_on_the_way(tmp_path / "chat.db", disk, Action.DIE_HALFWAY, 4, files=File.WAL, kinds=Kind.WRITE)
     assert [message.text for message in found][:1] == ["Al 0"]
@@ -267,6 +261,7 @@ async def dies_while_opening(path: Path, disk: FaultyDisk, after: int) -> None:
     assert [message.text for message in kept(path, "dev")] == ["first"]
 
 
+@pytest.mark.slow
 async def test_a_member_outlasts_a_disk_that_cannot_be_read_for_a_while(tmp_path: Path, disk: FaultyDisk) -> None:
     """Its room cannot be loaded after a restart: it tries again, and goes on when it can be."""
     mortal = Mortal(tmp_path / "chat.db", env=disk.environment)

@@ -166,9 +166,10 @@ def another_program(path: Path) -> None:
 
 
 OTHERS = {
-    "newer": (newer, "was written by a newer version of this program"),
+    "newer": (newer, "was written by a newer version of this program (its schema is 99, the newest known"),
     "another program's": (another_program, "is not a file of this chat server, but of another program"),
     "junk": (lambda path: path.write_bytes(b"junk" * 5000), "this is not a SQLite database"),
+    "zeros": (lambda path: path.write_bytes(bytes(8192)), "this is not a SQLite database"),
     "random": (lambda path: path.write_bytes(os.urandom(20_000)), "this is not a SQLite database"),
     "a folder": (lambda path: path.mkdir(), ""),
     "text": (lambda path: path.write_text("hello"), "this is not a SQLite database"),

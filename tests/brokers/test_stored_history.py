@@ -1,4 +1,4 @@
-"""What a second look at the durable history found."""
+"""A chat whose history is on disk: its end, reading while messages are deleted or forgotten, and coming back."""
 
 from __future__ import annotations
 
@@ -26,11 +26,6 @@ from chatapi.pending import Pending
 from chatapi.testing import ChatKit, LateBroker, VirtualClock
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "chat.db"
 
 
 def kit_on(path: Path, limits: Limits | None = None, **options: Any) -> ChatKit:
@@ -81,7 +76,8 @@ async def main():
         with anyio.move_on_after(0.1):
             await chat.history("dev")
 
-sqlite._PATIENCE = 0.1
+assert sqlite._CLOSING_SECONDS > 0.1
+sqlite._CLOSING_SECONDS = 0.1
 anyio.run(main)
 print("ended")
 """
