@@ -1,4 +1,4 @@
-"""The library inside a program: serving, bots and looking around, on asyncio, uvloop and trio."""
+"""The library inside a program: serving, bots and looking around."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import anyio
 import anyio.abc
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
+from loops import EVERY_LOOP
 
 import gotcpchat
 from chatapi import (
@@ -81,6 +82,26 @@ async def connect(port: int, name: str, room: str = "dev", **fields: Any) -> Lin
     answer = await line.next()
     assert answer.startswith(f"* in {room}"), answer
     return line
+
+
+@pytest.mark.parametrize("anyio_backend", EVERY_LOOP)
+async def test_members_of_both_protocols_hear_each_other_and_the_end_on_every_event_loop() -> None:
+    chat = ChatAPI(Limits(linger=0.1))
+    async with serving(chat) as port:
+        mina = await connect(port, "Mina")
+        zoe = Line(await anyio.connect_tcp("127.0.0.1", port))
+        _open.append(zoe.stream)
+        await zoe.send('{"name": "Zoe", "room": "dev", "protocol": "json"}\n')
+        assert json.loads(await zoe.next())["members"] == ["Mina", "Zoe"]
+        await mina.send("hello\n")
+        heard = json.loads(await zoe.next())
+        assert (heard["type"], heard["name"], heard["text"]) == ("message", "Mina", "hello")
+        await zoe.send('{"type": "message", "text": "hello back"}\n')
+        assert await mina.next() == "Zoe:hello back"
+        await chat.drain()
+        assert (await mina.next()).startswith("* draining: ")
+        assert json.loads(await zoe.next())["type"] == "ack"
+        assert json.loads(await zoe.next())["code"] == "draining"
 
 
 async def test_a_bot_and_a_client_talk() -> None:
