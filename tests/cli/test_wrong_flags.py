@@ -85,6 +85,7 @@ def test_a_bad_address_in_the_environment_is_one_line_that_shows_it(refused: Ref
         (["-line-bytes", "1000000000000"], "1000000000000"),
         (["-log-level", "loud"], "loud"),
         (["-telnet", "127.0.0.1:0", "-lobby", "a:b"], "a:b"),
+        (["-trusted", "10.0.0.0/8,proxy"], "-trusted 'proxy': "),
     ],
     ids=" ".join,
 )
@@ -94,7 +95,14 @@ def test_a_wrong_flag_is_one_line_that_names_it(refused: Refused, flags: list[st
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("BURST", "many"), ("RATE", "-1"), ("GRACE", "1s"), ("ECHO", "perhaps"), ("LOG_LEVEL", "loud")],
+    [
+        ("BURST", "many"),
+        ("RATE", "-1"),
+        ("GRACE", "1s"),
+        ("ECHO", "perhaps"),
+        ("LOG_LEVEL", "loud"),
+        ("TRUSTED", "proxy"),
+    ],
 )
 def test_a_wrong_environment_variable_is_one_line_that_names_it(refused: Refused, name: str, value: str) -> None:
     assert f"MACHAT_{name}" in refused("-a", "127.0.0.1:0", "-telnet", "127.0.0.1:0", **{f"MACHAT_{name}": value})

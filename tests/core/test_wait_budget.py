@@ -87,7 +87,12 @@ def come_ten_at_once(watch: Watch) -> Callable[[int], None]:
 
 @pytest.mark.parametrize(
     "attacker",
-    [drains_just_in_time, drains_a_little_at_a_time, comes_with_a_fresh_name_and_address, come_ten_at_once],
+    [
+        drains_just_in_time,
+        pytest.param(drains_a_little_at_a_time, marks=pytest.mark.slow),
+        pytest.param(comes_with_a_fresh_name_and_address, marks=pytest.mark.slow),
+        come_ten_at_once,
+    ],
 )
 def test_a_room_waits_no_longer_than_its_budget_in_any_minute(
     attacker: Callable[[Watch], Callable[[int], None]],

@@ -18,7 +18,7 @@ if sys.platform != "linux":
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    with Server("-rate", "1000", "-burst", "50", "-telnet", "127.0.0.1:0") as server:
+    with Server("-rate", "4000", "-burst", "50", "-telnet", "127.0.0.1:0") as server:
         yield server
 
 
