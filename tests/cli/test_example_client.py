@@ -1,25 +1,24 @@
-"""`python cmd/examplechatclient` as a user starts it: at a keyboard, in a pipe, and when things go wrong."""
+"""`python cmd/examplechatclient` as a user starts it: at a keyboard and in a pipe."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from executables import CLIENT, DEADLINE, ROOT, Peer, Program, Server, environment, eventually, handshake, run
+from example_client import client_of
+from executables import CLIENT, ROOT, Peer, Program, Server, environment, eventually, handshake
 
 pytestmark = pytest.mark.slow
 
 if sys.platform == "win32":
     pytest.skip("these tests start the executables the POSIX way", allow_module_level=True)
+
 
 PYTHON = sys.executable
 
@@ -34,34 +33,6 @@ def running() -> Iterator[Server]:
 def zoe(server: Server, room: str) -> Peer:
     """Somebody in the room who sees everything that happens there."""
     return server.member("Zoe", room, notices=True)
-
-
-def _client(
-    server: Server,
-    room: str,
-    *flags: str,
-    stdin: int | None = subprocess.PIPE,
-    stdout: int | None = None,
-    before: Callable[[], None] | None = None,
-) -> Program:
-    """The client, called Mina."""
-    argv = (PYTHON, CLIENT, "-client", "Mina", "-room", room, "-address", server.address, *flags)
-    return Program(*argv, stdin=stdin, stdout=stdout, before=before)
-
-
-def _are_in(server: Server, room: str, *clients: Program) -> None:
-    """Wait until clients know that they are in their room: the server's log says so before they have heard it."""
-    eventually(lambda: server.err.count(f" joined {room} ") == len(clients), lambda: server.err)
-    with server.member("Ann", room) as ann:
-        ann.send("hello\n")
-        for client in clients:
-            client.prints(b"Ann:hello\n")
-
-
-def _one_line(err: str, *about: str) -> None:
-    assert re.fullmatch(r"examplechatclient: [^\n]+\n", err), err
-    for word in about:
-        assert word in err, err
 
 
 # Starting
@@ -115,7 +86,7 @@ def test_commands_are_answered_as_in_the_text_protocol() -> None:
                 mina.send(typed)
                 shown.append(mina.rest())
                 continue
-            with _client(server, "hall") as client:
+            with client_of(server, "hall") as client:
                 client.type(typed)
                 assert client.wait() == 0
                 assert client.err == ""
@@ -124,7 +95,7 @@ def test_commands_are_answered_as_in_the_text_protocol() -> None:
 
 
 def test_a_line_of_any_length_is_one_line(server: Server, room: str, zoe: Peer) -> None:
-    with _client(server, room) as client:
+    with client_of(server, room) as client:
         client.type(b"x" * 3_000_000 + b"\nhello")
         client.end_input()
         assert client.wait() == 0
@@ -135,7 +106,7 @@ def test_a_line_of_any_length_is_one_line(server: Server, room: str, zoe: Peer) 
 def test_a_message_of_several_lines_is_several_lines(server: Server, room: str) -> None:
     zoe = server.connect()
     zoe.send(handshake("Zoe", room, protocol="json") + b"\n")
-    with _client(server, room) as client:
+    with client_of(server, room) as client:
         zoe.until(b'"joined"')
         zoe.send(json.dumps({"type": "message", "text": "one\ntwo"}) + "\n")
         zoe.send(json.dumps({"type": "whisper", "to": "Mina", "text": "three\nfour"}) + "\n")
@@ -157,7 +128,7 @@ def test_in_a_terminal_it_tells_who_comes_and_goes(server: Server, room: str) ->
         return what in shown
 
     try:
-        with _client(server, room, stdout=terminal) as client:
+        with client_of(server, room, stdout=terminal) as client:
             eventually(lambda: f"Mina joined {room}" in server.err, lambda: server.err)
             zoe = server.member("Zoe", room)
             zoe.send("/nick Zo\nhello\n/bye\n")
@@ -173,7 +144,7 @@ def test_in_a_terminal_it_tells_who_comes_and_goes(server: Server, room: str) ->
 def test_a_member_whose_name_starts_with_a_brace_is_heard_at_once(server: Server, room: str) -> None:
     """A first line of JSON would be a refusal; this is none."""
     brace = server.member('{"a"}', room, notices=True)
-    with _client(server, room) as client:
+    with client_of(server, room) as client:
         assert brace.line() == "* Mina joined"
         brace.send("hello\n")
         client.prints(b'{"a"}:hello\n')
@@ -183,7 +154,7 @@ def test_a_member_whose_name_starts_with_a_brace_is_heard_at_once(server: Server
 
 
 def test_it_keeps_up_with_much_that_is_said(server: Server, room: str, zoe: Peer) -> None:
-    with _client(server, room) as client:
+    with client_of(server, room) as client:
         assert zoe.line() == "* Mina joined"
         lines = [f"line {i} " + "x" * (i % 100) for i in range(10_000)]
         zoe.send("".join(f"{line}\n" for line in lines))
@@ -196,7 +167,7 @@ def test_it_keeps_up_with_much_that_is_said(server: Server, room: str, zoe: Peer
 @pytest.mark.parametrize("line_end", ["", "\n"], ids=["no last line feed", "a last line feed"])
 def test_lines_that_are_piped_in_all_go_out_before_it_ends(server: Server, room: str, zoe: Peer, line_end: str) -> None:
     lines = [f"line {i}" for i in range(500)]
-    with _client(server, room) as client:
+    with client_of(server, room) as client:
         client.type("\n".join(lines) + line_end)
         client.end_input()
         assert client.wait() == 0
@@ -207,7 +178,7 @@ def test_lines_that_are_piped_in_all_go_out_before_it_ends(server: Server, room:
 def test_lines_that_are_piped_in_faster_than_the_server_takes_them_all_go_out() -> None:
     with Server("-rate", "2000", "-burst", "50") as server:
         zoe = server.member("Zoe", "hall")
-        with _client(server, "hall") as client:
+        with client_of(server, "hall") as client:
             client.type("".join(f"line {i}\n" for i in range(500)))
             client.end_input()
             assert client.wait() == 0
@@ -217,21 +188,21 @@ def test_lines_that_are_piped_in_faster_than_the_server_takes_them_all_go_out() 
 def test_a_file_as_input(server: Server, room: str, zoe: Peer, tmp_path: Path) -> None:
     file = tmp_path / "lines.txt"
     file.write_text("".join(f"line {i}\n" for i in range(300)))
-    with file.open("rb") as stdin, _client(server, room, stdin=stdin.fileno()) as client:
+    with file.open("rb") as stdin, client_of(server, room, stdin=stdin.fileno()) as client:
         assert client.wait() == 0
         assert (client.out, client.err) == (b"", "")
     assert zoe.lines(302)[1:-1] == [f"Mina:line {i}" for i in range(300)]
 
 
 def test_no_input_at_all(server: Server, room: str, zoe: Peer) -> None:
-    with _client(server, room, stdin=subprocess.DEVNULL) as client:
+    with client_of(server, room, stdin=subprocess.DEVNULL) as client:
         assert client.wait() == 0
         assert (client.out, client.err) == (b"", "")
     assert zoe.lines(2) == ["* Mina joined", "* Mina left"]
 
 
 def test_a_closed_input(server: Server, room: str, zoe: Peer) -> None:
-    with _client(server, room, stdin=None, before=lambda: os.close(0)) as client:
+    with client_of(server, room, stdin=None, before=lambda: os.close(0)) as client:
         assert client.wait() == 0
         assert (client.out, client.err) == (b"", "")
     assert zoe.lines(2) == ["* Mina joined", "* Mina left"]
@@ -241,7 +212,7 @@ def test_an_input_that_cannot_be_read_does_not_leave_it_deaf(
     server: Server, room: str, zoe: Peer, tmp_path: Path
 ) -> None:
     """As one that is open for writing only, or a terminal that is gone."""
-    with (tmp_path / "file").open("wb") as stdin, _client(server, room, stdin=stdin.fileno()) as client:
+    with (tmp_path / "file").open("wb") as stdin, client_of(server, room, stdin=stdin.fileno()) as client:
         assert zoe.lines(2) == ["* Mina joined", "* Mina left"]
         assert client.wait() in (0, 1)
         assert len(client.err.splitlines()) <= 1
@@ -249,7 +220,7 @@ def test_an_input_that_cannot_be_read_does_not_leave_it_deaf(
 
 @pytest.mark.parametrize("command", ["/bye", "/quit"])
 def test_bye_ends_it_with_0(server: Server, room: str, zoe: Peer, command: str) -> None:
-    with _client(server, room) as client:
+    with client_of(server, room) as client:
         client.type(f"farewell\n{command}\n")
         assert client.wait() == 0
         assert client.err == ""
@@ -264,329 +235,3 @@ def test_names_and_lines_of_any_language_in_any_locale(server: Server, room: str
         assert zoe.lines(2) == ["* Zo\u00eb\u00df joined", "Zo\u00eb\u00df:gr\u00fc\u00df dich"]
         client.end_input()
         assert client.wait() == 0
-
-
-# When things go wrong
-
-
-@pytest.mark.parametrize("lines", [0, 2000])
-def test_refused_it_says_why_and_prints_nothing(server: Server, room: str, lines: int) -> None:
-    server.member("MINA", room)
-    with _client(server, room) as client:
-        if lines:
-            try:
-                client.type("a line that nobody hears\n" * lines)
-            except BrokenPipeError:
-                pass  # it has ended already, which is as well
-        assert client.wait() == 1
-        assert client.out == b""
-        _one_line(client.err, "'MINA' is already in", "name_taken")
-
-
-def test_a_name_that_cannot_be_is_refused(server: Server, room: str) -> None:
-    for name in ("a:b", "", "a b"):
-        argv = (PYTHON, CLIENT, "-client", name, "-room", room, "-address", server.address)
-        with Program(*argv) as client:
-            assert client.wait() == 1
-            assert client.out == b""
-            _one_line(client.err, "bad_name")
-
-
-def test_nobody_listens() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and not listening
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        code, out, err = run(PYTHON, CLIENT, "-client", "Mina", "-address", address)
-    assert (code, out) == (1, "")
-    _one_line(err, address)
-
-
-def test_a_server_that_is_killed_and_started_again() -> None:
-    with Server() as server:
-        zoe = server.member("Zoe", "hall", notices=True)
-        with _client(server, "hall") as client:
-            assert zoe.line() == "* Mina joined"
-            zoe.send("hello\n")
-            client.prints(b"Zoe:hello\n")
-            server.signal(signal.SIGKILL)
-            client.says("connection lost: ")
-            client.type("one\ntwo\n")
-            with Server(address=server.address) as again:
-                _goes_on(again, client)
-            assert client.out == b"Zoe:hello\nZoe:back\n"
-            lost, back = client.err.splitlines()
-            assert re.fullmatch("examplechatclient: connection lost: .+; trying again", lost)
-            assert back == "examplechatclient: connected again; messages may have been missed (unknown_epoch)"
-
-
-def test_a_server_that_is_stopped_and_started_again() -> None:
-    with Server() as server:
-        zoe = server.member("Zoe", "hall", notices=True)
-        with _client(server, "hall") as client:
-            assert zoe.line() == "* Mina joined"
-            server.stop()
-            client.says("connection lost: the server is shutting down; trying again\n")
-            client.type("one\ntwo\n")
-            with Server(address=server.address) as again:
-                _goes_on(again, client)
-            assert client.out == b"Zoe:back\n"
-
-
-def _goes_on(again: Server, client: Program) -> None:
-    """Its server is another one now: what was typed in between is there, once, and it talks on, and leaves."""
-    zoe = again.member("Zoe", "hall", history=10)
-    assert zoe.lines(2) == ["Mina:one", "Mina:two"]
-    client.says("connected again; ")
-    zoe.send("back\n")
-    client.prints(b"Zoe:back\n")
-    client.type("three\n")
-    assert zoe.line() == "Mina:three"
-    client.end_input()
-    assert client.wait() == 0
-
-
-@pytest.mark.parametrize("keeps", [True, False])
-def test_a_server_that_is_killed_while_piped_lines_wait_gets_the_others_when_it_is_back(
-    tmp_path: Path, keeps: bool
-) -> None:
-    """All of the input fits into the server's buffers, so a mere end of stream could not tell.
-
-    Without a store it is unknown which of the lines were kept, and none is said again.
-    """
-    store = ("-store", str(tmp_path / "chat.db")) if keeps else ()
-    with Server("-rate", "10", "-burst", "5", *store) as server:
-        zoe = server.member("Zoe", "hall")
-        with _client(server, "hall") as client:
-            client.type("".join(f"{i}\n" for i in range(100)))
-            client.end_input()
-            assert zoe.line() == "Mina:0"
-            server.signal(signal.SIGKILL)
-            client.says("connection lost: ")
-            assert not client.ended
-            with Server("-rate", "0", *store, address=server.address) as again:
-                zoe = again.member("Zoe", "hall", history=100)
-                if keeps:
-                    said = zoe.until(b"Mina:99\n").decode().splitlines()
-                    assert client.wait() == 0
-                    assert said == [f"Mina:{i}" for i in range(100)]  # none is missing, and none is there twice
-                    assert client.out == b""
-                else:
-                    assert client.wait() == 1
-                    assert b"it is unknown whether this message was kept\n" in client.out
-                    client.says("some lines may not have arrived")
-                zoe.send("/history 1\n" if keeps else "/history\nhello\n/history 1\n")
-                assert zoe.line() == ("Mina:99" if keeps else "Zoe:hello")
-
-
-def test_input_that_ends_while_the_server_is_away_waits_for_it_only_where_something_is_to_be_said() -> None:
-    with Server() as server, _client(server, "hall") as waits, _client(server, "room") as leaves:
-        _are_in(server, "hall", waits)
-        _are_in(server, "room", leaves)
-        server.signal(signal.SIGKILL)
-        for client in (waits, leaves):
-            client.says("connection lost: ")
-        waits.type("hello")
-        for client in (waits, leaves):
-            client.end_input()
-        assert leaves.wait() == 0
-        assert not waits.ended
-        with Server(address=server.address) as again:
-            zoe = again.member("Zoe", "hall", history=10)
-            assert zoe.line() == "Mina:hello"
-            assert waits.wait() == 0
-
-
-_WELCOME = {
-    "type": "welcome", "name": "Mina", "room": "hall", "session": "s", "epoch": "e", "seq": 0, "ts": 0,
-    "members": ["Mina"], "count": 1, "recovered": None, "limits": {"line_bytes": 8192, "frame_bytes": 65536},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("last", "about"),
-    [
-        ({"type": "bye", "code": "kicked", "detail": "out", "reconnect": False, "after": 0}, "cut off: kicked: out"),
-        ({"type": "bye", "code": "banned", "detail": "out", "reconnect": False, "after": 0}, "cut off: banned: out"),
-        ({"type": "bye", "code": "flood", "detail": "out", "reconnect": True, "after": 30}, "cut off: flood: out"),
-    ],
-    ids=["kicked", "banned", "flood"],
-)
-def test_cut_off_for_good(last: dict[str, object], about: str) -> None:
-    with _listening() as (listener, argv), Program(*argv) as client:
-        _answer(listener, _WELCOME, last)
-        assert client.wait() == 1
-        assert client.out == b""
-        assert client.err == f"examplechatclient: {about}\n"
-
-
-def test_refused_when_it_comes_back() -> None:
-    with _listening() as (listener, argv), Program(*argv) as client:
-        _answer(listener, _WELCOME)
-        client.says("connection lost: ")
-        _answer(listener, {"type": "error", "code": "name_taken", "detail": "somebody has it"})
-        assert client.wait() == 1
-        assert client.err.splitlines()[1:] == ["examplechatclient: cut off: name_taken: somebody has it"]
-
-
-def test_a_reserved_name_says_when_it_is_free() -> None:
-    with _listening() as (listener, argv), Program(*argv) as client:
-        _answer(listener, {"type": "error", "code": "name_taken", "detail": "it is reserved", "after": 4.2})
-        assert client.wait() == 1
-        assert client.err == "examplechatclient: refused: it is reserved (name_taken); try again in 5 s\n"
-
-
-def test_what_cannot_be_kept_for_now_is_said_again_and_people_are_told() -> None:
-    with _listening() as (listener, argv), Program(*argv) as client:
-        client.type("deployed\n")
-        client.end_input()
-        connection, _ = listener.accept()
-        with connection, connection.makefile("rwb", buffering=0) as server:
-            connection.settimeout(DEADLINE)
-            server.readline()
-            server.write(_line(_WELCOME))
-            said = json.loads(server.readline())
-            server.write(_line({"type": "notice", "code": "unavailable", "detail": "Redis is away"}))
-            server.write(_line({"type": "error", "code": "unavailable", "detail": "not kept", "id": said["id"]}))
-            client.says("unavailable: Redis is away\n")
-            assert not client.ended
-            server.write(_line({"type": "notice", "code": "available", "detail": "messages are kept again"}))
-            assert json.loads(server.readline()) == said
-            server.write(_line({"type": "ack", "id": said["id"], "seq": 1, "ts": 1}))
-            assert json.loads(server.readline()) == {"type": "bye"}
-        assert client.wait() == 0
-        assert client.out == b""
-        assert client.err.splitlines() == [
-            "examplechatclient: unavailable: Redis is away",
-            "examplechatclient: available: messages are kept again",
-        ]
-
-
-@contextmanager
-def _listening() -> Iterator[tuple[socket.socket, tuple[str | Path, ...]]]:
-    """Something that is no server yet, and how to start a client of it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(DEADLINE)
-        port = listener.getsockname()[1]
-        yield listener, (PYTHON, CLIENT, "-client", "Mina", "-room", "hall", "-address", f"127.0.0.1:{port}")
-
-
-def _answer(listener: socket.socket, *frames: dict[str, object]) -> None:
-    """Take one handshake, answer it, and hang up."""
-    connection, _ = listener.accept()
-    with connection:
-        connection.settimeout(DEADLINE)
-        with connection.makefile("rb") as lines:
-            assert json.loads(lines.readline())["protocol"] == "json"
-        connection.sendall(b"".join(map(_line, frames)))
-
-
-def _line(frame: dict[str, object]) -> bytes:
-    return json.dumps(frame).encode() + b"\n"
-
-
-def test_a_flood_of_refused_lines_does_not_look_like_success(server: Server, room: str, zoe: Peer) -> None:
-    with _client(server, room) as client:
-        client.type("@Nobody hello\n" * 100)
-        client.end_input()
-        assert client.wait() == 1
-        assert set(client.out.splitlines()) == {b"* nobody here is called 'Nobody'; nothing was sent"}
-        _one_line(client.err, "cut off: flood")
-
-
-def test_lines_that_look_like_commands_can_be_said(server: Server, room: str, zoe: Peer) -> None:
-    with _client(server, room, "-no-commands") as client:
-        client.type("/bye\n@Zoe hi\n")
-        client.end_input()
-        assert client.wait() == 0
-        assert client.out == b""
-    assert zoe.lines(4) == ["* Mina joined", "Mina:/bye", "Mina:@Zoe hi", "* Mina left"]
-
-
-def test_an_output_that_is_closed_early(server: Server, room: str, zoe: Peer) -> None:
-    """As in `examplechatclient | head -1`."""
-    reader, writer = os.pipe()
-    try:
-        with _client(server, room, stdout=writer) as client:
-            os.close(writer)
-            assert zoe.line() == "* Mina joined"
-            zoe.send("one\n")
-            with os.fdopen(reader, "rb") as head:
-                assert head.readline() == b"Zoe:one\n"
-            zoe.send("two\n")
-            assert client.wait() in (0, 1)
-            assert client.err == ""
-    except BaseException:
-        for descriptor in (reader, writer):
-            try:
-                os.close(descriptor)
-            except OSError:
-                pass  # closed already
-        raise
-    assert zoe.line().startswith("* Mina left")
-
-
-def test_no_output_at_all(server: Server, room: str, zoe: Peer) -> None:
-    """With its stdout closed, as `>&-` does, it can still say something."""
-    with _client(server, room, before=lambda: os.close(1)) as client:
-        client.type("hello\n")
-        assert zoe.lines(2) == ["* Mina joined", "Mina:hello"]
-        zoe.send("hello yourself\n")
-        zoe.send("/list\n")
-        assert zoe.line().startswith("* ")
-        client.end_input()
-        client.wait()
-    assert zoe.line().startswith("* Mina left")
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
-def test_an_output_that_takes_no_more_is_one_line(server: Server, room: str, zoe: Peer) -> None:
-    with open("/dev/full", "wb") as full, _client(server, room, stdout=full.fileno()) as client:
-        assert zoe.line() == "* Mina joined"
-        zoe.send("hello\n")
-        assert client.wait() == 1
-        _one_line(client.err, "No space left on device")
-    assert zoe.line().startswith("* Mina left")
-
-
-def test_ctrl_c(server: Server, room: str, zoe: Peer) -> None:
-    with _client(server, room) as client:
-        client.type("hello\n")
-        assert zoe.lines(2) == ["* Mina joined", "Mina:hello"]
-        client.signal(signal.SIGINT)
-        assert client.wait() in (130, -signal.SIGINT)
-        assert client.err == ""
-    assert zoe.line() == "* Mina left"  # it has said goodbye: its name is free at once
-
-
-def test_two_clients_talk(server: Server, room: str) -> None:
-    other = (PYTHON, CLIENT, "-client", "Zoe", "-room", room, "-address", server.address)
-    with _client(server, room) as mina, Program(*other) as zoe:
-        eventually(lambda: server.err.count(f"joined {room}") == 2, lambda: server.err)
-        mina.type("hello\n")
-        zoe.prints(b"Mina:hello\n")
-        zoe.type("hello yourself\n")
-        mina.prints(b"Zoe:hello yourself\n")
-        for client in (mina, zoe):
-            client.end_input()
-            assert client.wait() == 0
-        assert (mina.out, zoe.out) == (b"Zoe:hello yourself\n", b"Mina:hello\n")
-
-
-def test_two_clients_go_on_when_their_server_is_back() -> None:
-    with Server() as server:
-        other = (PYTHON, CLIENT, "-client", "Zoe", "-room", "hall", "-address", server.address)
-        with _client(server, "hall") as mina, Program(*other) as zoe:
-            _are_in(server, "hall", mina, zoe)
-            server.signal(signal.SIGKILL)
-            for client in (mina, zoe):
-                client.says("connection lost: ")
-            with Server(address=server.address) as again:
-                eventually(lambda: again.err.count("joined hall") == 2, lambda: again.err)
-                mina.type("hello\n")
-                zoe.prints(b"Mina:hello\n")
-                zoe.type("hello yourself\n")
-                mina.prints(b"Zoe:hello yourself\n")
-                for client in (mina, zoe):
-                    client.end_input()
-                    assert client.wait() == 0
-                assert (mina.out, zoe.out) == (b"Ann:hello\nZoe:hello yourself\n", b"Ann:hello\nMina:hello\n")

@@ -1,25 +1,21 @@
-"""The client library over real sockets: against servers that follow a script, and against our own."""
+"""The client library over real sockets, against servers that follow a script."""
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 import pytest
-from scripted import Peer, dev, kinds, line, message, scripted, served, take
+from scripted import Peer, dev, kinds, line, message, scripted, take
 
-from chatapi import ChatAPI
-from chatapi.client import event_queue, reconnect
+from chatapi.client import event_queue
 from chatapi.client.blocking import ConnectArguments
 from chatapi.client.connection import Connection, connect
 from chatapi.client.events import (
     EventsUnread,
-    Gap,
     Lost,
     ProtocolError,
     Recovered,
@@ -29,9 +25,10 @@ from chatapi.client.events import (
     Welcome,
 )
 from chatapi.errors import AddressError, ChatError, Disconnected, NotDelivered, Refused, TextTooLong
-from chatapi.events import History, Joined, Left, Message, Renamed, Whisper
+from chatapi.events import History, Joined, Message, Renamed, Whisper
 
 pytestmark = pytest.mark.anyio
+
 
 # Coming in
 
@@ -390,222 +387,6 @@ async def test_a_send_that_is_cancelled_before_it_was_written_is_never_said() ->
         cancelled.set()
 
 
-# Coming back
-
-
-async def test_a_lost_connection_is_made_again_and_nothing_is_missing() -> None:
-    async def first(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.say(message(1), message(2), message(3)[:-3])
-
-    async def second(peer: Peer) -> None:
-        shake = await peer.welcome(seq=4, ts=40, recovered=True)
-        assert shake["resume"] == {"epoch": "e", "seq": 2, "ts": 20, "session": "key"}
-        await peer.say(message(3), message(4))
-        await peer.goodbye()
-
-    async with scripted(first, second) as address, dev(address) as room:
-        news = await take(room, 7)
-        assert kinds(news) == [Welcome, Message, Message, Lost, Recovered, Message, Message]
-        assert isinstance(news[3], Lost)
-        assert news[3].reason.code == "connection_lost"
-        assert [n.seq for n in news if isinstance(n, Message)] == [1, 2, 3, 4]
-
-
-async def test_a_reset_is_a_lost_connection_too_and_a_gap_is_told() -> None:
-    async def first(peer: Peer) -> None:
-        await peer.welcome(seq=7, ts=70)
-        peer.reset()
-
-    async def second(peer: Peer) -> None:
-        await peer.welcome(epoch="f", seq=2, ts=20, recovered=False, reason="unknown_epoch")
-        await peer.say(message(3))
-        await peer.goodbye()
-
-    async with scripted(first, second) as address, dev(address) as room:
-        news = await take(room, 4)
-        assert kinds(news) == [Welcome, Lost, Gap, Message]
-        assert isinstance(news[2], Gap)
-        assert (news[2].reason, news[2].seq) == ("unknown_epoch", 7)
-
-
-async def test_what_was_not_acknowledged_is_said_again_under_its_old_id() -> None:
-    ids: list[str] = []
-
-    async def first(peer: Peer) -> None:
-        await peer.welcome()
-        ids.append((await peer.hear())["id"])
-
-    async def second(peer: Peer) -> None:
-        await peer.welcome(seq=1, ts=10, recovered=True)
-        await peer.say(message(1))
-        frame = await peer.hear()
-        assert (frame["text"], frame["id"]) == ("once", ids[0])
-        await peer.say(line("ack", id=ids[0], seq=1, ts=10, duplicate=True), message(2))
-        await peer.goodbye()
-
-    async with scripted(first, second) as address, dev(address) as room:
-        assert await room.send("once") == Message(1, 10, "Mina", "once")
-        assert kinds(await take(room, 5)) == [Welcome, Lost, Recovered, Message, Message]
-
-
-async def test_a_hole_makes_it_ask_again_from_where_it_was() -> None:
-    async def first(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.say(message(1), message(3))
-        await peer.until_end()
-
-    async def second(peer: Peer) -> None:
-        shake = await peer.welcome(seq=3, ts=30, recovered=True)
-        assert shake["resume"]["seq"] == 1
-        await peer.say(message(2), message(3))
-        await peer.goodbye()
-
-    async with scripted(first, second) as address, dev(address) as room:
-        news = await take(room, 6)
-        assert [n.seq for n in news if isinstance(n, Message)] == [1, 2, 3]
-        assert isinstance(news[2], Lost)
-        assert "event 3 came after 1" in news[2].detail
-
-
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        line("error", code="name_taken", detail="soon", after=0.001),
-        line("error", code="draining", detail="later"),
-        line("error", code="server_full", detail="later"),
-        line("error", code="room_full", detail="later"),
-        line("error", code="handshake_timeout", detail="slow"),
-        line("bye", code="draining", detail="later", reconnect=True, after=0),
-        b"garbage\n",
-        b"",
-    ],
-)
-async def test_what_passes_is_waited_for(refusal: bytes) -> None:
-    async def first(peer: Peer) -> None:
-        await peer.welcome()
-
-    async def refuses(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(refusal)
-
-    async def second(peer: Peer) -> None:
-        await peer.welcome(recovered=True)
-        await peer.goodbye()
-
-    async with scripted(first, refuses, refuses, second) as address, dev(address) as room:
-        assert kinds(await take(room, 3)) == [Welcome, Lost, Recovered]
-
-
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        line("error", code="name_taken", detail="no"),
-        line("error", code="forbidden", detail="no"),
-        line("bye", code="banned", detail="no", reconnect=False, after=0),
-    ],
-)
-async def test_what_does_not_pass_ends_it(refusal: bytes) -> None:
-    async def first(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.hear()
-
-    async def refuses(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(refusal)
-
-    async with scripted(first, refuses) as address, dev(address) as room:
-        with pytest.raises(Disconnected) as ended:
-            await room.send("x")
-        assert ended.value.reason.code == json.loads(refusal)["code"]
-        assert isinstance(ended.value.__cause__, Refused) == (b"error" in refusal)
-        assert room.state is State.CLOSED
-        assert kinds(await take(room, 2)) == [Welcome, Lost]
-        for _ in range(2):
-            with pytest.raises(Disconnected):
-                await anext(room)
-        with pytest.raises(Disconnected):
-            await room.members()
-
-
-async def test_a_goodbye_without_return_ends_it() -> None:
-    async def server(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.say(message(1), line("bye", code="kicked", detail="out", reconnect=False, after=0))
-
-    async with scripted(server) as address:
-        with pytest.raises(Disconnected, match="kicked: out"):
-            async with dev(address) as room:
-                await take(room, 3)
-
-
-async def test_who_is_replaced_comes_back_since_it_was_an_older_attempt_of_its_own() -> None:
-    async def first(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.say(line("bye", code="replaced", detail="taken over", reconnect=False, after=0))
-
-    async def second(peer: Peer) -> None:
-        await peer.welcome(recovered=True)
-        await peer.say(message(1))
-        await peer.until_end()
-
-    async with scripted(first, second) as address, dev(address) as room:
-        welcome, lost, recovered, said = await take(room, 4)
-        assert kinds([welcome, lost, recovered, said]) == [Welcome, Lost, Recovered, Message]
-        assert lost.reason.code == "replaced"
-
-
-async def test_without_reconnecting_a_lost_connection_is_the_end() -> None:
-    async def server(peer: Peer) -> None:
-        await peer.welcome()
-
-    async with scripted(server) as address, dev(address, reconnect=False) as room:
-        await anext(room)
-        with pytest.raises(Disconnected, match="connection_lost"):
-            await anext(room)
-
-
-async def test_a_dead_server_is_noticed() -> None:
-    async def first(peer: Peer) -> None:
-        await peer.welcome()
-        assert await peer.hear() == {"type": "ping"}
-        await peer.say(line("pong"))
-        assert await peer.until_end() == [{"type": "ping"}]
-
-    async def second(peer: Peer) -> None:
-        await peer.welcome(recovered=True)
-        while (await peer.hear())["type"] == "ping":
-            await peer.say(line("pong"))
-
-    async with scripted(first, second) as address, dev(address, ping_after=0.02, ping_timeout=1) as room:
-        news = await take(room, 3)
-        assert isinstance(news[1], Lost)
-        assert "nothing came for 1.02 s" in news[1].detail
-
-
-async def test_leaving_while_away_does_not_wait() -> None:
-    async def server(peer: Peer) -> None:
-        await peer.welcome()
-
-    async with scripted(server) as address, dev(address, backoff=1e9, backoff_cap=1e9, close_timeout=1e9) as room:
-        assert kinds(await take(room, 2)) == [Welcome, Lost]
-        assert room.state is State.RECONNECTING
-
-
-def test_the_delay_grows_up_to_its_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconnect.random, "uniform", lambda low, high: (low, high))
-    times = {"connect_timeout": 1, "close_timeout": 1, "ping_after": 1, "ping_timeout": 1}
-    pace = reconnect.Timing(**times, backoff=0.1, backoff_cap=15)
-    assert [pace.delay(n) for n in (0, 1, 2, 7, 8, 10**6)] == [
-        (0, 0.1),
-        (0, 0.2),
-        (0, 0.4),
-        (0, 12.8),
-        (0, 15),
-        (0, 15),
-    ]
-
-
 # A program that does not read
 
 
@@ -711,143 +492,3 @@ def test_the_blocking_face_takes_the_same_arguments() -> None:
 def test_all_errors_are_of_one_tree() -> None:
     for error in (Unreachable, SendRefused, EventsUnread, ProtocolError):
         assert issubclass(error, ChatError)
-
-
-# Against our own server
-
-
-@asynccontextmanager
-async def frail(address: str, patience: list[int]) -> AsyncIterator[str]:
-    """A line to the server that breaks after so many bytes from it, connection after connection; then it holds."""
-    host, port = address.rsplit(":", 1)
-
-    async def handle(near: anyio.abc.SocketStream) -> None:
-        left = patience.pop(0) if patience else 1 << 60
-        async with near, await anyio.connect_tcp(host, int(port)) as far, anyio.create_task_group() as tasks:
-
-            async def up() -> None:
-                with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    async for data in near:
-                        await far.send(data)
-                    await far.send_eof()
-
-            tasks.start_soon(up)
-            with suppress(anyio.BrokenResourceError, anyio.EndOfStream):
-                while left > 0:
-                    data = (await far.receive())[:left]
-                    left -= len(data)
-                    await near.send(data)
-            tasks.cancel_scope.cancel()
-
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, handle)
-        yield f"127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_address)[1]}"
-        tasks.cancel_scope.cancel()
-
-
-async def test_two_talk_on_our_own_server() -> None:
-    async with served(ChatAPI()) as address, dev(address) as mina, dev(address, name="Zoe") as zoe:
-        hello = await mina.send("hello\nthere")
-        assert (hello.seq, hello.name) == (1, "Mina")
-        assert await zoe.members() == ["Mina", "Zoe"]
-        await zoe.whisper("mina", "psst")
-        await zoe.rename("Zo")
-        assert await mina.rooms() == {"dev": 2}
-        assert await mina.ping() >= 0
-        with pytest.raises(NotDelivered):
-            await mina.whisper("Zoe", "psst")
-        with pytest.raises(Refused, match="name_taken"):
-            await mina.rename("zo")
-        with pytest.raises(TextTooLong):
-            await mina.send("x" * 10_000)
-        with pytest.raises(SendRefused, match="empty_text"):
-            await mina.send("\x1b")
-        moved = await zoe.join("ops")
-        assert (moved.room, moved.members) == ("ops", ("Zo",))
-        assert await mina.history() == History((hello,), more=False)
-        assert kinds(await take(mina, 5)) == [Welcome, Joined, Whisper, Renamed, Left]
-        assert kinds(await take(zoe, 4)) == [Welcome, Message, Renamed, Welcome]
-
-
-async def test_history_and_echo_on_our_own_server() -> None:
-    async with served(ChatAPI()) as address, dev(address, name="Zoe") as zoe:
-        said = [await zoe.send(str(n)) for n in range(5)]
-        async with dev(address, history=3, echo=True) as mina:
-            said.append(await mina.send("mine"))
-            assert (await take(mina, 5))[1:] == said[2:]
-            page = await mina.history(limit=2)
-            assert (page.messages, page.more) == (tuple(said[4:]), True)
-            page = await mina.history(before=page.messages[0].seq)
-            assert (page.messages, page.more) == (tuple(said[:4]), False)
-
-
-async def test_a_name_that_is_taken_on_our_own_server() -> None:
-    async with served(ChatAPI()) as address, dev(address):
-        with pytest.raises(Refused, match="name_taken"):
-            async with dev(address, name="MINA"):
-                raise AssertionError
-
-
-async def test_nothing_is_lost_or_doubled_on_a_line_that_keeps_breaking() -> None:
-    async with served(ChatAPI()) as address, frail(address, [900 + 37 * n for n in range(25)]) as line:
-        told: list[Message] = []
-        async with dev(address, name="Zoe") as zoe, dev(line) as mina:
-
-            async def mina_says(part: int) -> None:
-                told.extend([await mina.send(f"m{part}.{n}") for n in range(15)])
-
-            async with anyio.create_task_group() as tasks:
-                for part in range(4):
-                    tasks.start_soon(mina_says, part)
-                told += [await zoe.send(f"z{n}") for n in range(60)]
-            last = await zoe.send("last")
-            heard: dict[str, list[Message]] = {"Mina": [], "Zoe": []}
-            for room in (mina, zoe):
-                while not heard[room.name] or last not in (heard[room.name][-1], *told[:1]):
-                    event = await anext(room)
-                    assert not isinstance(event, Gap)
-                    if isinstance(event, Message):
-                        heard[room.name].append(event)
-                    if room is zoe and len(heard["Zoe"]) == 60:
-                        break
-        everything = sorted([*told, last], key=lambda m: m.seq)
-        assert [m.seq for m in everything] == list(range(1, 122))
-        assert heard["Mina"] == [m for m in everything if m.name == "Zoe"]
-        assert heard["Zoe"] == [m for m in everything if m.name == "Mina"]
-        for part in range(4):
-            own = [m.text for m in everything if m.text.startswith(f"m{part}.")]
-            assert own == [f"m{part}.{n}" for n in range(15)]
-
-
-async def test_a_server_that_goes_and_comes_back_leaves_a_gap() -> None:
-    async with served(ChatAPI()) as first, served(ChatAPI()) as second:
-        lines = [first, second]
-
-        async def handle(near: anyio.abc.SocketStream) -> None:
-            host, port = lines.pop(0).rsplit(":", 1)
-            async with near, await anyio.connect_tcp(host, int(port)) as far, anyio.create_task_group() as tasks:
-
-                async def pass_on(source: anyio.abc.SocketStream, sink: anyio.abc.SocketStream) -> None:
-                    async for data in source:
-                        await sink.send(data)
-                    tasks.cancel_scope.cancel()
-
-                tasks.start_soon(pass_on, near, far)
-                tasks.start_soon(pass_on, far, near)
-                if lines:
-                    await gone.wait()
-                    tasks.cancel_scope.cancel()
-
-        gone = anyio.Event()
-        async with (
-            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(listener.serve, handle)
-            port = listener.extra(anyio.abc.SocketAttribute.local_address)[1]
-            async with dev(f"127.0.0.1:{port}") as room:
-                assert (await room.send("one")).seq == 1
-                gone.set()
-                assert kinds(await take(room, 3)) == [Welcome, Lost, Gap]
-                assert (await room.send("two")).seq == 1
-            tasks.cancel_scope.cancel()

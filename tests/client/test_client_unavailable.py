@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from math import inf
-from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import pytest
-import scripted
-from client_protocols import again, client_protocol, hear, line, live, message, outcome, said, texts, welcome
-from hypothesis import given
-from hypothesis import strategies as st
-from scripted import Peer, dev, kinds, served, take
+from client_protocols import (
+    AVAILABLE,
+    UNAVAILABLE,
+    ack,
+    again,
+    hear,
+    line,
+    live,
+    message,
+    outcome,
+    refusal,
+    said,
+    texts,
+    welcome,
+)
 
-from chatapi import ChatAPI
-from chatapi.brokers.sqlite.broker import SQLiteBroker
-from chatapi.client.connection import Connection
-from chatapi.client.events import Lost, Notice, Recovered, Welcome
+from chatapi.client.events import Notice
 from chatapi.client.protocol import ClientProtocol
 from chatapi.client.requests import RESEND_WITHIN, Request
 from chatapi.errors import ChatError, Disconnected, Refused
 from chatapi.events import Message
 
-# Without I/O. The pauses of these protocols last 1, 2, 4 … seconds.
-
-
-def refusal(number: int) -> bytes:
-    return line("error", code="unavailable", detail="not kept: Redis is away", id=f"p-{number}")
-
-
-def ack(number: int, seq: int, **fields: Any) -> bytes:
-    return line("ack", id=f"p-{number}", seq=seq, ts=seq * 10, **fields)
-
-
-UNAVAILABLE = line("notice", code="unavailable", detail="Redis is away")
-AVAILABLE = line("notice", code="available", detail="Redis is back")
+pytestmark = pytest.mark.anyio
 
 
 def held(*given: str, now: float = 0, **arguments: Any) -> tuple[ClientProtocol, list[Request]]:
@@ -401,259 +392,3 @@ def test_goodbye_is_said_once_all_is_kept() -> None:
     assert texts(it, 1) == ["a"]
     hear(it, ack(1, 1))
     assert texts(it, 1) == ["bye"]
-
-
-# Any schedule of refusals, late replies and broken connections
-
-
-class Model:
-    """A server that keeps each id once, and may refuse what it keeps a moment later."""
-
-    def __init__(self) -> None:
-        self.kept: list[int] = []
-        self.late: list[int] = []  # refused, and kept all the same
-
-    def take(self, number: int, how: str) -> bytes:
-        if number in self.kept:
-            return ack(number, self.kept.index(number) + 1, duplicate=True)
-        if how == "keep":
-            self.late = [other for other in self.late if other != number]
-            return self.keep(number)
-        if how == "late" and number not in self.late:
-            self.late.append(number)
-        return refusal(number)
-
-    def keep(self, number: int) -> bytes:
-        self.kept.append(number)
-        return ack(number, len(self.kept))
-
-    def settle(self) -> list[bytes]:
-        late, self.late = self.late, []
-        return [*map(self.keep, late)]
-
-    def greet(self, seq: int) -> list[bytes]:
-        here = welcome(seq=len(self.kept), ts=len(self.kept) * 10, recovered=True)
-        return [here, *[ack(number, seq) for seq, number in enumerate(self.kept[seq:], seq + 1)]]
-
-
-class Sender:
-    """A client that checks what it is about to write."""
-
-    def __init__(self) -> None:
-        self.protocol = client_protocol(max_in_flight=4)
-        self.protocol.handshake()
-        self.sent: list[Request] = []
-        self.overtaken: set[tuple[int, int]] = set()
-        """A message that was refused, and one behind it that had been written when that was heard, or lost."""
-        self._written: set[int] = set()
-        self._refused = False  # whether that is the last it has heard about a message
-
-    def write(self, now: float) -> list[int]:
-        first = [request.number for request in self.sent if not request.done][:1]
-        numbers = [int(frame["id"][2:]) for frame in said(self.protocol, now)]
-        assert not self._refused or numbers in ([], first)
-        self._written.update(numbers)
-        return numbers
-
-    def hear(self, frame: bytes) -> None:
-        self.note(frame)
-        kind = json.loads(frame)["type"]
-        self._refused = kind == "error" or (self._refused and kind != "ack")
-        hear(self.protocol, frame)
-
-    def note(self, frame: bytes) -> None:
-        fields = json.loads(frame)
-        if fields["type"] == "error":
-            number = int(fields["id"][2:])
-            self.overtaken |= {(number, other) for other in self._written if other > number}
-
-
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("say"), st.integers(1, 3)),
-        st.tuples(st.sampled_from(["keep", "refuse", "late"]), st.integers(1, 3)),
-        st.tuples(st.just("arrive"), st.integers(1, 4)),
-        st.tuples(st.sampled_from(["wait", "available", "settle", "break"]), st.just(1)),
-    ),
-    max_size=60,
-)
-END = [("break", 1), ("settle", 1), ("keep", 9), ("arrive", 99)]
-
-
-@given(STEPS)
-def test_every_message_is_kept_once_and_only_what_was_in_flight_overtakes(steps: list[tuple[str, int]]) -> None:
-    model, sender, now = Model(), Sender(), 0.0
-    sender.hear(welcome())
-    up: list[int] = []
-    down: list[bytes] = []
-    for step, n in [*steps, *END * (2 + len(steps))]:
-        if step == "say":
-            sender.sent += [sender.protocol.ask("message", text="x") for _ in range(n)]
-        elif step in ("keep", "refuse", "late"):
-            down += [model.take(number, step) for number in up[:n]]
-            del up[:n]
-        elif step == "settle":
-            down += model.settle()
-        elif step == "available":
-            down.append(AVAILABLE)
-        elif step == "wait":
-            now += n
-        elif step == "break":
-            for frame in down:
-                sender.note(frame)
-            sender.protocol.connection_lost()
-            resume = json.loads(sender.protocol.handshake())["resume"]
-            up, down = [], model.greet(resume["seq"])
-        if step in ("arrive", "break"):
-            for frame in down[:n]:
-                sender.hear(frame)
-            del down[:n]
-        up += sender.write(now)
-    assert sender.protocol.seq == len(model.kept)
-    assert not sender.protocol.requests.awaited
-    for request in sender.sent:  # each was kept once
-        assert isinstance(outcome(request), Message)
-        assert model.kept.count(request.number) == 1
-        assert model.kept[request.value.seq - 1] == request.number
-    places = {request.number: request.value.seq for request in sender.sent}
-    for first, place in places.items():  # and in order, but for what is not promised
-        for other, its_place in places.items():
-            assert first >= other or place < its_place or (first, other) in sender.overtaken
-
-
-# Over sockets
-
-pytestmark = pytest.mark.anyio
-
-
-async def test_send_returns_once_the_message_is_kept_after_all() -> None:
-    async def server(peer: Peer) -> None:
-        await peer.welcome()
-        first = await peer.hear()
-        for _ in range(3):
-            await peer.say(line("error", code="unavailable", detail="not kept", id=first["id"]))
-            assert await peer.hear() == first
-        await peer.say(line("ack", id=first["id"], seq=1, ts=10))
-        await peer.goodbye()
-
-    async with scripted.scripted(server) as address, dev(address) as room:
-        assert await room.send("a") == Message(1, 10, "Mina", "a")
-
-
-async def test_nobody_waits_longer_than_until_the_server_is_available() -> None:
-    async def server(peer: Peer) -> None:
-        await peer.welcome()
-        frames = [await peer.hear() for _ in range(2)]
-        for frame in frames:
-            await peer.say(line("error", code="unavailable", detail="not kept", id=frame["id"]))
-        await peer.say(UNAVAILABLE)
-        ping = await peer.hear()
-        assert ping["type"] == "ping"
-        await peer.say(line("pong", ref=ping["ref"]), AVAILABLE)
-        for seq, frame in enumerate(frames, 1):
-            assert await peer.hear() == frame
-            await peer.say(line("ack", id=frame["id"], seq=seq, ts=seq * 10))
-        await peer.goodbye()
-
-    async with (
-        scripted.scripted(server) as address,
-        dev(address, backoff=1e9, backoff_cap=1e9, ping_timeout=1e9) as room,
-        anyio.create_task_group() as tasks,
-    ):
-        for text in "ab":
-            tasks.start_soon(room.send, text)
-        assert kinds(await take(room, 2)) == [Welcome, Notice]
-        await room.ping()
-        assert await anext(room) == Notice("available", "Redis is back")
-
-
-async def test_leaving_does_not_wait_for_ever_for_what_cannot_be_kept() -> None:
-    async def server(peer: Peer) -> None:
-        await peer.welcome()
-        frame = await peer.hear()
-        await peer.say(line("error", code="unavailable", detail="not kept", id=frame["id"]))
-        assert await peer.until_end() == []
-
-    async with scripted.scripted(server) as address, anyio.create_task_group() as tasks:
-        failed: list[str] = []
-
-        async def send(room: Connection) -> None:
-            with pytest.raises(Refused) as refused:
-                await room.send("a")
-            failed.append(refused.value.code)
-
-        async with dev(address, backoff=1e9, backoff_cap=1e9, close_timeout=0.05) as room:
-            tasks.start_soon(send, room)
-            assert kinds(await take(room, 2)) == [Welcome, Notice]
-        await anyio.wait_all_tasks_blocked()
-        assert failed == ["unavailable"]
-
-
-async def test_a_send_that_is_cancelled_while_it_waits_is_not_said_again() -> None:
-    async def server(peer: Peer) -> None:
-        await peer.welcome()
-        first = await peer.hear()
-        await peer.say(line("error", code="unavailable", detail="not kept", id=first["id"]))
-        second = await peer.hear()
-        assert second["text"] == "second"
-        await peer.say(line("ack", id=second["id"], seq=1, ts=10))
-        await peer.goodbye()
-
-    async with (
-        scripted.scripted(server) as address,
-        dev(address, backoff=1e9, backoff_cap=1e9) as room,
-        anyio.create_task_group() as tasks,
-    ):
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as inner:
-                inner.start_soon(room.send, "first")
-                assert kinds(await take(room, 2)) == [Welcome, Notice]
-                scope.cancel()
-        tasks.start_soon(room.send, "second")
-
-
-async def test_what_one_server_cannot_keep_goes_to_the_next() -> None:
-    async def first(peer: Peer) -> None:
-        await peer.welcome()
-        frame = await peer.hear()
-        await peer.say(line("error", code="unavailable", detail="not kept", id=frame["id"]))
-
-    async def second(peer: Peer) -> None:
-        await peer.welcome(recovered=True)
-        frame = await peer.hear()
-        await peer.say(line("ack", id=frame["id"], seq=1, ts=10))
-        await peer.goodbye()
-
-    async with scripted.scripted(first, second) as address, dev(address) as room:
-        assert (await room.send("a")).seq == 1
-        assert kinds(await take(room, 4)) == [Welcome, Notice, Lost, Recovered]
-
-
-async def test_a_store_that_is_away_for_a_while_keeps_everything_in_the_end(tmp_path: Path) -> None:
-    path = tmp_path / "chat.db"
-    async with (
-        served(ChatAPI(broker=SQLiteBroker(path))) as address,
-        dev(address) as mina,
-        dev(address, name="Zoe") as zoe,
-        anyio.create_task_group() as tasks,
-    ):
-        assert (await mina.send("before")).seq == 1
-        path.rename(tmp_path / "elsewhere")
-        kept: list[Message] = []
-
-        async def say(part: int) -> None:
-            kept.extend([await mina.send(f"{part}.{n}") for n in range(5)])
-
-        async with anyio.create_task_group() as saying:
-            for part in range(4):
-                saying.start_soon(say, part)
-            while not mina._protocol.requests.holds_back:
-                await anyio.lowlevel.checkpoint()
-            assert await zoe.members() == ["Mina", "Zoe"]
-            (tmp_path / "elsewhere").rename(path)
-        heard = (await take(zoe, 22))[1:]
-        assert [event.seq for event in heard if isinstance(event, Message)] == list(range(1, 22))
-        assert heard[1:] == sorted(kept, key=lambda message: message.seq)
-        for part in range(4):
-            assert [m.text for m in kept if m.text.startswith(f"{part}.")] == [f"{part}.{n}" for n in range(5)]
-        tasks.cancel_scope.cancel()

@@ -56,3 +56,15 @@ def again(it: ClientProtocol, **fields: Any) -> list[News]:
 def outcome(request: Request) -> Any:
     assert request.done
     return request.error or request.value
+
+
+def refusal(number: int) -> bytes:
+    return line("error", code="unavailable", detail="not kept: Redis is away", id=f"p-{number}")
+
+
+def ack(number: int, seq: int, **fields: Any) -> bytes:
+    return line("ack", id=f"p-{number}", seq=seq, ts=seq * 10, **fields)
+
+
+UNAVAILABLE = line("notice", code="unavailable", detail="Redis is away")
+AVAILABLE = line("notice", code="available", detail="Redis is back")

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from chatapi.testing import ChatKit, LateBroker, Peer
 
 Frame = dict[str, Any]
+
+BROKERS = pytest.mark.parametrize("late", [False, True], ids=["in-process", "late"])
+CUTS = pytest.mark.parametrize("cut", ["reset", "end"])
 
 
 class Speaker:
@@ -91,3 +96,49 @@ def nothing_is_left(kit: ChatKit) -> bool:
         release(kit)
     hub = kit.hub
     return not (hub.connections or hub.rooms or hub.timers or len(hub.sessions))
+
+
+def types(frames: list[Frame]) -> list[str]:
+    return [frame["type"] for frame in frames]
+
+
+def stream(frames: list[Frame]) -> list[tuple[str, int, str | None]]:
+    """The messages and acks at their place: what kind, their seq, and the text or the id."""
+    return [
+        (f["type"], f["seq"], f["text"] if f["type"] == "message" else f["id"])
+        for f in frames
+        if f["type"] in ("message", "ack") and f["seq"] is not None and "duplicate" not in f
+    ]
+
+
+def crowd(kit: ChatKit, *names: str, **fields: Any) -> list[Speaker]:
+    """JSON members of one room, with everything read that their coming brought."""
+    speakers = [Speaker(kit, name, **fields) for name in names]
+    release(kit)
+    for speaker in speakers:
+        assert speaker.frames()[0]["type"] == "welcome"
+    return speakers
+
+
+def texts(frames: list[Frame]) -> list[tuple[str, int, str]]:
+    """The messages and acks among the frames: what kind, their seq, and the text or the id."""
+    return [(f["type"], f["seq"], f.get("text", f.get("id"))) for f in frames if f["type"] in ("message", "ack")]
+
+
+def refusal(speaker: Speaker) -> Frame:
+    frame = speaker.frame()
+    assert frame["type"] == "error"
+    assert frame["detail"]
+    return frame
+
+
+def pair(kit: ChatKit, **fields: Any) -> tuple[Speaker, Speaker]:
+    """Mina and Zoe in one room, each with its welcome read and nothing else to read."""
+    mina = Speaker(kit, "Mina", **fields)
+    release(kit)
+    mina.opened()
+    zoe = Speaker(kit, "Zoe")
+    release(kit)
+    zoe.opened()
+    assert mina.frame() == {"type": "joined", "seq": 0, "name": "Zoe"}
+    return mina, zoe

@@ -47,3 +47,8 @@ def on_a_loop(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
             return await main()
 
     return anyio.run(within)
+
+
+def closed(peer: Peer) -> bool:
+    """Whether the connection is closed, and nothing that arrived was left unread."""
+    return peer.transport.closed and not peer.transport.discarded
