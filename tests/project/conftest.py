@@ -1,0 +1,5 @@
+"""Lets the player of conversations say what differs."""
+
+import pytest
+
+pytest.register_assert_rewrite("conversations")

@@ -1,0 +1,554 @@
+"""The tables of the documentation that restate the code: written from the code, and checked against it.
+
+    python tests/support/doc_tables.py            write them into the pages
+    python tests/support/doc_tables.py --check    only say what is wrong
+
+A table stands between two comments: ``<!-- table: NAME -->`` and ``<!-- end -->``. The code gives its rows, their order
+and some of its columns; the other columns are written by hand, in the page, and belong to the row with the same first
+column. After a change of the code, run the first line above, and write the cells that it asks for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
+
+from layers import MAY_IMPORT, PACKAGE, VOCABULARY
+from pages import DOCS, ROOT, plain, rows_of
+
+import chatapi
+from chatapi import DISCONNECTS, Client, Limits, RefusalCode, Room, addresses, limits
+from chatapi.brokers.redis.broker import KEEP, RedisBroker
+from chatapi.brokers.sqlite import Keep, SQLiteBroker, database
+from chatapi.cli import client, lines, server, store
+from chatapi.core import hub
+from chatapi.core.handshake import Handshake, Resume
+from chatapi.core.hooks import Hooks
+from chatapi.errors import FrameError
+from chatapi.protocol.json import frames
+from chatapi.protocol.text import commands
+from chatapi.server import log_limit
+
+Row = dict[str, str]
+
+
+def exactly(cell: str) -> str:
+    return cell
+
+
+def without_words(cell: str) -> str:
+    """A line with gaps as the code has it: in a page, words in capitals stand for the gaps."""
+    return re.sub(r"\b[A-Z]{2,}\b(?<!SQL)", "%s", plain(cell).replace("`", ""))
+
+
+@dataclass(frozen=True)
+class Table:
+    heading: tuple[str, ...]
+    rows: Callable[[], list[Row]]
+    """What the code knows of each row, always with the first column."""
+    key: Callable[[str], str] = exactly
+    """Makes the first cells of the same row in the page and in the code equal."""
+    sorted_by_hand: bool = False
+    """Whether the order of the rows is that of the page."""
+    optional: tuple[str, ...] = ()
+    """Columns whose cells may be empty."""
+
+
+def spoken(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:,g}"
+
+
+def code(*words: str) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+# Flags and limits
+
+
+ENDS = ("version", "help")
+"""The flags that only print something: the last ones, and without a variable or a default."""
+
+
+def flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Every flag, in its spelling with one dash."""
+    actions = sorted(parser._actions, key=lambda action: ENDS.index(action.dest) if action.dest in ENDS else -1)
+    return {name: action for action in actions for name in action.option_strings if not name.startswith("--")}
+
+
+SERVER, CLIENT = flags(server.build_parser()), flags(client.build_parser())
+
+
+def spellings(action: argparse.Action) -> str:
+    return code(*(name for name in action.option_strings if not name.startswith("--")))
+
+
+def default_of(action: argparse.Action) -> str:
+    if action.dest in ENDS:
+        return ""
+    if action.dest in ("server", "port"):  # parts of the address
+        return addresses.DEFAULT_ADDRESS.split(":")[action.dest == "port"]
+    if said := re.search(r"\(default ([^)]+)\)", action.help or ""):
+        return said[1]
+    return "off" if action.nargs in ("?", 0) else "none"
+
+
+def variable_of(action: argparse.Action) -> str:
+    return "" if action.dest in ENDS else code(server.environment_name(action.dest))
+
+
+def server_flags() -> list[Row]:
+    bounds = {f"keep_{name}": f", with `-redis` {spoken(getattr(KEEP, name))}" for name in Keep.model_fields}
+    return [
+        {
+            "flag": spellings(action),
+            "variable": variable_of(action),
+            "default": default_of(action) + bounds.get(action.dest, ""),
+        }
+        for action in dict.fromkeys(SERVER.values())
+        if action.dest not in Limits.model_fields
+    ]
+
+
+def client_flags() -> list[Row]:
+    return [{"flag": spellings(action), "default": default_of(action)} for action in dict.fromkeys(CLIENT.values())]
+
+
+def allowed(field: Any) -> str:
+    least = greatest = ""
+    for bound in field.metadata:
+        if getattr(bound, "ge", None) is not None:
+            least = spoken(bound.ge)
+        if getattr(bound, "gt", None) is not None:
+            least = f"above {spoken(bound.gt)}"
+        if getattr(bound, "le", None) is not None:
+            greatest = spoken(bound.le)
+    if greatest:
+        return f"{least} to {greatest}"
+    return least if least.startswith("above") else f"{least} or more"
+
+
+def every_limit() -> list[Row]:
+    actions = {name: SERVER[f"-{name.replace('_', '-')}"] for name in Limits.model_fields}
+    return [
+        {
+            "flag": spellings(actions[name]),
+            "variable": variable_of(actions[name]),
+            "default": spoken(field.default),
+            "allowed": allowed(field),
+        }
+        for name, field in Limits.model_fields.items()
+    ]
+
+
+def what_is_fixed() -> list[Row]:
+    keepalive = addresses._KEEPALIVE
+    [history] = [spec for spec in commands.TABLE if spec.name == "history"]
+    values = {
+        "characters in a name": limits.NAME_CHARS,
+        "characters in a room's name": limits.ROOM_CHARS,
+        "bytes in either with `-machat`, in place of these two": limits.MACHAT_NAME_BYTES,
+        "bytes of a line with `-machat`, unless `-line-bytes` is given": limits.MACHAT_LINE_BYTES,
+        "characters in the `id` of a message": frames.ID_CHARS,
+        "names or rooms in one answer": limits.LISTED,
+        "messages that `/history` shows without a number": int("".join(filter(str.isdigit, history.help))),
+        "bytes taken from a socket at once": limits.READ_BYTES,
+        "the same, before the member is in a room": limits.OPENING_READ_BYTES,
+        "bytes of the log rendered for a socket at once, as they are sent; a quarter more if that is one run of lines, "
+        "and more only if it is one message": limits.CHUNK_BYTES,
+        "lines of one member handled as one run, at most": limits.LINES_AT_ONCE,
+        "part of the log that one run takes, at most": f"1/{limits.RUN_SHARE}",
+        "part of the log after which senders wait for the next fan-out": f"1/{limits.ROUND_SHARE}",
+        "bytes counted for each log entry beside its text and name": limits.ENTRY_COST,
+        "bytes counted for each session beside its ids": limits.SESSION_COST,
+        "bytes counted for each id of a session beside the id": limits.ID_COST,
+        "messages of the past that count as one line of the member that is shown them": limits.PAST_MESSAGES,
+        "bytes of the past that count as one line, if that is more": limits.PAST_BYTES,
+        "seconds between two checks of the deadlines": limits.TICK,
+        "part of the log by which a member may lag before senders pause": f"1/{1 / limits.PAUSE_AT:g}",
+        "part of the log below which they go on": f"1/{1 / limits.RESUME_AT:g}",
+        "seconds until a dead peer is found by TCP": keepalive["TCP_KEEPIDLE"]
+        + keepalive["TCP_KEEPINTVL"] * keepalive["TCP_KEEPCNT"],
+        "refused connections beyond `-connections` that may be open, until the next ones are just closed": hub.TOLD,
+        "lines of the log that wait if nobody reads it": lines._MAX_WAITING,
+        "lines of one kind that are logged at once": log_limit.BURST,
+        "lines of one kind that are logged in a second after that": log_limit.RATE,
+    }
+    return [
+        {"what": what, "value": value if isinstance(value, str) else spoken(value)} for what, value in values.items()
+    ]
+
+
+def fields_of_keep() -> list[Row]:
+    return [{"field": code(name), "default": spoken(field.default)} for name, field in Keep.model_fields.items()]
+
+
+def sub_commands() -> list[Row]:
+    return [
+        {
+            "sub-command": code(
+                " ".join(
+                    [
+                        word,
+                        *(
+                            f"[{action.metavar}]" if action.nargs == "?" else str(action.metavar)
+                            for action in store.build_parser(word)._actions
+                            if not action.option_strings
+                        ),
+                    ]
+                )
+            )
+        }
+        for word in store.COMMANDS
+    ]
+
+
+def ways_to_sync() -> list[Row]:
+    annotation = str(inspect.signature(SQLiteBroker).parameters["sync"].annotation)
+    return [{"`-store-sync`": word} for word in re.findall(r"'(\w+)'", annotation)]
+
+
+def times_of_redis() -> list[Row]:
+    given = {name: parameter.default for name, parameter in inspect.signature(RedisBroker).parameters.items()}
+    patience, lease = spoken(given["patience"]), spoken(given["lease"])
+    times = [
+        f"less than {patience} seconds",
+        f"{patience} seconds",
+        f"{spoken(round(given['lease'] * 0.7, 1))} seconds",
+        f"{lease} seconds",
+        "until it answers",
+        "once it answers again",
+    ]
+    return [{"for": time} for time in times]
+
+
+# The protocol
+
+
+def fields_of_handshake() -> list[Row]:
+    return [{"field": code(name)} for name in Handshake.model_fields]
+
+
+def fields_of_resume() -> list[Row]:
+    return [
+        {"field of `resume`": code(name), "default": str(field.default) or "empty"}
+        for name, field in Resume.model_fields.items()
+    ]
+
+
+def every_command() -> list[Row]:
+    return [
+        {
+            "command": code(spec.usage),
+            "alias": code(*(f"/{alias}" for alias in spec.aliases), *(["@NAME TEXT"] if spec.name == "msg" else [])),
+        }
+        for spec in commands.TABLE
+    ]
+
+
+def refusals() -> list[Row]:
+    return [{"code": code(word)} for word in RefusalCode]
+
+
+def frame_errors() -> list[Row]:
+    return [{"code": code(word)} for word in FrameError]
+
+
+def used_by_the_server() -> set[str]:
+    """The disconnect codes that stand as strings in the code, outside the table and the list of commands."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        if path.name not in ("errors.py", "commands.py") and path.relative_to(PACKAGE).parts[0] not in (
+            "client",
+            "testing",
+        ):
+            found |= {
+                node.value
+                for node in ast.walk(parsed(path))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            }
+    for path in PACKAGE.rglob("*.lua"):
+        found |= set(re.findall(r"'(\w+)'", path.read_text(encoding="utf-8")))
+    return found & set(DISCONNECTS)
+
+
+def disconnects() -> list[Row]:
+    used = used_by_the_server()
+    return [
+        {
+            "code": code(reason.code),
+            "detail": reason.detail,
+            "reconnect": "yes" if reason.reconnect else "no",
+            "after": f"{reason.after:g}",
+            "today": "server" if reason.code in used else "program",
+        }
+        for reason in DISCONNECTS.values()
+    ]
+
+
+def reasons_for_a_gap() -> list[Row]:
+    reasons = re.findall(r'"(\w+)"', inspect.getsource(chatapi.core.room.Room.recover))
+    return [{"reason": code(word)} for word in dict.fromkeys(reasons)]
+
+
+def frames_from_the_client() -> list[Row]:
+    models = {model.model_fields["type"].annotation.__args__[0]: model for model in frames.Frame.__args__}  # type: ignore[attr-defined]
+    return [
+        {
+            "from the client": code(kind),
+            "fields": code(*(name for name in models[kind].model_fields if name != "type")),
+        }
+        for kind in frames.TYPES
+    ]
+
+
+def frames_from_the_server() -> list[Row]:
+    made = {"message": None, "members": None, "rooms": None}  # put together by hand, and two made by one function
+    for path in (*(PACKAGE / "protocol").rglob("*.py"), *(PACKAGE / "server").rglob("*.py")):
+        for node in ast.walk(parsed(path)):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) == "frame"
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                made[node.args[0].value] = None
+    return [{"from the server": code(kind)} for kind in made]
+
+
+# The library
+
+
+def events_of(union: Any, without: tuple[type, ...] = ()) -> list[Row]:
+    return [
+        {"event": code(event.__name__), "fields": code(*event.__match_args__)}
+        for event in typing.get_args(union)
+        if event not in without
+    ]
+
+
+def arguments_of_connect() -> list[Row]:
+    _, *parameters = inspect.signature(chatapi.connect).parameters.values()
+    return [
+        {
+            "argument": code(parameter.name),
+            "default": "required"
+            if parameter.default is parameter.empty
+            else str(parameter.default)
+            if isinstance(parameter.default, bool | None)
+            else spoken(parameter.default),
+        }
+        for parameter in parameters
+    ]
+
+
+def calls_of_a_connection() -> list[Row]:
+    calls = [name for name, member in vars(chatapi.Connection).items() if inspect.iscoroutinefunction(member)]
+    return [{"call": name} for name in calls if not name.startswith("_")]
+
+
+def verb(cell: str) -> str:
+    """The name of a call that is shown with its arguments."""
+    shown = re.match(r"`await room\.(\w+)\(", cell)
+    return shown[1] if shown else cell
+
+
+def hooks() -> list[Row]:
+    return [{"hook": code(name)} for name in Hooks.__dataclass_fields__]
+
+
+def views() -> list[Row]:
+    return [
+        {"name": code(view.__name__), "has": code(*(name for name in vars(view) if not name.startswith("_")))}
+        for view in (Client, Room)
+    ]
+
+
+def examples() -> list[Row]:
+    return [{"program": path.name} for path in sorted((ROOT / "examples").glob("*.py"))]
+
+
+def file_of(cell: str) -> str:
+    return cell.rpartition("/")[2].rstrip(")")
+
+
+# What a server writes
+
+
+def parsed(path: Path) -> ast.Module:
+    return TREES[path] if path in TREES else TREES.setdefault(path, ast.parse(path.read_text(encoding="utf-8")))
+
+
+TREES: dict[Path, ast.Module] = {}
+
+
+def log_lines() -> list[Row]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and (
+                call := re.fullmatch(r"_?logger\.(?!\w+Filter)(\w+)", ast.unparse(node.func))
+            ):
+                text = ast.literal_eval(node.args[0]).replace("%d", "%s")
+                found.append({"message": code(text), "level": call[1].replace("exception", "error")})
+    return found
+
+
+def errors_of_the_store() -> list[Row]:
+    """What a store says that cannot be used."""
+    found = [f"%s: {reason}" for reason in database._PLAIN.values()]
+    for node in ast.walk(parsed(PACKAGE / "brokers" / "sqlite" / "database.py")):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "StoreError":
+            [text] = node.args
+            assert isinstance(text, ast.JoinedStr)
+            found.append("".join(str(part.value) if isinstance(part, ast.Constant) else "%s" for part in text.values))
+    texts = [text.replace("`", "") for text in found if "is not open" not in text and text != "%s: %s"]
+    return [{"error": code(text)} for text in dict.fromkeys(texts)]
+
+
+# The code
+
+
+def folders() -> list[Row]:
+    names = {
+        "vocabulary": f"vocabulary: the modules {code(*sorted(VOCABULARY))}",
+        "chat": "`chat`, `bots`, `doors`, `past`",
+    }
+    return [
+        {
+            "folder": names.get(folder, code(folder)),
+            "may import": ", ".join(
+                name if name == "vocabulary" else code(name) for name in MAY_IMPORT if name in theirs - {"package"}
+            )
+            or "nothing",
+        }
+        for folder, theirs in MAY_IMPORT.items()
+    ]
+
+
+def modules() -> list[Row]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "__init__.py":
+            first = (ast.get_docstring(parsed(path)) or "").partition("\n\n")[0]
+            meaning = " ".join(first.split()).replace("``", "`")
+            found[".".join(path.relative_to(PACKAGE).with_suffix("").parts)] = meaning
+    return [
+        {"module": code(name), "what it is": found[name]}
+        for name in sorted(found, key=lambda name: ("." in name, name))
+    ]
+
+
+TABLES = {
+    "server flags": Table(("flag", "variable", "default", "meaning"), server_flags),
+    "client flags": Table(("flag", "default", "meaning"), client_flags),
+    "limits": Table(("flag", "variable", "default", "unit", "allowed", "meaning"), every_limit),
+    "fixed": Table(("what", "value"), what_is_fixed),
+    "keep": Table(("field", "default", "meaning"), fields_of_keep),
+    "sub-commands": Table(("sub-command", "what it does", "beside a server"), sub_commands),
+    "sync": Table(("`-store-sync`", "the server is killed", "power fails, or the system crashes"), ways_to_sync),
+    "redis times": Table(("for", "what happens"), times_of_redis),
+    "handshake": Table(("field", "type", "default", "meaning"), fields_of_handshake),
+    "resume": Table(("field of `resume`", "default", "meaning"), fields_of_resume),
+    "commands": Table(("command", "alias", "effect"), every_command),
+    "refusals": Table(("code", "when", "what to do"), refusals),
+    "frame errors": Table(("code", "when", "carries"), frame_errors),
+    "disconnects": Table(("code", "detail", "reconnect", "after", "today"), disconnects),
+    "gaps": Table(("reason", "when"), reasons_for_a_gap, sorted_by_hand=True),
+    "frames from the client": Table(("from the client", "fields", "effect", "answer"), frames_from_the_client),
+    "frames from the server": Table(
+        ("from the server", "fields", "meaning"), frames_from_the_server, sorted_by_hand=True
+    ),
+    "events": Table(("event", "fields", "meaning"), lambda: events_of(chatapi.Event)),
+    "client events": Table(
+        ("event", "fields", "meaning"), lambda: events_of(chatapi.News, without=typing.get_args(chatapi.Event))
+    ),
+    "connect": Table(("argument", "default", "meaning"), arguments_of_connect),
+    "calls": Table(("call", "returns", "effect"), calls_of_a_connection, key=verb, optional=("returns",)),
+    "hooks": Table(("hook", "gets", "returns", "can raise"), hooks, optional=("can raise",)),
+    "views": Table(("name", "has"), views),
+    "examples": Table(("program", "what it is"), examples, key=file_of),
+    "log": Table(("message", "level", "when"), log_lines, key=without_words, sorted_by_hand=True),
+    "store errors": Table(("error", "what to do"), errors_of_the_store, key=without_words, sorted_by_hand=True),
+    "folders": Table(("folder", "may import"), folders),
+    "modules": Table(("module", "what it is"), modules),
+}
+"""Every table, by the name that its page has for it."""
+
+MARKED = re.compile(r"<!-- table: ([\w -]+?) -->\n\n(.*?)\n*<!-- end -->", re.DOTALL)
+
+
+def made(name: str, page: str, before: str) -> tuple[str, list[str]]:
+    """A table as it should be, from the code and from what the page has; and what somebody has to write."""
+    table = TABLES[name]
+    first = table.heading[0]
+    by_hand = {table.key(row[first]): row for row in rows_of(before.splitlines())} if before else {}
+    from_code = {table.key(row[first]): row for row in table.rows()}
+    if table.sorted_by_hand:
+        from_code = {key: from_code[key] for key in [*by_hand, *from_code] if key in from_code}
+    missing, rows = [], []
+    for key, known in from_code.items():
+        written = by_hand.get(key, {})
+        row = {column: known.get(column, written.get(column, "")) for column in table.heading}
+        if written:
+            row[first] = written[first] if table.key is not exactly else known[first]
+        elif table.key is not exactly:
+            missing.append(f"{page}: write {known[first]} in full, in the table `{name}`")
+        missing += [
+            f"{page}: write the column {column!r} for {row[first]}, in the table `{name}`"
+            for column in table.heading[1:]
+            if not row[column] and column not in known and column not in table.optional
+        ]
+        rows.append(row)
+    lines = [
+        f"| {' | '.join(cells)} |".replace("|  ", "| ") for cells in (table.heading, *(row.values() for row in rows))
+    ]
+    lines.insert(1, "|---" * len(table.heading) + "|")
+    return "\n".join(lines), missing
+
+
+def renewed(page: str, text: str) -> tuple[str, list[str]]:
+    """A page with all of its tables as they should be, and what somebody has to write in it."""
+    missing: list[str] = []
+
+    def table(match: re.Match[str]) -> str:
+        lines, more = made(match[1], page, match[2])
+        missing.extend(more)
+        return f"<!-- table: {match[1]} -->\n\n{lines}\n\n<!-- end -->"
+
+    return MARKED.sub(table, text), missing
+
+
+def pages_with_tables() -> list[Path]:
+    return [path for path in sorted(DOCS.rglob("*.md")) if MARKED.search(path.read_text(encoding="utf-8"))]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the tables of the documentation from the code.")
+    parser.add_argument("--check", action="store_true", help="write nothing; say what is wrong")
+    check = parser.parse_args().check
+    wrong = []
+    for path in pages_with_tables():
+        name, text = str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+        new, missing = renewed(name, text)
+        wrong += missing
+        if new != text and check:
+            wrong.append(f"{name} is not what the code says: run `python tests/support/doc_tables.py`")
+        elif new != text:
+            path.write_text(new, encoding="utf-8")
+            sys.stdout.write(f"{name}: written\n")
+    sys.stdout.writelines(f"{line}\n" for line in wrong)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
