@@ -18,6 +18,8 @@ class Block:
     line: int
     language: str
     body: str
+    title: str = ""
+    """The name of the file in which a reader saves it."""
 
     def __str__(self) -> str:
         return f"{self.page.removeprefix('docs/')}:{self.line}"
@@ -36,7 +38,8 @@ class Page:
         for number, line in lines:
             if line.startswith("```"):
                 body = "\n".join(text for _, text in takewhile(lambda item: item[1] != "```", lines)) + "\n"
-                self.blocks.append(Block(self.name, number, line[3:].partition(" ")[0], body))
+                language, _, title = line[3:].partition(" title=")
+                self.blocks.append(Block(self.name, number, language, body, title.strip('"')))
                 prose.append("")
             else:
                 prose.append(line)
