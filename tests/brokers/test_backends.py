@@ -11,9 +11,9 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import ONE_LOOP
+from loops import ASYNCIO, EVERY_LOOP
 
 from chatapi.brokers.memory import InProcessBroker
 from chatapi.brokers.sqlite import Keep, SQLiteBroker, store
@@ -293,7 +293,7 @@ def suite_of(kind: type[Broker], path: Path) -> BrokerContract:
 async def test_the_suite_finds_a_broker_that(
     kind: type[Broker], test: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "PATIENCE", 0.5)  # what never comes is not waited for
+    monkeypatch.setattr(recorder, "PATIENCE", 0.1)  # what never comes is not waited for
     with pytest.raises(AssertionError):
         await getattr(suite_of(kind, tmp_path / "chat.db"), f"test_{test}")()
 
@@ -483,15 +483,30 @@ class Model:
             assert found == self.rooms[room][: number - 1]
 
 
-@pytest.mark.parametrize("loop", ONE_LOOP)
-@pytest.mark.parametrize("kind", [InProcessBroker, Released, SQLiteBroker, PAGE["Journal"]])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=st.lists(STEPS, max_size=30))
-def test_whatever_happens_it_is_as_the_model_says(kind: type[Broker], loop: Any, steps: list[Any]) -> None:
+def play(kind: type[Broker], loop: Any, steps: list[Any]) -> None:
     backend, options = loop
     with tempfile.TemporaryDirectory() as folder:
         suite = suite_of(kind, Path(folder) / "chat.db")
         anyio.run(Model(suite).play, steps, backend=backend, backend_options=options)
+
+
+KINDS = pytest.mark.parametrize("kind", [InProcessBroker, Released, SQLiteBroker, PAGE["Journal"]])
+
+
+@KINDS
+@settings(max_examples=15)
+@given(steps=st.lists(STEPS, max_size=30))
+def test_whatever_happens_it_is_as_the_model_says(kind: type[Broker], steps: list[Any]) -> None:
+    play(kind, ASYNCIO.values[0], steps)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("loop", EVERY_LOOP)
+@KINDS
+@settings(max_examples=100)
+@given(steps=st.lists(STEPS, max_size=30))
+def test_whatever_happens_at_length_it_is_as_the_model_says(kind: type[Broker], loop: Any, steps: list[Any]) -> None:
+    play(kind, loop, steps)
 
 
 # The test kit over a late broker

@@ -105,12 +105,35 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-class TestRedis(OverRedis):
+class OverOneRedis(OverRedis):
     @pytest.fixture(autouse=True)
     def _place(self, shared_redis: RedisServer) -> Iterator[None]:
         yield from self.place(shared_redis.url, [shared_redis])
 
 
+@pytest.mark.slow
+class TestRedisAtLength(OverOneRedis):
+    """The whole suite."""
+
+
+class TestRedis(OverOneRedis):
+    """The suite without the tests that take longest."""
+
+    test_a_node_that_is_cut_off_for_long_claims_its_names_again = None
+    test_a_node_that_opens_a_room_later_goes_on_without_a_gap = None
+    test_entries_on_their_way_at_the_end_are_settled = None
+    test_entries_submitted_during_the_end_are_settled = None
+    test_every_page_can_be_read = None
+    test_history_is_paged_through = None
+    test_it_runs_again = None
+    test_members_of_a_living_node_stay = None
+    test_members_of_a_node_that_dies_leave = None
+    test_questions_at_the_end_are_answered = None
+    test_resume_at_every_position_after_a_restart = None
+    test_rooms_are_counted_from_any_node = None
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 class TestRedisCluster(OverRedis):
     @pytest.fixture(autouse=True)
@@ -219,6 +242,7 @@ async def test_the_client_library_goes_on_at_another_server(shared_redis: RedisS
         assert heard == [*(f"meanwhile {i}" for i in range(4)), "last of Zoe"]
 
 
+@pytest.mark.slow
 async def test_programs_on_two_servers_see_all_rooms_and_members(shared_redis: RedisServer, prefix: str) -> None:
     async with (
         chats(shared_redis.url, prefix, lease=2) as (a, b),  # servers tell of their rooms five times as often
@@ -255,6 +279,7 @@ async def rooms_are(room: Connection, expected: dict[str, int]) -> None:
     assert found == expected
 
 
+@pytest.mark.slow
 async def test_a_room_may_be_called_anything(shared_cluster: RedisCluster, prefix: str) -> None:
     """Also as Redis would read it as another key, shard or channel."""
     names = ["{dev}", "dev", "d{e}v", "}{", "*", "d?v", "%7Bdev%7D", "漢字", "nodes", "dev/log", "a" * 64]

@@ -15,7 +15,11 @@ from redis_servers import RedisServer, needs_redis
 
 from chatapi.errors import DISCONNECTS
 
-pytestmark = [needs_redis, pytest.mark.parametrize("loop", ["asyncio", "trio"])]
+pytestmark = [
+    needs_redis,
+    pytest.mark.slow,
+    pytest.mark.parametrize("loop", ["asyncio", pytest.param("trio", marks=pytest.mark.long)]),
+]
 
 
 @contextmanager

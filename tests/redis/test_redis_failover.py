@@ -20,7 +20,6 @@ from chatapi import Address, Refused
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]),
     needs_redis,
     pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),  # coredis, where it cannot connect
 ]
@@ -63,6 +62,7 @@ def replicated() -> Iterator[tuple[RedisServer, RedisServer]]:
         yield primary, replica
 
 
+@pytest.mark.slow
 async def test_what_a_failover_lost_is_not_taken_for_recovered() -> None:
     """The replica has not heard of the newest message when the primary dies."""
     with replicated() as (primary, replica):
@@ -85,6 +85,7 @@ async def test_what_a_failover_lost_is_not_taken_for_recovered() -> None:
             assert [message.text for message in await history(str(here), "dev")] == ["kept", "new"]
 
 
+@pytest.mark.slow
 async def test_nothing_is_acknowledged_before_as_many_replicas_have_it_as_were_asked_for() -> None:
     with replicated() as (primary, replica):
         line = Line(Address("127.0.0.1", primary.port))
@@ -114,6 +115,7 @@ async def test_nothing_is_acknowledged_before_as_many_replicas_have_it_as_were_a
             undisturbed(members)
 
 
+@pytest.mark.slow
 async def test_who_is_there_stays_there_while_no_replica_follows() -> None:
     with replicated() as (primary, replica):
         async with (
@@ -141,6 +143,7 @@ def leases(redis: RedisServer) -> list[float]:
     return [float(until) for until in redis.cli("ZRANGE", "machat:{nodes}", 0, -1, "WITHSCORES")[1::2]]
 
 
+@pytest.mark.slow
 async def test_a_replica_takes_over_in_a_cluster_while_other_rooms_go_on() -> None:
     with RedisCluster(replicas=1) as redis:
         primary = redis.primary("{dev}")

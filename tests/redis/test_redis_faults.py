@@ -23,7 +23,7 @@ from chatapi.client import protocol as client_protocol
 from chatapi.client.protocol import ClientProtocol
 from chatapi.client.requests import PendingRequests
 
-pytestmark = [pytest.mark.anyio, needs_redis]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, needs_redis]
 
 
 @pytest.fixture

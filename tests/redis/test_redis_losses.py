@@ -66,6 +66,7 @@ async def test_rooms_begin_anew_where_redis_comes_back_empty() -> None:
             await bo.sees({"Al", "Bo"})
 
 
+@pytest.mark.slow
 async def test_a_text_member_is_told_why_it_is_disconnected() -> None:
     with RedisServer() as redis:
         async with served(redis.url) as [here], await anyio.connect_tcp(here.host, here.port) as stream:
@@ -81,6 +82,7 @@ async def test_a_text_member_is_told_why_it_is_disconnected() -> None:
                 await lines.receive_until(b"\n", 1000)
 
 
+@pytest.mark.slow
 async def test_messages_that_redis_has_lost_are_not_taken_for_recovered(redis: RedisServer) -> None:
     async with served(redis.url, redis.url) as (a, b), present("dev", Al=a, Bo=b) as [al, bo]:
         await al.say("one")
@@ -97,6 +99,7 @@ async def test_messages_that_redis_has_lost_are_not_taken_for_recovered(redis: R
         assert [message.text for message in await history(str(b), "dev")] == ["one", "two"]
 
 
+@pytest.mark.slow
 async def test_nor_where_others_have_said_as_much_since(redis: RedisServer) -> None:
     line = Line(Address("127.0.0.1", redis.port))
     async with (

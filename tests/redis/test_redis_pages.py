@@ -11,7 +11,7 @@ from chatapi import Limits
 from chatapi.brokers.redis.broker import RedisBroker
 from chatapi.testing import ChatKit
 
-pytestmark = [pytest.mark.anyio, needs_redis]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, needs_redis]
 
 MEMBERS, MESSAGES = 100, 240
 LARGEST_ANSWER = 8 * 1024 * 1024

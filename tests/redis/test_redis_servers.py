@@ -98,6 +98,7 @@ def test_it_outlives_the_thread_that_started_it() -> None:
         assert server.cli("PING") == "PONG"
 
 
+@pytest.mark.slow
 def test_it_dies_with_the_test_process(tmp_path: Path) -> None:
     code = (
         "from redis_servers import RedisServer; server = RedisServer(); server.start(); "
@@ -113,6 +114,7 @@ def test_it_dies_with_the_test_process(tmp_path: Path) -> None:
     eventually(lambda: is_refused(port), "it still runs")
 
 
+@pytest.mark.slow
 def test_a_cluster_works_and_answers_moved(shared_cluster: RedisCluster) -> None:
     assert shared_cluster.url == "redis+cluster://" + ",".join(f"127.0.0.1:{n.port}" for n in shared_cluster.nodes)
     keys = [f"infrastructure:{i}" for i in range(20)]
@@ -143,6 +145,7 @@ def test_a_clusters_replica_takes_over() -> None:
         cluster.wait()
 
 
+@pytest.mark.slow
 def test_a_sentinel_fails_over_when_the_primary_is_killed() -> None:
     with RedisSentinel() as redis:
         assert redis.url == f"redis+sentinel://127.0.0.1:{redis.sentinel.port}/mymaster"
