@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+import chatapi
 from chatapi import ChatAPI, Client, Handshake, Joined, Left, Limits, Message, RefusalCode, Refused, Renamed
 from chatapi.core.hooks import Hooks
-from chatapi.testing import ChatKit
+from chatapi.testing import ChatKit, Proxy
 
 
 def frames(text: str) -> list[dict[str, Any]]:
@@ -266,3 +268,112 @@ async def test_draining_waits_for_what_a_hook_decides() -> None:
                 assert await b_lines.receive_until(b"\n", 100) == f"a:{text}".encode()
             assert (await b_lines.receive_until(b"\n", 100)).startswith(b"* draining: ")
             tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("protocol", ["json", "text"])
+@pytest.mark.parametrize("late", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize(("made", "code"), [("x" * 9000, "text_too_long"), (5, "server_error")], ids=["long", "wrong"])
+def test_a_hook_that_makes_something_impossible_of_a_message_costs_an_error(
+    protocol: str, late: bool, made: Any, code: str
+) -> None:
+    async def later(*_: object) -> Any:
+        return made
+
+    def at_once(*_: object) -> Any:
+        return made
+
+    kit = ChatKit(hooks=Hooks(on_message=later if late else at_once))
+    member = kit.member("Mina", protocol=protocol)
+    member.received()
+    member.send('{"type": "message", "text": "hello", "id": "1"}\n')
+    kit.settle()
+    for awaitable, decided in kit.asked:
+        cast("Any", awaitable).close()
+        decided.resolve(made)
+    [line] = member.lines()
+    if protocol == "json":
+        error = json.loads(line)
+        assert (error["type"], error["code"], error["id"]) == ("error", code, "1")
+    assert len(kit.hub.rooms["dev"]) == 1
+
+
+def test_an_admission_that_is_no_handshake_is_a_refusal() -> None:
+    kit = ChatKit(hooks=Hooks(admit=cast("Any", lambda _: True)))
+    assert json.loads(kit.member("Mina").received())["code"] == "server_error"
+
+
+@pytest.mark.anyio
+async def test_a_refusal_that_cannot_be_shown_does_not_end_the_server() -> None:
+    async def admit(handshake: chatapi.Handshake) -> None:
+        if handshake.name == "Eve":
+            raise Refused(RefusalCode.UNAUTHORIZED, cast("str", ValueError("not a str")))
+
+    chat = ChatAPI(admit=admit)
+    async with anyio.create_task_group() as tasks:
+        [listening] = await tasks.start(chat.serve, "127.0.0.1:0")
+        with anyio.fail_after(60):
+            async with chatapi.connect(listening.address, name="Mina", room="dev", reconnect=False) as room:
+                with pytest.raises(chatapi.ChatError):
+                    async with chatapi.connect(listening.address, name="Eve", room="dev"):
+                        pass
+                assert (await room.send("still here")).seq == 1
+        await chat.drain()
+
+
+@pytest.mark.anyio
+async def test_a_hook_whose_work_is_cancelled_does_not_leave_its_member_stuck(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("trio has no futures that somebody cancels")
+
+    async def on_message(_: chatapi.Client, text: str) -> None:
+        if text == "one":
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+
+    chat = ChatAPI(on_message=on_message)
+    async with anyio.create_task_group() as tasks:
+        [listening] = await tasks.start(chat.serve, "127.0.0.1:0")
+        with anyio.fail_after(60):
+            async with chatapi.connect(listening.address, name="Mina", room="dev") as room:
+                with pytest.raises(Refused, match="server_error"):
+                    await room.send("one")
+                assert (await room.send("two")).seq == 1
+        await chat.drain()
+
+
+@pytest.mark.anyio
+async def test_a_server_that_cannot_decide_for_once_is_asked_again() -> None:
+    asked = 0
+
+    def admit(_: chatapi.Handshake) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise RuntimeError("the database is away")
+
+    chat = ChatAPI(admit=admit)
+    async with anyio.create_task_group() as tasks:
+        [listening] = await tasks.start(chat.serve, "127.0.0.1:0")
+        with anyio.fail_after(60):
+            async with (
+                Proxy(listening.address).open() as proxy,
+                chatapi.connect(proxy.address, name="Mina", room="dev") as room,
+            ):
+                await room.send("one")
+                proxy.cut_all()
+                assert (await room.send("two")).seq == 2
+        assert asked == 3
+        await chat.drain()
+
+
+@pytest.mark.anyio
+async def test_the_presence_hook_hears_of_bots_after_the_server_has_ended_too() -> None:
+    told: list[object] = []
+    chat = ChatAPI(on_presence=lambda room, event: told.append(event))
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(chat.serve, "127.0.0.1:0")
+        await chat.drain()
+    async with chat.join("bot", "dev"):
+        assert told == [Joined(0, "bot")]
+    assert told == [Joined(0, "bot"), Left(0, "bot", "bye")]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatapi.client.events import Gap, News, ProtocolError, Recovered, Welcome
-from chatapi.client.requests import RESEND_WITHIN, Request
+from chatapi.client.requests import RESEND_WITHIN, PendingRequests, Request
 from chatapi.errors import Disconnected
 from chatapi.events import Message
 
@@ -123,6 +123,17 @@ def test_a_rename_or_join_that_did_not_take_place_is_done_again() -> None:
     said(it)
     again(it, recovered=True)
     assert [frame["type"] for frame in said(it)] == ["rename", "join"]
+
+
+def test_of_two_joins_that_were_interrupted_the_last_one_decides() -> None:
+    requests = PendingRequests("key", 10, lambda tries: 0)
+    there, back = requests.add("join", {"room": "B"}), requests.add("join", {"room": "A"})
+    requests.next_frames(0)
+    requests.connection_lost()
+    requests.settle_moves("Mina", "A", None)  # it came back to where it was
+    assert requests.next_frames(1) == [there.frame]
+    requests.settle(there.key)
+    assert requests.next_frames(1) == [back.frame]
 
 
 # Any cut of the stream, any schedule of reconnections

@@ -492,3 +492,9 @@ def test_the_blocking_face_takes_the_same_arguments() -> None:
 def test_all_errors_are_of_one_tree() -> None:
     for error in (Unreachable, SendRefused, EventsUnread, ProtocolError):
         assert issubclass(error, ChatError)
+
+
+async def test_no_more_may_be_in_flight_than_the_server_remembers() -> None:
+    with pytest.raises(ValueError, match="1,024"):
+        async with connect("localhost:1", name="Mina", room="dev", max_in_flight=1025):
+            pass

@@ -8,7 +8,7 @@ import pytest
 from speakers import BROKERS, Speaker, chat, crowd, nothing_is_left, release, stream, types
 
 from chatapi import Limits
-from chatapi.testing import ChatKit
+from chatapi.testing import ChatKit, LateBroker
 
 # Whispers
 
@@ -253,3 +253,25 @@ def test_large_rooms_announce_nothing_but_ones_own_rename() -> None:
     mina.send("bye")
     mina.frames()
     assert types(watcher.frames()) == ["left"]
+
+
+def test_a_join_waits_for_the_acks_of_messages_that_got_their_places_after_it_was_asked_for() -> None:
+    kit = ChatKit(broker=LateBroker)
+    assert isinstance(kit.broker, LateBroker)
+    mina = Speaker(kit, "Mina").opened()
+    kit.broker.release()
+    mina.frames()
+    mina.peer.transport.capacity = 0
+    mina.send("ping")
+    kit.settle()  # the pong fills the send buffer
+    mina.send("message", text="hello", id="1")
+    mina.send("join", room="other")
+    kit.settle()
+    for _ in range(3):
+        kit.broker.release()
+        kit.settle()
+    mina.peer.transport.capacity = 1 << 30
+    for _ in range(3):
+        kit.settle()
+        kit.broker.release()
+    assert [frame["type"] for frame in mina.frames()] == ["pong", "ack", "welcome"]

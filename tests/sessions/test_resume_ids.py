@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from speakers import BROKERS, CUTS, Speaker, chat, nothing_is_left, pair, release, texts, types
 
@@ -171,3 +173,20 @@ def test_what_was_refused_is_not_remembered() -> None:
     mina.send("message", text="shorter", id="a")
     assert texts(mina.frames()) == [("ack", 1, "a")]
     assert texts(zoe.frames()) == [("message", 1, "shorter")]
+
+
+def test_an_interrupted_join_does_not_cost_a_later_message_its_ack() -> None:
+    kit = ChatKit(Limits(rate=0))
+    stalled = Speaker(kit, "Mina", capacity=4000).opened()
+    talker = Speaker(kit, "Zoe").opened()
+    stalled.frames()
+    for _ in range(100):
+        talker.send("message", text="x" * 500)
+    kit.settle()
+    stalled.send("join", room="other")  # waits, and never takes place: the connection is taken over
+    kit.settle()
+    mina = Speaker(kit, "Mina", resume=stalled.resume())
+    mina.frames()
+    said = {"type": "message", "text": "hi", "id": "1"}
+    mina.peer.send("".join(json.dumps(frame) + "\n" for frame in (said, {"type": "join", "room": "other"})))
+    assert [frame["type"] for frame in mina.frames()] == ["ack", "welcome"]

@@ -261,3 +261,34 @@ def test_the_ids_of_whispers_and_of_messages_are_counted_apart(id: str) -> None:
     acks = [frame for frame in mina.frames() if frame["type"] == "ack"]
     assert [(ack["seq"], ack.get("duplicate", False)) for ack in acks] == [(None, False), (1, False), (None, True)]
     assert [frame["type"] for frame in zoe.frames()] == ["whisper", "message"]
+
+
+def test_who_ends_its_stream_during_a_pass_still_gets_what_was_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatapi.core.fanout.SLICE", 1)
+    kit = ChatKit(Limits(announce=0))
+    first, _, last = (Speaker(kit, name).opened() for name in ("a", "b", "c"))
+    now = kit.clock.monotonic()
+    first.send("message", text="hello")
+    first.peer.transport.poll(now)
+    work = kit.hub.settle()
+    next(work)  # the pass has begun
+    last.peer.end()
+    last.peer.transport.poll(now)
+    for _ in work:
+        pass
+    assert [frame["text"] for frame in last.frames()] == ["hello"]
+
+
+def test_who_has_ended_its_stream_gets_nothing_that_is_said_later() -> None:
+    kit = ChatKit(Limits(grace=20))
+    slow, talker = Speaker(kit, "Mina", capacity=2000).opened(), Speaker(kit, "Zoe").opened()
+    slow.frames()
+    for number in range(30):
+        talker.send("message", text=f"{number:300}")
+    kit.settle()
+    slow.peer.end()
+    kit.settle()
+    talker.send("message", text="later")
+    kit.wait(6)  # its name is given up meanwhile
+    texts = [frame["text"].strip() for frame in slow.frames()]
+    assert texts == [str(number) for number in range(30)]
