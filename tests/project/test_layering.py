@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def source(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+@cache
 def imports(module: str, *, at_run_time: bool = False) -> set[str]:
     """The modules that a module imports, ours with a dot in front; `at_run_time`, only those at its top level."""
     path = source(module)
@@ -49,12 +51,16 @@ def outside(module: str, *, at_run_time: bool = False) -> set[str]:
     return {name.partition(".")[0] for name in imports(module, at_run_time=at_run_time)}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_between_folders_go_one_way(module: str) -> None:
-    mine = folder(module)
-    for name in imports(module):
-        if name.startswith(".") and (theirs := folder(name[1:])) != mine:
-            assert theirs in MAY_IMPORT[mine], f"{module} imports {name[1:]}"
+def test_imports_between_folders_go_one_way() -> None:
+    against = [
+        f"{module} imports {name[1:]}"
+        for module in MODULES
+        for name in imports(module)
+        if name.startswith(".")
+        and (theirs := folder(name[1:])) != (mine := folder(module))
+        and theirs not in MAY_IMPORT[mine]
+    ]
+    assert not against, "\n".join(against)
 
 
 @pytest.mark.parametrize("name", MAY_IMPORT)
@@ -73,27 +79,27 @@ def test_every_folder_has_a_rule() -> None:
     assert {folder(module) for module in MODULES} == MAY_IMPORT.keys()
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if folder(m) in PURE or m in PURE_MODULES])
-def test_the_core_and_the_protocols_are_pure(module: str) -> None:
-    assert not outside(module) & OUTSIDE
+def test_the_core_and_the_protocols_are_pure() -> None:
+    pure = [module for module in MODULES if folder(module) in PURE or module in PURE_MODULES]
+    assert {module: found for module in pure if (found := outside(module) & OUTSIDE)} == {}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_event_loop_is_named(module: str) -> None:
-    allowed = {"asyncio"} if module == "server.readiness" else set()
-    assert not ({"asyncio", "trio"} - allowed) & outside(module)
-    assert not {"asyncio", "trio"} & outside(module, at_run_time=True)  # the program has imported the one it uses
+def test_no_event_loop_is_named() -> None:
+    loops = {"asyncio", "trio"}
+    naming = {module for module in MODULES if loops & outside(module)}
+    assert naming <= {"server.readiness"}
+    assert {module for module in naming if loops & outside(module, at_run_time=True)} == set(), (
+        "the program has imported the event loop that it uses"
+    )
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("cli")])
-def test_the_library_owns_no_signals_and_never_ends_the_program(module: str) -> None:
-    text = source(module).read_text()
-    assert "signal" not in imports(module)
-    assert "sys.exit" not in text
-    assert "raise SystemExit" not in text
-    assert "basicConfig" not in text
+def test_the_library_owns_no_signals_and_never_ends_the_program() -> None:
+    library = [module for module in MODULES if not module.startswith("cli")]
+    assert [module for module in library if "signal" in imports(module)] == []
+    for words in ("sys.exit", "raise SystemExit", "basicConfig"):
+        assert [module for module in library if words in source(module).read_text()] == [], words
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_files_stay_small(module: str) -> None:
-    assert source(module).read_text().count("\n") <= 400, "split it by idea"
+def test_files_stay_small() -> None:
+    lines = {module: source(module).read_text().count("\n") for module in MODULES}
+    assert {module: number for module, number in lines.items() if number > 400} == {}, "split them by idea"

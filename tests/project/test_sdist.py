@@ -67,12 +67,9 @@ def test_the_sdist_holds_the_files_and_folders_that_belong_there_and_no_others(c
     assert {path.parts[0] for path in contents if len(path.parts) > 1} == KINDS.keys()
 
 
-@pytest.mark.parametrize("folder", KINDS)
-def test_each_folder_of_the_sdist_is_whole_and_holds_only_its_kinds_of_files(
-    folder: str, contents: set[PurePosixPath]
-) -> None:
-    found = {path for path in contents if path.parts[0] == folder}
-    kinds = KINDS[folder]
-    assert {path.suffix for path in found} <= kinds
-    there = {PurePosixPath(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.suffix in kinds}
-    assert {path for path in found if "__pycache__" not in path.parts} == there
+def test_each_folder_of_the_sdist_is_whole_and_holds_only_its_kinds_of_files(contents: set[PurePosixPath]) -> None:
+    for folder, kinds in KINDS.items():
+        found = {path for path in contents if path.parts[0] == folder}
+        assert {path.suffix for path in found} <= kinds, folder
+        there = {PurePosixPath(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.suffix in kinds}
+        assert {path for path in found if "__pycache__" not in path.parts} == there, folder

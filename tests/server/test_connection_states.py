@@ -45,13 +45,13 @@ LATER = {
 }
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(STATES, Event)))
-def test_each_event_in_each_state_is_in_the_table_or_a_fault(state: State, event: Event) -> None:
-    if (life := LATER[event].get(state.life)) is None:
-        with pytest.raises(KeyError):
-            after(state, event)
-    else:
-        assert after(state, event).life is life
+def test_each_event_in_each_state_is_in_the_table_or_a_fault() -> None:
+    for state, event in product(STATES, Event):
+        if (life := LATER[event].get(state.life)) is None:
+            with pytest.raises(KeyError):
+                after(state, event)
+        else:
+            assert after(state, event).life is life, (state, event)
 
 
 def test_an_ordinary_connection_opens_joins_says_goodbye_and_waits_for_the_other_side() -> None:
