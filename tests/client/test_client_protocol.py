@@ -85,12 +85,12 @@ def test_every_kind_of_event() -> None:
     ]
 
 
-@pytest.mark.parametrize("cut", range(1, 60))
-def test_it_does_not_matter_how_the_bytes_are_cut(cut: int) -> None:
+def test_it_does_not_matter_how_the_bytes_are_cut() -> None:
     data = message(1, "für alle") + b"\r\n\n" + message(2) + message(3)
-    it = live()
-    news = [n for at in range(0, len(data), cut) for n in it.receive_data(data[at : at + cut])]
-    assert [n.seq for n in news if isinstance(n, Message)] == [1, 2, 3]
+    for cut in range(1, 60):
+        it = live()
+        news = [n for at in range(0, len(data), cut) for n in it.receive_data(data[at : at + cut])]
+        assert [n.seq for n in news if isinstance(n, Message)] == [1, 2, 3], cut
 
 
 @pytest.mark.parametrize("seqs", [(2,), (1, 1), (1, 3), (0,), (1, 2, 1)])

@@ -74,15 +74,15 @@ def test_the_length_counts_what_is_shown(check: Callable[[str], str], most: int,
         (",", "','"),
     ],
 )
-@pytest.mark.parametrize("form", ["{}", "{}ina", "M{}na", "Zoë{}"])
 def test_what_cannot_stand_in_a_name_is_refused_and_named(
-    check: Callable[[str], str], most: int, code: RefusalCode, char: str, why: str, form: str
+    check: Callable[[str], str], most: int, code: RefusalCode, char: str, why: str
 ) -> None:
-    with pytest.raises(Refused) as caught:
-        check(form.format(char))
-    assert caught.value.code == code
-    assert why in caught.value.detail
-    assert repr(char) in caught.value.detail or f"U+{ord(char):04X}" in caught.value.detail
+    for name in (char, f"{char}ina", f"M{char}na", f"Zoë{char}"):
+        with pytest.raises(Refused) as caught:
+            check(name)
+        assert caught.value.code == code
+        assert why in caught.value.detail
+        assert repr(char) in caught.value.detail or f"U+{ord(char):04X}" in caught.value.detail
 
 
 @CHECKS

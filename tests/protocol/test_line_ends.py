@@ -47,7 +47,6 @@ CASES = [
     ("a\u2028b\u2029c", "a b c"),
     ("\u2028", " "),
 ]
-LINES = pytest.mark.parametrize(("text", "shown"), CASES)
 
 
 def is_closed(line: str) -> bool:
@@ -66,8 +65,8 @@ def is_closed(line: str) -> bool:
 # Every path
 
 
-def _text(text: str, *, commands: bool = True) -> str:
-    kit = ChatKit(commands=commands)
+def _text(text: str, **options: bool) -> str:
+    kit = ChatKit(**options)
     zoe, mina = kit.member("Zoe"), kit.member("Mina")
     mina.send(f"{text}\n")
     kit.settle()
@@ -162,6 +161,7 @@ def _import(text: str) -> str:
 PATHS = {
     "text": _text,
     "text without commands": lambda text: _text(text, commands=False),
+    "text as in MaChat in Go": lambda text: _text(text, machat=True, echo=False),
     "run of lines": _run_of_lines,
     "telnet": _telnet,
     "text whisper": _text_whisper,
@@ -175,12 +175,16 @@ PATHS = {
 }
 
 
-@LINES
-@pytest.mark.parametrize("path", PATHS)
-def test_a_line_ends_what_it_begins_on_every_path(path: str, text: str, shown: str) -> None:
+@pytest.mark.parametrize(("text", "shown"), CASES)
+def test_a_line_ends_what_it_begins(text: str, shown: str) -> None:
     assert is_closed(shown)
-    expected = shown.rstrip(" ") if path == "text whisper" else shown
-    assert PATHS[path](text) == expected
+    assert PATHS["text"](text) == shown
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_line_ends_what_it_begins_on_every_path(path: str) -> None:
+    for text, shown in (("\u202e\u2067a", "\u202e\u2067a\u2069\u202c"), ("a\u2028b\u2029c", "a b c")):
+        assert PATHS[path](text) == shown
 
 
 def test_each_line_of_a_text_by_itself() -> None:

@@ -93,17 +93,11 @@ class Transcript:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.case)
-def test_the_transcripts_with_the_switch_are_true(row: Row) -> None:
-    transcript = Transcript(ChatKit(machat=True))
-    transcript.play(row.input)
-    transcript.check(row.switched)
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.case)
-def test_the_transcripts_without_it_are_true(row: Row) -> None:
-    transcript = Transcript(ChatKit())
-    transcript.play(row.input)
-    transcript.check(row.default)
+def test_the_transcripts_with_the_switch_and_without_it_are_true(row: Row) -> None:
+    for machat, expected in ((True, row.switched), (False, row.default)):
+        transcript = Transcript(ChatKit(machat=machat))
+        transcript.play(row.input)
+        transcript.check(expected)
 
 
 def test_there_are_transcripts_and_every_kind_of_cell() -> None:

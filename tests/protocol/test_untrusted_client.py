@@ -27,11 +27,6 @@ HANDSHAKES |= {
     for field in ("epoch", "seq", "ts", "session", EVIL_LINES)
 }
 HANDSHAKES |= {"list": [EVIL_LINES], "number": 1, "types": {"name": [EVIL_LINES], "room": {EVIL_LINES: 1}}}
-FRAMES: dict[str, Any] = {
-    f"{kind} {field}": {"type": kind, "to": "Zoe", "text": "hi", "room": "dev", field: EVIL_LINES}
-    for kind in ("message", "whisper", "rename", "join", "members", "rooms", "history", "ping")
-    for field in ("type", "to", "text", "room", "id", "ref", "after", "before", "limit", EVIL_LINES)
-}
 LINES = [
     "/\u202e\u2067evil",
     EVIL, f"/{EVIL}", f"//{EVIL}", f"/nick {EVIL}", f"/nick Mina{EVIL}", f"/join {EVIL}", f"/msg {EVIL} hi",
@@ -97,16 +92,17 @@ def test_a_nickname(log: Callable[[], list[str]]) -> None:
     _check(log(), answer.replace("\r\n", "\n"), zoe.received())
 
 
-@pytest.mark.parametrize("what", FRAMES, ids=ascii)
-def test_a_frame(log: Callable[[], list[str]], what: str) -> None:
-    kit = ChatKit()
-    zoe = kit.member("Zoe", notices=True)
-    mina = Speaker(kit).opened()
-    zoe.received()
-    mina.peer.send(json.dumps(FRAMES[what]) + "\n")
-    details = [frame.get("detail", "") for frame in mina.frames()]
-    assert not any("\n" in detail for detail in details)
-    _check(log(), zoe.received(), *details)
+@pytest.mark.parametrize("kind", ["message", "whisper", "rename", "join", "members", "rooms", "history", "ping"])
+def test_a_frame(log: Callable[[], list[str]], kind: str) -> None:
+    for field in ("type", "to", "text", "room", "id", "ref", "after", "before", "limit", EVIL_LINES):
+        kit = ChatKit()
+        zoe = kit.member("Zoe", notices=True)
+        mina = Speaker(kit).opened()
+        zoe.received()
+        mina.send(**{"type": kind, "to": "Zoe", "text": "hi", "room": "dev", field: EVIL_LINES})
+        details = [frame.get("detail", "") for frame in mina.frames()]
+        assert not any("\n" in detail for detail in details), field
+        _check(log(), zoe.received(), *details)
 
 
 @pytest.mark.parametrize("line", LINES, ids=ascii)
