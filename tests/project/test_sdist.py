@@ -19,13 +19,13 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     ".dockerignore", ".gitignore", "CHANGELOG.md", "Dockerfile", "LICENSE", "PKG-INFO", "README.md", "compose.yaml",
-    "gotcpchat.py", "pyproject.toml",
+    "gotcpchat.py", "mkdocs.yml", "pyproject.toml",
 }  # fmt: skip
 KINDS = {
     "bench": {".py", ".c", ".h"},
     "chatapi": {".py", ".lua", ".typed"},
     "cmd": {".py"},
-    "docs": {".md", ".png"},
+    "docs": {".css", ".md", ".png"},
     "examples": {".py"},
     "tests": {".py", ".c"},
 }

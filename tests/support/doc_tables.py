@@ -374,11 +374,7 @@ def views() -> list[Row]:
 
 
 def examples() -> list[Row]:
-    return [{"program": path.name} for path in sorted((ROOT / "examples").glob("*.py"))]
-
-
-def file_of(cell: str) -> str:
-    return cell.rpartition("/")[2].rstrip(")")
+    return [{"program": code(f"examples/{path.name}")} for path in sorted((ROOT / "examples").glob("*.py"))]
 
 
 # What a server writes
@@ -476,7 +472,7 @@ TABLES = {
     "calls": Table(("call", "returns", "effect"), calls_of_a_connection, key=verb, optional=("returns",)),
     "hooks": Table(("hook", "gets", "returns", "can raise"), hooks, optional=("can raise",)),
     "views": Table(("name", "has"), views),
-    "examples": Table(("program", "what it is"), examples, key=file_of),
+    "examples": Table(("program", "what it is"), examples),
     "log": Table(("message", "level", "when"), log_lines, key=without_words, sorted_by_hand=True),
     "store errors": Table(("error", "what to do"), errors_of_the_store, key=without_words, sorted_by_hand=True),
     "folders": Table(("folder", "may import"), folders),
