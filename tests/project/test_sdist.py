@@ -27,7 +27,7 @@ KINDS = {
     "cmd": {".py"},
     "docs": {".css", ".md", ".png"},
     "examples": {".py"},
-    "tests": {".py", ".c"},
+    "tests": {".py", ".c", ".md", ".toml"},
 }
 """What kinds of files each folder holds."""
 
