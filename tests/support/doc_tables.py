@@ -143,7 +143,6 @@ def every_limit() -> list[Row]:
     return [
         {
             "flag": spellings(actions[name]),
-            "variable": variable_of(actions[name]),
             "default": spoken(field.default),
             "allowed": allowed(field),
         }
@@ -447,7 +446,7 @@ def modules() -> list[Row]:
 TABLES = {
     "server flags": Table(("flag", "variable", "default", "meaning"), server_flags),
     "client flags": Table(("flag", "default", "meaning"), client_flags),
-    "limits": Table(("flag", "variable", "default", "unit", "allowed", "meaning"), every_limit),
+    "limits": Table(("flag", "default", "unit", "allowed", "meaning"), every_limit),
     "fixed": Table(("what", "value"), what_is_fixed),
     "keep": Table(("field", "default", "meaning"), fields_of_keep),
     "sub-commands": Table(("sub-command", "what it does", "beside a server"), sub_commands),
