@@ -61,6 +61,9 @@ class Coverage(NamedTuple):
     """What the tests do without a mutant."""
 
     seconds: list[float]
+    """The processor time of each test."""
+    limits: list[float]
+    """The seconds after which each test has hung."""
     lines: dict[str, dict[int, set[int]]]
     """By module and line, the tests that run it."""
     failed: list[str]
@@ -98,7 +101,7 @@ class Mutation:
             covered: Coverage = pickle.loads((first / "result").read_bytes())
             if covered.failed:
                 raise pytest.UsageError(f"fail without a mutant: {', '.join(covered.failed)}")
-            say(f"they took {sum(covered.seconds):.0f} s; {len(self.mutants)} mutants …")
+            say(f"they took {sum(covered.seconds):.0f} s of processor time; {len(self.mutants)} mutants …")
             self._run(session, covered, scratch, running)
         finally:
             for pid in running:
@@ -119,7 +122,7 @@ class Mutation:
             for number, mutant in waiting:
                 tests = _choose(mutant, covered, killers[mutant.function])
                 here = scratch / str(number)
-                child = fork(here, partial(_test, session, mutant, functions, tests, covered.seconds, here))
+                child = fork(here, partial(_test, session, mutant, functions, tests, covered, here))
                 running[child] = number, here
                 if len(running) == self.args.jobs:
                     break
@@ -176,15 +179,16 @@ def _run_items(
 
 def _trace(session: pytest.Session, items: list[pytest.Item], scratch: Path) -> int:
     trace = coverage.Coverage(data_file=None, config_file=False, include=MODULES)
-    seconds, failed = [], []
+    seconds, limits, failed = [], [], []
     trace.start()
     trace.switch_context("0")
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     for number, (item, has_failed) in enumerate(_run_items(session, items), 1):
-        seconds.append(time.monotonic() - begun)
-        failed += [item.nodeid] * has_failed
         trace.switch_context(str(number))
-        begun = time.monotonic()
+        seconds.append(time.process_time() - used)
+        limits.append(5 + 5 * (time.monotonic() - begun))
+        begun, used = time.monotonic(), time.process_time()
+        failed += [item.nodeid] * has_failed
     trace.stop()
     data = trace.get_data()
     lines = {
@@ -193,7 +197,7 @@ def _trace(session: pytest.Session, items: list[pytest.Item], scratch: Path) -> 
         }
         for file in data.measured_files()
     }
-    (scratch / "result").write_bytes(pickle.dumps(Coverage(seconds, lines, failed)))
+    (scratch / "result").write_bytes(pickle.dumps(Coverage(seconds, limits, lines, failed)))
     return 0
 
 
@@ -225,7 +229,7 @@ def _place(code: CodeType) -> tuple[str, str, int]:
 
 
 def _test(
-    session: pytest.Session, mutant: Mutant, functions: Functions, tests: list[int], seconds: list[float], here: Path
+    session: pytest.Session, mutant: Mutant, functions: Functions, tests: list[int], covered: Coverage, here: Path
 ) -> int:
     """Put the mutant in the place of the original, and run these tests until one fails."""
     codes = [mutant.compile()]
@@ -239,7 +243,7 @@ def _test(
                 changed += 1
     if not changed:
         return 2
-    limits = [3 + 5 * seconds[test] for test in tests]
+    limits = [covered.limits[test] for test in tests]
     for test, (_, failed) in zip(
         tests, _run_items(session, [session.items[test] for test in tests], limits), strict=True
     ):
