@@ -34,7 +34,7 @@ def parse_address(text: str) -> Address:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise AddressError(f"{text!r}: an IPv6 address stands in brackets; {_FORM}")
+        raise AddressError(f"{text!r}: an IPv6 address must be in brackets; {_FORM}")
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
         raise AddressError(f"{text!r}: {port!r} is not a port from 0 to 65535; {_FORM}")
     return Address(host, int(port))
@@ -55,7 +55,7 @@ def bind(address: Address, limits: Limits) -> list[socket.socket]:
         found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
         reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
-        raise AddressError(f"{str(address)!r}: {address.host!r} is not known here ({reason})") from None
+        raise AddressError(f"{str(address)!r}: the host {address.host!r} is not known ({reason})") from None
     sockets: list[socket.socket] = []
     skipped: OSError | None = None
     port = address.port
@@ -76,7 +76,7 @@ def bind(address: Address, limits: Limits) -> list[socket.socket]:
             sock.close()
         raise
     if not sockets:
-        raise skipped or AddressError(f"{str(address)!r}: there is no such address here")
+        raise skipped or AddressError(f"{str(address)!r}: this machine does not have this address")
     return sockets
 
 

@@ -119,7 +119,7 @@ class Bot:
     async def __anext__(self) -> Event:
         """Return the next event. If this is cancelled, the next call returns that event."""
         if not self._reads:
-            raise RuntimeError("this bot was joined with reads=False, and cannot be iterated")
+            raise RuntimeError("this bot cannot be iterated, because it was joined with reads=False")
         while not self._events:
             await anyio.lowlevel.checkpoint()
             self._read()

@@ -200,7 +200,7 @@ class ChatAPI:
     async def _running(self) -> AsyncIterator[None]:
         """Run the broker and the rounds for as long as the block lasts."""
         if self._runs:
-            raise RuntimeError("this chat runs already")
+            raise RuntimeError("this chat is running already")
         self._runs, self._failed = True, False
         poller = Poller(self._hub)
         self._log_limit.begin()
@@ -360,7 +360,7 @@ class ChatAPI:
         """Await an async hook; set the value of `pending` to its result, or to the exception that it raised."""
         assert self._poller is not None
         seconds = self.limits.hook_seconds
-        result: object = TimeoutError(f"it took longer than {seconds:g} s")
+        result: object = TimeoutError(f"the hook took longer than {seconds:g} s")
         try:
             scope = anyio.move_on_after(seconds, shield=True) if shield else self._poller.within(seconds)
             with scope:

@@ -70,7 +70,7 @@ class Limits(BaseModel):
     line_bytes: int = Field(default=8 * KiB, ge=64, le=MiB)
     """Bytes of UTF-8 in one line at most, its line end not counted; room for a few paragraphs."""
     frame_bytes: int = Field(default=64 * KiB, ge=1 * KiB, le=16 * MiB)
-    """Bytes of one frame of the JSON protocol at most; its text keeps to `line_bytes`."""
+    """Bytes of one frame of the JSON protocol at most; for its text `line_bytes` applies."""
     handshake_bytes: int = Field(default=8 * KiB, ge=128, le=MiB)
     """Bytes of the handshake at most, blanks before it not counted."""
     opening_bytes: int = Field(default=64 * KiB, ge=128, le=16 * MiB)
@@ -91,7 +91,7 @@ class Limits(BaseModel):
     keep: float = Field(default=3600, ge=0)
     """Seconds that a room and its history stay in memory after its last member left."""
     history: int = Field(default=1000, ge=0)
-    """Messages replayed at most, on joining and for `/history`, also if more are asked for."""
+    """Messages replayed at most, on joining and for `/history`, even if more are requested."""
     in_hand_bytes: int = Field(default=4 * MiB, ge=64 * KiB)
     """Bytes of one room's messages that may wait for the broker; with more, its senders are paused."""
 
@@ -100,7 +100,8 @@ class Limits(BaseModel):
     receive_buffer_bytes: int = Field(default=64 * KiB, ge=4 * KiB, le=64 * MiB)
     """Bytes the kernel may hold from a member that is not read from (SO_RCVBUF; Linux doubles it)."""
     lane_bytes: int = Field(default=64 * KiB, ge=4 * KiB)
-    """Bytes of whispers and answers that may wait for one member; a page of history has no more, or one message."""
+    """Bytes of whispers and answers that may wait for one member; a page of history has at most so many, or one
+    message."""
 
     room_members: int = Field(default=20_000, ge=1)
     """Members of one room at most."""
@@ -115,24 +116,25 @@ class Limits(BaseModel):
     """The same for one address that is not trusted: its oldest one gives way. Enough for an office that reconnects."""
 
     rate: float = Field(default=50, ge=0)
-    """Lines a second that are read from one member in the long run; 0 for no bound. More wait; none are lost."""
+    """Lines a second that are read from one member in the long run; 0 for no bound. Further lines wait; none is
+    lost."""
     burst: int = Field(default=200, ge=1)
-    """Lines that one member may send at once before `rate` holds it back. History that it is shown at once counts for
-    no more than that."""
+    """Lines that one member may send at once before `rate` delays it. The history that one request shows counts as at
+    most so many lines."""
     flood: int = Field(default=50, ge=1)
     """Refused commands, whispers and nicknames, beyond one a second, after which a member is disconnected."""
     address_rate: float = Field(default=500, ge=0)
     """Lines a second that are read from all connections of one address that is not trusted, in the long run; 0 for no
     bound, as with a `rate` of 0. Ten members' worth: a household or a small office may share an address."""
     address_burst: int = Field(default=2000, ge=1)
-    """Lines that all connections of one address may send at once before `address_rate` holds them back."""
+    """Lines that all connections of one address may send at once before `address_rate` delays them."""
     address_flood: int = Field(default=500, ge=1)
     """Refused commands, whispers and nicknames of all connections of one address that is not trusted, beyond ten a
     second, after which the next connection that causes one is disconnected."""
 
     grace: float = Field(default=5, ge=0)
     """Seconds that a room waits for a member that lags by more than half of its log, and that a leaving
-    member has to take the bytes that are still on their way to it."""
+    member has to receive the bytes that are still on their way to it."""
     room_wait: float = Field(default=12, ge=0)
     """Seconds of any minute that a room waits for slow members at most, for all of them together; half of it may be
     used at once. The default lets one slow member have its `grace`; with 120 or more there is no bound."""
@@ -158,7 +160,7 @@ class Limits(BaseModel):
     linger: float = Field(default=2, ge=0)
     """Seconds that a closing connection waits for the other side's end of stream."""
     drain: float = Field(default=10, ge=0)
-    """Seconds that a server that shuts down has to send what is left."""
+    """Seconds that a server that shuts down has to send its remaining data."""
 
     announce: int = Field(default=200, ge=0)
     """Members above which a room no longer announces joins, leaves and renames."""

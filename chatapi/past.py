@@ -42,7 +42,8 @@ class PastOfRooms:
             done.set()
 
     async def _delete(self, room: str, deletion: Deletion) -> Deleted:
-        seq, gone = deletion.target, NoSuchMessage(f"{room!r} has no message {deletion.target:,}, or none any more")
+        seq = deletion.target
+        gone = NoSuchMessage(f"{room!r} has no message {seq:,}; it may have been deleted")
         since = (await self._opened(self._hub.naming.room(room))).seq
         page = await self.history(room, seq + 1, 1)
         if not page.messages or page.messages[0].seq != seq or not page.messages[0].text:

@@ -42,13 +42,13 @@ class Pending(Generic[_T]):
 
     def resolve(self, value: _T) -> None:
         """Set the value, and call back."""
-        assert not self.done, "a result is set once"
+        assert not self.done, "this result is set already; it can be set only once"
         self._value = value
         self._settle()
 
     def fail(self, error: Exception) -> None:
         """Set the error, and call back."""
-        assert not self.done, "a result is set once"
+        assert not self.done, "this result is set already; it can be set only once"
         self.error = error
         self._settle()
 

@@ -67,7 +67,7 @@ def find_fault(block: bytes, line_bytes: int) -> Fault | None:
     return None
 
 
-CLOSED: Final = " with its bidirectional controls closed"
+CLOSED: Final = " with the characters that close its bidirectional controls"
 """Added to a size that is over a limit only because of the bytes that `close_lines` adds."""
 
 

@@ -24,10 +24,10 @@ _BECAUSE: Final = {"bye": "", "moved": " for another room"}
 _EXAMPLES: Final = """\
 examples:
   examplechatclient -client Mina -room dev            talk; Ctrl-D leaves
-  examplechatclient -client Mina -address chat:8989   to a server elsewhere
-  examplechatclient -s localhost -p 6969              the same in GoChat's way
+  examplechatclient -client Mina -address chat:8989   use a server on another machine
+  examplechatclient -s localhost -p 6969              the same with GoChat's flags
   echo deployed | examplechatclient -client ci        send one line and leave
-  examplechatclient -client log -room dev >dev.txt    write the messages to a file, and nothing else
+  examplechatclient -client log -room dev >dev.txt    write only the messages to a file
 """
 
 
@@ -38,8 +38,8 @@ def build_parser() -> Parser:
     parser.flag("-room", metavar="ROOM", default="lounge", help="the room to join (default lounge)")
     parser.flag("-address", metavar="ADDRESS", help=f"where the server listens (default {DEFAULT_ADDRESS})")
     parser.flag("-no-commands", action="store_true", help="send lines that start with / or @ as text")
-    parser.flag("-s", "-server", dest="server", metavar="HOST", help="only the host, as in GoChat")
-    parser.flag("-p", "-port", dest="port", metavar="PORT", help="only the port, as in GoChat")
+    parser.flag("-s", "-server", dest="server", metavar="HOST", help="the server's host, in place of -address")
+    parser.flag("-p", "-port", dest="port", metavar="PORT", help="the server's port, in place of -address")
     parser.flag(
         "-version", action="version", version=f"%(prog)s {chatapi.__version__}", help="show the version and exit"
     )
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the client; return its exit code."""
     given = build_parser().parse(arguments)
     if given.address is not None and (given.server is not None or given.port is not None):
-        fail(PROG, "-address replaces -s and -p; give one or the other")
+        fail(PROG, "-address cannot be combined with -s or -p")
     try:
         address = parse_address(given.address or DEFAULT_ADDRESS)
         if given.port is not None:
@@ -87,7 +87,7 @@ async def _talk(address: Address, name: str, room: str, commands: bool) -> int:
         again = "" if refused.after is None else f"; try again in {max(1, math.ceil(refused.after))} s"
         return _failed(f"refused: {refused.detail} ({refused.code}){again}")
     except chatapi.ChatError as error:
-        return _failed(f"cut off: {error}")
+        return _failed(f"disconnected: {error}")
     return talk.verdict()
 
 
@@ -131,7 +131,7 @@ class _Talk:
             async for event in self._connection:
                 self._print(event)
         except chatapi.ChatError as error:
-            self._end(f"cut off: {error}")
+            self._end(f"disconnected: {error}")
 
     def _print(self, event: News) -> None:
         if isinstance(event, Message):
@@ -139,7 +139,7 @@ class _Talk:
         elif isinstance(event, Whisper):
             self._screen.whisper(event)
         elif isinstance(event, chatapi.Lost) and event.reason.code == "flood":
-            self._end(f"cut off: flood: {event.detail}")  # the server would refuse the same input again
+            self._end(f"disconnected: flood: {event.detail}")  # the server would refuse the same input again
         elif isinstance(event, chatapi.Lost):
             say(f"connection lost: {event.detail}; trying again")
         elif isinstance(event, chatapi.Recovered):

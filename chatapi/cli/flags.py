@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             add_help=False, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
         )
-        self.flag("-h", "-help", dest="help", action="help", help="show this and exit")
+        self.flag("-h", "-help", dest="help", action="help", help="show this help and exit")
 
     def flag(self, *names: str, to: argparse._ActionsContainer | None = None, **options: Any) -> None:
         """Add a flag; ``-name`` can also be written as ``--name``."""
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with code 2 and one line."""
-        fail(self.prog, f"{message} (-h shows what there is)")
+        fail(self.prog, f"{message} (-h shows the usage)")
 
 
 def fail(prog: str, message: str) -> NoReturn:

@@ -128,7 +128,9 @@ class Import:
 
     def _take_header(self, header: Header) -> None:
         if header.first > header.seq + 1:
-            raise BadRecord(f"'first' is {header.first}, and 'seq' only {header.seq}")
+            raise BadRecord(
+                f"'first' is {header.first}; at most {header.seq + 1} is allowed, because 'seq' is {header.seq}"
+            )
         self._header = header
         self._seq, self._ts = header.first - 1, header.trimmed_ts
 
@@ -140,9 +142,9 @@ class Import:
         if seq != self._seq + 1:
             raise BadRecord(f"seq {self._seq + 1} is expected here, not {seq}")
         if seq > self._header.seq:
-            raise BadRecord(f"seq {seq} is above the header's, {self._header.seq}")
+            raise BadRecord(f"seq {seq} is above {self._header.seq}, the seq of the header")
         if ts <= self._ts:
-            raise BadRecord(f"its ts {ts} is not above {self._ts}, that of the message before it")
+            raise BadRecord(f"its ts {ts} is not above {self._ts}, the ts of the message before it")
         self._seq, self._ts = seq, ts
         name = self._name(record.name)
         if not isinstance(record, NumberedDeletion):
@@ -151,7 +153,7 @@ class Import:
                 self._empty[seq] = self._number
             return _Message(seq, ts, name, block)
         if record.target >= seq or record.target in self._deletions:
-            raise BadRecord(f"it deletes seq {record.target}, which is no message before it")
+            raise BadRecord(f"it deletes seq {record.target}, but no message before it has that seq")
         self._empty.pop(record.target, None)
         self._deletions.add(seq)
         deletion = Deletion(name, record.target)
@@ -162,12 +164,12 @@ class Import:
         """Parse a line that gets its number here: the lines have no header."""
         found = parse(PLAIN, line)
         if self._seq and (found.ts is None) is not (self._given is None):
-            raise BadRecord(f"it has {'no' if found.ts is None else 'a'} 'ts', unlike those before it")
+            raise BadRecord(f"it has {'no' if found.ts is None else 'a'} 'ts', unlike the lines before it")
         if found.ts is None:
             self._ts = max(self._now, self._ts + 1)
         else:
             if found.ts < (self._given or 0):
-                raise BadRecord(f"its ts {found.ts} is below {self._given}, that of the message before it")
+                raise BadRecord(f"its ts {found.ts} is below {self._given}, the ts of the message before it")
             self._given = found.ts
             self._ts = max(found.ts, self._ts + 1)  # as a server does with two messages in one microsecond
         self._seq += 1
@@ -199,7 +201,7 @@ class Import:
     def _check_end(self) -> None:
         """Raise `BadLine` if the lines lack something that they announced."""
         for seq, number in self._empty.items():
-            raise BadLine(number, f"the text is empty, and nothing deletes seq {seq}")
+            raise BadLine(number, f"the text is empty, but no later line deletes seq {seq}")
         header = self._header
         if header is not None and (self._seq, self._ts) != (header.seq, header.ts):
             raise BadLine(

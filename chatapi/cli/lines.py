@@ -64,7 +64,7 @@ class Lines:
                 dropped, self._dropped = self._dropped, 0
             if dropped:
                 now = time.strftime("%Y-%m-%d %H:%M:%S")
-                self._write(f"{now} {dropped} lines were dropped here, because this stream took nothing")
+                self._write(f"{now} {dropped} lines were dropped here, because nothing read this stream")
 
     def _write(self, line: str) -> None:
         data = f"{line}\n".encode(self._encoding, "backslashreplace")

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -38,14 +39,14 @@ examples:
   chatserver -a :8989 -telnet :6000               reachable from the network, with a telnet door
   chatserver -store chat.db                       keep history in a file
   chatserver -rate 0 -log-level warning           no limit of lines a second, and only warnings in the log
-  MACHAT_RATE=10 chatserver                       every flag is an environment variable too
+  MACHAT_RATE=10 chatserver                       every flag can also be set by an environment variable
 
 then, in another terminal:
   examplechatclient -client Mina -room dev
   printf '{"name":"Zoe","room":"dev"}\\nhello\\n' | nc -N localhost 8989
   telnet localhost 6000                           (if the server has -telnet localhost:6000)
 
-and, for the file of -store (`chatserver export -h` explains export, and so on):
+and, for a file of -store (`chatserver export -h` explains export, and so on):
   chatserver rooms FILE                           list its rooms
   chatserver export FILE ROOM [PATH]              write a room as lines of JSON
   chatserver import FILE ROOM [PATH]              make a room from such lines
@@ -65,14 +66,17 @@ def build_parser() -> Parser:
     parser.flag(
         "-a", "-address", "-tcp", dest="address", metavar="ADDRESS", help=f"where to listen (default {DEFAULT_ADDRESS})"
     )
-    parser.flag("-telnet", metavar="ADDRESS", help="where to listen for people with telnet (default: nowhere)")
-    parser.flag("-lobby", metavar="ROOM", help="the room that people on the telnet door come into (default lounge)")
+    parser.flag("-telnet", metavar="ADDRESS", help="where to listen for telnet clients (default: nowhere)")
+    parser.flag("-lobby", metavar="ROOM", help="the room that telnet clients join (default lounge)")
     switch("-echo", help="send everybody their own messages too, as the Go server does")
     switch("-no-commands", help="send lines that start with / or @ to the room as text")
     switch(
-        "-machat", help="as MaChat in Go: -echo, -no-commands, any name and room, blank lines, lines of 65,535 bytes"
+        "-machat",
+        help="behave as MaChat in Go: -echo, -no-commands, any name and room, blank lines, lines of 65,535 bytes",
     )
-    parser.flag("-log-level", metavar="LEVEL", help=f"{', '.join(LOG_LEVELS)} (default info)")
+    parser.flag(
+        "-log-level", metavar="LEVEL", help=f"the lowest level that is logged: {', '.join(LOG_LEVELS)} (default info)"
+    )
     parser.flag(
         "-version", action="version", version=f"%(prog)s {chatapi.__version__}", help="show the version and exit"
     )
@@ -80,13 +84,14 @@ def build_parser() -> Parser:
     parser.flag(
         "-store-sync",
         metavar="HOW",
-        help="full: acknowledged messages survive a power cut; normal: only the end of the process (default full)",
+        help="full: acknowledged messages survive a power cut; normal: they survive only a crash of the server "
+        "(default full)",
     )
-    parser.flag("-redis", metavar="URL", help="keep rooms in this Redis, shared with all servers that use it")
+    parser.flag("-redis", metavar="URL", help="keep rooms in this Redis, and share them with all servers that use it")
     parser.flag(
         "-redis-prefix",
         metavar="TEXT",
-        help="the beginning of its keys in Redis: one prefix is one chat (default machat)",
+        help="how keys in Redis begin: servers with the same prefix are one chat (default machat)",
     )
     parser.flag("-redis-wait", metavar="N", help="acknowledge a message when N replicas of Redis have it (default 0)")
     parser.flag(
@@ -103,6 +108,7 @@ def build_parser() -> Parser:
 def _add_fields(parser: Parser, to: argparse._ActionsContainer, model: type[BaseModel], prefix: str) -> None:
     for name, field in model.model_fields.items():
         text = " ".join((field.description or "").split()).rstrip(".")
+        text = re.sub(r"`(\w+)`", lambda found: f"{prefix}{found[1].replace('_', '-')}", text)
         default = f"{field.default:,}" if isinstance(field.default, int) else f"{field.default:g}"
         flag = f"{prefix}{name.replace('_', '-')}"
         former = [f"-{FORMER_NAMES[flag[1:]]}"] if flag[1:] in FORMER_NAMES else []
@@ -263,7 +269,7 @@ def _redis(given: _Settings) -> Broker:
             fail(PROG, f"{given.source(flag)} and {given.source('redis')}: rooms can be kept in only one of them")
     replicas = given.text("redis-wait", "0")
     if not (replicas.isascii() and replicas.isdigit() and len(replicas) < 4):
-        fail(PROG, f"{given.source('redis-wait')} {replicas!r}: it must be a number of replicas")
+        fail(PROG, f"{given.source('redis-wait')} {replicas!r}: it must be a number from 0 to 999")
     try:
         from chatapi.brokers.redis.broker import KEEP, RedisBroker
     except ImportError as error:

@@ -64,10 +64,10 @@ def build_parser(word: str) -> Parser:
     """Return the parser of a sub-command."""
     command = COMMANDS[word]
     parser = Parser(prog=f"{_PROG} {word}", description=command.description, epilog=command.examples)
-    parser.add_argument("file", metavar="FILE", help="the file of -store")
+    parser.add_argument("file", metavar="FILE", help="the file that the server keeps with -store")
     if command.path:
         parser.flag(
-            "-machat", action="store_true", help="the room is of a server with -machat, in exactly this spelling"
+            "-machat", action="store_true", help="the room is from a server with -machat, and ROOM is its exact name"
         )
         parser.add_argument("room", metavar="ROOM", help="the room's name, in any spelling")
         parser.add_argument("path", metavar="PATH", nargs="?", type=_path, help=command.path)
@@ -130,7 +130,7 @@ def _import(given: argparse.Namespace) -> int:
         coming = Import(source, SystemClock.micros(), progress, naming)
         store.open()
         if store.room(naming.room_key(name)) is not None:
-            raise StoreError(f"{given.file!r} has a room {name!r} already; an import never overwrites a room")
+            raise StoreError(f"{given.file!r} already has a room {name!r}; an import never overwrites a room")
         room = coming.room(name)
         try:
             count = store.restore(room, coming.entries())
@@ -177,17 +177,17 @@ class _Command(NamedTuple):
 COMMANDS: Final = {
     "rooms": _Command(
         _rooms,
-        "List the rooms in a file of -store, one JSON object a line: name and epoch, the number of messages kept, the\n"
-        "bytes of their texts, the seq of the oldest and of the newest, and the time of the newest in microseconds\n"
-        "since 1970. Works while a server runs on the file.",
+        "List the rooms in a file of -store, as one JSON object per line: name and epoch, the number of messages\n"
+        "kept, the bytes of their texts, the seq of the oldest and of the newest, and the time of the newest in\n"
+        "microseconds since 1970. This also works while a server uses the file.",
         "examples:\n"
         "  chatserver rooms chat.db\n"
         "  chatserver rooms chat.db | jq -r .name                     only the names\n",
     ),
     "export": _Command(
         _export,
-        "Write a room as lines of JSON: a header, then its messages and deletions. Works while a server runs on the\n"
-        "file; later messages are not in it.",
+        "Write a room as lines of JSON: a header, then its messages and deletions. This also works while a server\n"
+        "uses the file; messages that come after the start are left out.",
         "examples:\n"
         "  chatserver export chat.db dev dev.ndjson                   a backup of a room\n"
         "  chatserver export chat.db dev | gzip >dev.ndjson.gz\n"
@@ -197,8 +197,8 @@ COMMANDS: Final = {
     "import": _Command(
         _import,
         "Make a room from lines of JSON, in a file that no server has open; the file is created if it does not exist.\n"
-        "Either the lines are an export, and the room is restored; or each has a name and a text (and a ts), and they\n"
-        "are numbered from 1 on. If any line is wrong, nothing is imported.",
+        "If the lines are an export, the room is restored. Otherwise each line must have a name and a text, and may\n"
+        "have a ts if all have one; the messages are numbered from 1. If any line is wrong, nothing is imported.",
         "examples:\n"
         "  chatserver import chat.db dev dev.ndjson\n"
         "  zcat dev.ndjson.gz | chatserver import chat.db dev-of-may  under another name\n"
@@ -208,8 +208,8 @@ COMMANDS: Final = {
     "check": _Command(
         _check,
         "Check a file of -store for damage: print a line for each fault, then one with the numbers of rooms and\n"
-        "messages. Changes nothing, and works while a server runs on the file. Ends with 0 if there is no fault,\n"
-        "otherwise with 1.",
+        "messages. This changes nothing, and also works while a server uses the file. The exit code is 0 if there is\n"
+        "no fault, and 1 if there is one.",
         "examples:\n  chatserver check chat.db\n  chatserver check chat.db >faults.txt || echo 'look at faults.txt'\n",
     ),
 }

@@ -87,7 +87,9 @@ async def connect(
     and the server reserves the name for some seconds.
     """
     if max_events < 1 or not 1 <= max_in_flight <= MAX_IN_FLIGHT_LIMIT or history < 0:
-        raise ValueError(f"max_events is at least 1, max_in_flight 1 to {MAX_IN_FLIGHT_LIMIT:,}, history at least 0")
+        raise ValueError(
+            f"max_events must be at least 1, max_in_flight from 1 to {MAX_IN_FLIGHT_LIMIT:,}, and history at least 0"
+        )
     where = parse_address(address) if isinstance(address, str) else address
     timing = Timing(
         connect_timeout=connect_timeout,
@@ -230,7 +232,7 @@ class Connection:
         try:
             return {str(room["name"]): int(room["count"]) for room in await self._pages("rooms")}
         except (KeyError, TypeError, ValueError) as error:
-            raise ProtocolError(f"not a list of rooms: {error!r}") from None
+            raise ProtocolError(f"the server sent a malformed list of rooms: {error!r}") from None
 
     async def history(self, *, before: int | None = None, limit: int = 100) -> History:
         """Return at most `limit` messages (1 to 100) before the one with the number `before`, or the room's last ones.
@@ -243,7 +245,7 @@ class Connection:
             messages = tuple(Message(m["seq"], m["ts"], m["name"], m["text"]) for m in answer["messages"])
             return History(messages, bool(answer["more"]))
         except (KeyError, TypeError) as error:
-            raise ProtocolError(f"not a history: {error!r}") from None
+            raise ProtocolError(f"the server sent a malformed page of history: {error!r}") from None
 
     async def ping(self) -> float:
         """Return the seconds until the server has answered."""
@@ -268,7 +270,7 @@ class Connection:
 
     def _readable_queue(self) -> EventQueue:
         if not self._events:
-            raise RuntimeError("this connection was made with events=False")
+            raise RuntimeError("this connection has no events, because it was made with events=False")
         return self._queue
 
     async def _pages(self, kind: str) -> list[Any]:
@@ -278,7 +280,7 @@ class Connection:
             answer = await self._ask(kind, after=after)
             page, after = answer.get(kind), answer.get("next")
             if not isinstance(page, list):
-                raise ProtocolError(f"not a list of {kind}")
+                raise ProtocolError(f"the server sent a malformed list of {kind}")
             found += page
             if not isinstance(after, str) or not page:
                 return found

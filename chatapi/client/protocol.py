@@ -143,7 +143,7 @@ class ClientProtocol:
             self._unfinished[:] = others[-1]
         if len(self._unfinished) > MAX_FRAME:
             raise ProtocolError(
-                f"a frame of more than {MAX_FRAME:,} bytes"
+                f"the server sent a frame of more than {MAX_FRAME:,} bytes"
                 if self.in_room
                 else _describe_wrong_server(self._unfinished)
             )
@@ -177,8 +177,10 @@ class ClientProtocol:
             handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
             return (handler or ClientProtocol._on_unknown)(self, frame)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            where = "" if self.in_room else "answers with "
-            raise ProtocolError(f"{where}a {kind!r} that lacks something ({error!r}): {line[:200]!r}") from None
+            where = "the server sent" if self.in_room else "answers with"
+            raise ProtocolError(
+                f"{where} a {kind!r} with a missing or wrong field ({error!r}): {line[:200]!r}"
+            ) from None
 
     def _on_opening(self, kind: object, frame: _Frame) -> News | None:
         if kind == "welcome":
@@ -231,7 +233,7 @@ class ClientProtocol:
                 return Recovered(here)
         elif frame.get("recovered") is True:
             if not same or here.seq < before:
-                raise ProtocolError(f"recovered after {before}, but at {here.seq} of another log")
+                raise ProtocolError(f"the server resumed at seq {here.seq} of another log, not after seq {before}")
             return Recovered(here)
         else:
             self._set_position(here, 0)
@@ -267,7 +269,7 @@ class ClientProtocol:
     def _advance(self, seq: int, ts: int) -> None:
         """Move to the next kept event; after a welcome with history, that is the first of the replay."""
         if seq != self.seq + 1 and not self._replay_floor < seq <= self.seq:
-            raise ProtocolError(f"event {seq} came after {self.seq}")
+            raise ProtocolError(f"the server sent seq {seq} after seq {self.seq}")
         self.seq = self._replay_floor = seq
         self._ts = ts
         self._replay_expected = False
@@ -320,7 +322,7 @@ class ClientProtocol:
     def _note_kept(self) -> None:
         """Queue a notice after a kept message, if one was refused before and the server sent no notice of its own."""
         if self._availability == "refusing" and not self.requests.holds_back:
-            self._availability, self._queued_notice = "available", Notice("available", "messages are kept again")
+            self._availability, self._queued_notice = "available", Notice("available", "messages can be kept again")
 
     def _settle(self, frame: _Frame, value: Any = None) -> bool:
         """Settle the request that this frame answers; return whether there is one."""

@@ -105,10 +105,10 @@ class Reconnector:
 
     def _no_welcome(self) -> str:
         """Return the text of the error if the handshake has timed out."""
-        none = f"no welcome from {self._address} in {self._timing.connect_timeout:g} s"
+        none = f"{self._address} sent no welcome within {self._timing.connect_timeout:g} s"
         if self._stream is None:
             return none
-        silent = "takes the connection and says nothing: it may be MaChat in Go, or another kind of server"
+        silent = "accepts connections and sends nothing: it may be MaChat in Go, or another kind of server"
         return f"{none}: it {self._protocol.wrong_server or silent}"
 
     async def _handshake(self) -> None:
@@ -260,7 +260,9 @@ class Reconnector:
                 if not scope.cancelled_caught:
                     pinged = False
                 elif pinged:
-                    return _connection_lost(f"nothing came for {timing.ping_after + timing.ping_timeout:g} s")
+                    return _connection_lost(
+                        f"the server sent nothing for {timing.ping_after + timing.ping_timeout:g} s"
+                    )
                 else:
                     data, pinged = b"", True
                     protocol.ping()

@@ -210,7 +210,7 @@ class PendingRequests:
         if now >= request.rewrite_until:
             return "the connection was lost for too long"
         if self._ids_written - request.oldest_unanswered >= self._remember_ids:
-            return "the server remembers too few messages"
+            return "the server may have forgotten its id"
         return ""
 
     def _may_write(self, request: Request) -> bool:
@@ -255,7 +255,7 @@ class PendingRequests:
             if since is None:
                 request.held_since, request.error = now, Refused(refusal.code, refusal.detail)
             elif now - since > RESEND_WITHIN or now >= request.rewrite_until:
-                self._give_up(request, "the server could not keep it for too long")
+                self._give_up(request, "the server has refused it for too long")
                 continue
             waits = True
         if self._message_in_flight:
@@ -318,7 +318,7 @@ class PendingRequests:
     def session_lost(self) -> None:
         """Give up all written messages and whispers, because the server no longer knows the session."""
         for request in list(self._unanswered.values()):
-            self._give_up(request, "the server does not know this session any more")
+            self._give_up(request, "the server no longer knows this session")
 
     def settle_moves(self, name: str, room: str, value: Any) -> None:
         """Settle a rename or join without an answer if the welcome shows its effect, unless an older one waits."""

@@ -86,7 +86,7 @@ class Admission:
         if found is not None and resume is None and (presence is None or found.roster.is_decided(self._key)):
             self.ready = Pending.resolved(found)
         elif hub.arriving >= hub.limits.connections:  # many of them have left since
-            self.ready = Pending.failed(unavailable("too many are waiting to come in; try again"))
+            self.ready = Pending.failed(unavailable("too many clients are waiting to join; try again"))
         else:
             self.ready = Pending()
             if resume is not None:
@@ -174,7 +174,7 @@ class Admission:
                 room.roster.grant(key, session_key)
                 hub.timers.set((room, key), hub.clock.monotonic() + LOADED, lambda now: give_back())
             elif not is_open and reason is None:
-                reason = unavailable(f"{room.name!r} was closed meanwhile; try again")
+                reason = unavailable(f"the server has just closed {room.name!r}; try again")
             if reason is None:
                 claimed.resolve(None)
             else:

@@ -90,4 +90,4 @@ class BrokerEventHandler:
         for room in [self._hub.rooms[key] for key in rooms if key in self._hub.rooms]:
             room.trouble = detail
             for client in room.members:
-                client.outlet.notice(code, detail or "messages are kept again")
+                client.outlet.notice(code, detail or "messages can be kept again")

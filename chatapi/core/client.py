@@ -170,9 +170,9 @@ class Client:
         if self.away:
             return f"{self.name} is away; nothing was sent"
         if not self._reads:
-            return f"{self.name} only speaks and reads nothing; nothing was sent"
+            return f"{self.name} does not read messages; nothing was sent"
         if self.lane_full:
-            return f"{self.name} does not read what it is sent; nothing was sent"
+            return f"{self.name} has too many unread messages; nothing was sent"
         self.push(whisper)
         return ""
 

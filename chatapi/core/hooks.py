@@ -70,7 +70,7 @@ def checked(result: object, what: str) -> object:
 def _fail(error: BaseException, what: str) -> NoReturn:
     """Log that a hook failed, and raise `Refused`."""
     _logger.error("the hook %s failed", what, exc_info=error)
-    raise Refused(RefusalCode.SERVER_ERROR, "the server could not decide; try again later")
+    raise Refused(RefusalCode.SERVER_ERROR, "the server failed to check this; try again later")
 
 
 def rechecked(handshake: object, naming: Naming) -> Handshake:
@@ -113,5 +113,5 @@ def passed(block: bytes, decided: object, prepare: Callable[[str], bytes]) -> by
     elif decided is not None:
         _fail(TypeError(f"on_message returned {type(decided).__name__}, not a text or None"), "on_message")
     if not block:
-        raise Refused(RefusalCode.FORBIDDEN, "the server has left nothing of the text")
+        raise Refused(RefusalCode.FORBIDDEN, "the server removed the whole text")
     return block

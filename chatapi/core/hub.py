@@ -387,5 +387,5 @@ def _nothing() -> None:
 def _nobody_awaits(awaitable: Awaitable[object], *, shield: bool = False) -> Pending[object]:
     if inspect.iscoroutine(awaitable):
         awaitable.close()
-    error = RuntimeError("an async hook needs a chat that runs: serve it, or use `async with chat`")
+    error = RuntimeError("an async hook needs a running chat: serve it, or use `async with chat`")
     return Pending.resolved(error)

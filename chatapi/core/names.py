@@ -66,7 +66,7 @@ def check_name(raw: str, *, kept: bool = False) -> str:
     """
     name = _check(raw, NAME_CHARS, RefusalCode.BAD_NAME, "name", kept=kept)
     if name[0] in _FIRST:
-        start = f"a name does not start with {name[0]!r} (nor with any of {' '.join(_FIRST)})"
+        start = f"the name starts with {name[0]!r}; it must not start with any of {' '.join(_FIRST)}"
         raise Refused(RefusalCode.BAD_NAME, start)
     return name
 
@@ -98,7 +98,7 @@ def _check(raw: str, most: int, code: RefusalCode, what: str, *, kept: bool) -> 
     if len(raw) <= most and _PLAIN.fullmatch(raw):
         return raw
     if not raw:
-        raise Refused(code, f"the {what} is empty; it takes 1 to {most} characters")
+        raise Refused(code, f"the {what} is empty; it must have 1 to {most} characters")
     if len(raw) > 4 * most:  # too long in any form: normalising it would take time
         raise Refused(code, f"the {what} has {len(raw)} characters; at most {most} are allowed")
     name = unicodedata.normalize("NFC", raw)
@@ -106,7 +106,7 @@ def _check(raw: str, most: int, code: RefusalCode, what: str, *, kept: bool) -> 
         raise Refused(code, f"the {what} has {len(name)} characters; at most {most} are allowed")
     for char in name:
         if char in ":,":
-            raise Refused(code, f"the {what} has a {char!r}; neither ':' nor ',' may stand in it")
+            raise Refused(code, f"the {what} has a {char!r}; neither ':' nor ',' is allowed")
         kind = "Zs" if char.isspace() else unicodedata.category(char)
         if kind in _FORBIDDEN and not (kept and kind == "Cn"):
             raise Refused(code, f"the {what} has {_FORBIDDEN[kind]} (U+{ord(char):04X}), which may not stand in it")

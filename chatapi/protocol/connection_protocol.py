@@ -196,9 +196,9 @@ def check_doors(doors: Mapping[Any, Any] | None) -> list[tuple[str, Door, Addres
     checked: list[tuple[str, Door, Address]] = []
     for name, value in (doors or {}).items():
         if not (isinstance(name, str) and name):
-            raise ValueError(f"{name!r} is no name for a door: it is a text that is not empty")
+            raise ValueError(f"{name!r} cannot be the name of a door; a name must be a string that is not empty")
         if name in ("text", "telnet"):
-            raise ValueError(f"{name!r} is a door of the library's own; choose another name")
+            raise ValueError(f"the library has a door {name!r} of its own; choose another name")
         match value:
             case (str(where), door) if callable(door):
                 checked.append((name, cast("Door", door), parse_address(where)))

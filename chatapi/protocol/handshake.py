@@ -24,7 +24,7 @@ _MARKS: Final = {
     b"\xef\xbb\xbf": "a byte order mark; leave it out",
     b"\xff\xfe": "the byte order mark of UTF-16",
     b"\xfe\xff": "the byte order mark of UTF-16",
-    b"\0": "a NUL byte, as UTF-16 may",
+    b"\0": "a NUL byte, as UTF-16 text may",
 }
 
 
@@ -63,7 +63,7 @@ class HandshakeProtocol(ConnectionProtocol):
         if b"\0" in data[:end]:
             raise Refused(
                 RefusalCode.BAD_HANDSHAKE,
-                f"the handshake has NUL bytes, as UTF-16 has; it is JSON in UTF-8 such as {EXAMPLE}",
+                f"the handshake has NUL bytes, as UTF-16 has; it must be JSON in UTF-8 such as {EXAMPLE}",
             )
         handshake = parse_handshake(data[:end], naming)
         received.advance(end)
@@ -82,7 +82,7 @@ class HandshakeProtocol(ConnectionProtocol):
         start = start or ascii(chr(data[0]))  # no more of it: this goes into the log
         raise Refused(
             RefusalCode.BAD_HANDSHAKE,
-            f"the handshake is a JSON object in UTF-8 such as {EXAMPLE}; this starts with {start}",
+            f"the handshake must be a JSON object in UTF-8 such as {EXAMPLE}; yours starts with {start}",
         )
 
     def handle(self, step: Handshake) -> None:
@@ -105,7 +105,7 @@ class HandshakeProtocol(ConnectionProtocol):
         after = {} if error.after is None else {"after": round(error.after, 1)}
         detail, people = error.detail, how_people_connect(hub.listening)
         if error.code == RefusalCode.BAD_HANDSHAKE and people:
-            detail += f"; people connect by: {people}"
+            detail += f"; people can connect with: {people}"
         self.connection.refuse(error, frame("error", code=error.code, detail=one_line(detail), **after))
 
 

@@ -32,7 +32,7 @@ class Stranger(Refused):
             return b"this port does not speak TLS; connect to it without encryption\n"
         people, programs = how_people_connect(listening), listening.get("text")
         where = "connect" if programs is None else f"connect to {_place(programs, ':')}"
-        help_lines = ["This is a MaChat chat server. It speaks over plain TCP, not HTTP."]
+        help_lines = ["This is a MaChat chat server. It uses plain TCP, not HTTP."]
         if people:
             help_lines.append(f"People: {people}")
         help_lines.append(f"Programs: {where}, send {EXAMPLE}, and then lines of text.")

@@ -84,7 +84,7 @@ class Connection(SendingHalf):
         self._heard = now - self.hub.timers.lost
         if data and opening and not self._left:
             limit = max(self.hub.limits.opening_bytes, self.hub.limits.handshake_bytes)
-            why = f"nobody came in within {limit:,} bytes, which are allowed for it"
+            why = f"you sent more than {limit:,} bytes before you joined a room, which is not allowed"
             self.protocol.refuse(Refused(RefusalCode.HANDSHAKE_TOO_LARGE, why))
             return True
         if most < READ_BYTES:

@@ -73,7 +73,7 @@ def make_way(hub: Hub, chance: float = CHANCE) -> bool:
 
 def _give_way(hub: Hub, connection: Connection) -> None:
     """Close a connection now. Its client is told why, if the socket takes that at once."""
-    why = "the server has too many connections that have not said who they are"
+    why = "the server has too many connections that have not joined a room"
     connection.turn_away(Refused(RefusalCode.SERVER_FULL, why))
     connection.run(hub.clock.monotonic())
     if connection in hub.connections:

@@ -42,7 +42,7 @@ class MemoryTransport:
             raise BrokenPipeError("the stream was ended")
         room = max(0, self.capacity - len(self.sent))
         if not room:
-            raise BlockingIOError("there is no room now")
+            raise BlockingIOError("the buffer is full")
         self.sent += data[:room]
         return min(room, len(data))
 

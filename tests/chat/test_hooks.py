@@ -80,7 +80,7 @@ def test_a_member_is_told_if_a_hook_leaves_nothing_of_its_text(left: str) -> Non
     text.send("hi\n")
     telnet.send("hi\r\n")
     json_.send('{"type":"message","text":"hi","id":"1"}\n')
-    detail = "the server has left nothing of the text"
+    detail = "the server removed the whole text"
     assert text.lines() == [f"* {detail}"]
     assert telnet.lines() == [f"* {detail}"]
     assert frames(json_.received()) == [{"type": "error", "code": "forbidden", "detail": detail, "id": "1"}]
@@ -108,7 +108,7 @@ def test_a_hook_that_fails_costs_one_member_an_error(caplog: pytest.LogCaptureFi
     kit = ChatKit(hooks=Hooks(on_message=broken, on_presence=broken))
     a, b = kit.member("a"), kit.member("b")
     a.send("hello\n/list\n")
-    assert a.lines() == ["* the server could not decide; try again later", "* in dev (2): a, b"]
+    assert a.lines() == ["* the server failed to check this; try again later", "* in dev (2): a, b"]
     assert b.received() == ""
     assert "the hook on_message failed" in caplog.text
     assert "the hook on_presence failed" in caplog.text
@@ -199,7 +199,7 @@ async def test_a_hook_that_hangs_is_given_up(caplog: pytest.LogCaptureFixture) -
     async with talking(chat, "a") as (a, lines):
         await lines.receive_until(b"\n", 100)
         await a.send(b"one\n/list\n")
-        assert await lines.receive_until(b"\n", 100) == b"* the server could not decide; try again later"
+        assert await lines.receive_until(b"\n", 100) == b"* the server failed to check this; try again later"
         assert await lines.receive_until(b"\n", 100) == b"* in dev (1): a"
 
 

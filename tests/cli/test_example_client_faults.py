@@ -188,9 +188,15 @@ _WELCOME = {
 @pytest.mark.parametrize(
     ("last", "about"),
     [
-        ({"type": "bye", "code": "kicked", "detail": "out", "reconnect": False, "after": 0}, "cut off: kicked: out"),
-        ({"type": "bye", "code": "banned", "detail": "out", "reconnect": False, "after": 0}, "cut off: banned: out"),
-        ({"type": "bye", "code": "flood", "detail": "out", "reconnect": True, "after": 30}, "cut off: flood: out"),
+        (
+            {"type": "bye", "code": "kicked", "detail": "out", "reconnect": False, "after": 0},
+            "disconnected: kicked: out",
+        ),
+        (
+            {"type": "bye", "code": "banned", "detail": "out", "reconnect": False, "after": 0},
+            "disconnected: banned: out",
+        ),
+        ({"type": "bye", "code": "flood", "detail": "out", "reconnect": True, "after": 30}, "disconnected: flood: out"),
     ],
     ids=["kicked", "banned", "flood"],
 )
@@ -208,7 +214,7 @@ def test_refused_when_it_comes_back() -> None:
         client.says("connection lost: ")
         _answer(listener, {"type": "error", "code": "name_taken", "detail": "somebody has it"})
         assert client.wait() == 1
-        assert client.err.splitlines()[1:] == ["examplechatclient: cut off: name_taken: somebody has it"]
+        assert client.err.splitlines()[1:] == ["examplechatclient: disconnected: name_taken: somebody has it"]
 
 
 def test_a_reserved_name_says_when_it_is_free() -> None:
@@ -232,7 +238,7 @@ def test_what_cannot_be_kept_for_now_is_said_again_and_people_are_told() -> None
             server.write(_line({"type": "error", "code": "unavailable", "detail": "not kept", "id": said["id"]}))
             client.says("unavailable: Redis is away\n")
             assert not client.ended
-            server.write(_line({"type": "notice", "code": "available", "detail": "messages are kept again"}))
+            server.write(_line({"type": "notice", "code": "available", "detail": "messages can be kept again"}))
             assert json.loads(server.readline()) == said
             server.write(_line({"type": "ack", "id": said["id"], "seq": 1, "ts": 1}))
             assert json.loads(server.readline()) == {"type": "bye"}
@@ -240,7 +246,7 @@ def test_what_cannot_be_kept_for_now_is_said_again_and_people_are_told() -> None
         assert client.out == b""
         assert client.err.splitlines() == [
             "examplechatclient: unavailable: Redis is away",
-            "examplechatclient: available: messages are kept again",
+            "examplechatclient: available: messages can be kept again",
         ]
 
 
@@ -273,7 +279,7 @@ def test_a_flood_of_refused_lines_does_not_look_like_success(server: Server, roo
         client.end_input()
         assert client.wait() == 1
         assert set(client.out.splitlines()) == {b"* nobody here is called 'Nobody'; nothing was sent"}
-        _one_line(client.err, "cut off: flood")
+        _one_line(client.err, "disconnected: flood")
 
 
 def test_lines_that_look_like_commands_can_be_said(server: Server, room: str, zoe: Peer) -> None:

@@ -86,7 +86,7 @@ def test_the_name_is_the_one_that_import_is_given(chat: Path) -> None:
 def test_a_room_in_the_file_is_not_overwritten(chat: Path) -> None:
     before = chatserver("export", chat, "dev").out
     error = refused("import", chat, "DEV", lines='{"name": "Mina", "text": "hello"}')
-    assert error == f"{str(chat)!r} has a room 'DEV' already; an import never overwrites a room"
+    assert error == f"{str(chat)!r} already has a room 'DEV'; an import never overwrites a room"
     assert chatserver("export", chat, "dev").out == before
 
 

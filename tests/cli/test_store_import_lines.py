@@ -56,10 +56,10 @@ def test_the_lines_that_are_made_worse_below_are_good(tmp_path: Path) -> None:
         ('{"name": "Mina", "text": null}', "'text': input should be a valid string"),
         ('{"name": "", "text": "hello"}', "'name': the name is empty"),
         ('{"name": "Mina Murray", "text": "hello"}', "'name': the name has white space"),
-        ('{"name": "@Mina", "text": "hello"}', "'name': a name does not start with '@'"),
+        ('{"name": "@Mina", "text": "hello"}', "'name': the name starts with '@'"),
         ('{"name": "Mina", "text": ""}', "its text is empty"),
         ('{"name": "Mina", "text": "\\n\\u0007\\n"}', "its text is empty"),
-        ('{"name": "Mina", "text": "hello", "ts": 1}', "it has a 'ts', unlike those before it"),
+        ('{"name": "Mina", "text": "hello", "ts": 1}', "it has a 'ts', unlike the lines before it"),
         ('{"name": "Mina", "text": "hello", "ts": "now"}', "'ts': input should be a valid integer"),
         ('{"name": "Mina", "text": "hello", "ts": 1.5}', "'ts': input should be a valid integer"),
         ('{"name": "Mina", "text": "hello", "ts": -1}', "'ts': input should be greater than or equal to 0"),
@@ -86,7 +86,7 @@ def test_one_bad_line_from_somewhere_else_and_nothing_is_imported(line: str | by
         (1, json.dumps(HEADER | {"seq": "3"}), "'seq': input should be a valid integer"),
         (1, json.dumps(HEADER | {"epoch": ""}), "'epoch': string should have at least 1 character"),
         (1, json.dumps(HEADER | {"first": 0}), "'first': input should be greater than or equal to 1"),
-        (1, json.dumps(HEADER | {"first": 5}), "'first' is 5, and 'seq' only 3"),
+        (1, json.dumps(HEADER | {"first": 5}), "'first' is 5; at most 4 is allowed, because 'seq' is 3"),
         (1, json.dumps(HEADER | {"seq": 1 << 40}), "'seq': input should be less than or equal to 1099511627775"),
         (1, json.dumps({key: value for key, value in HEADER.items() if key != "trimmed_ts"}), "it has no 'trimmed_ts'"),
         (2, json.dumps(HEADER), "a line of the type 'room' is not allowed here"),
@@ -95,11 +95,11 @@ def test_one_bad_line_from_somewhere_else_and_nothing_is_imported(line: str | by
         (3, KEPT[1].replace('"seq": 2', '"seq": 3'), "seq 2 is expected here, not 3"),
         (3, KEPT[1].replace('"seq": 2', '"seq": 1'), "seq 2 is expected here, not 1"),
         (3, KEPT[1].replace('"seq": 2, ', ""), "it has no 'seq'"),
-        (3, KEPT[1].replace('"ts": 20', '"ts": 10'), "its ts 10 is not above 10, that of the message before it"),
-        (3, KEPT[1].replace('"ts": 20', '"ts": 9'), "its ts 9 is not above 10, that of the message before it"),
+        (3, KEPT[1].replace('"ts": 20', '"ts": 10'), "its ts 10 is not above 10, the ts of the message before it"),
+        (3, KEPT[1].replace('"ts": 20', '"ts": 9'), "its ts 9 is not above 10, the ts of the message before it"),
         (3, KEPT[1].replace("Zoe", "Z:oe"), "'name': the name has a ':'"),
-        (3, KEPT[1].replace("bye", ""), "the text is empty, and nothing deletes seq 2"),
-        (4, KEPT[2].replace('"target": 1', '"target": 3'), "it deletes seq 3, which is no message before it"),
+        (3, KEPT[1].replace("bye", ""), "the text is empty, but no later line deletes seq 2"),
+        (4, KEPT[2].replace('"target": 1', '"target": 3'), "it deletes seq 3, but no message before it has that seq"),
         (4, KEPT[2].replace('"target": 1', '"target": 0'), "'target': input should be greater than or equal to 1"),
         (4, KEPT[2].replace(', "target": 1', ""), "it has no 'target'"),
         (
@@ -107,8 +107,8 @@ def test_one_bad_line_from_somewhere_else_and_nothing_is_imported(line: str | by
             KEPT[2].replace('"ts": 30', '"ts": 31'),
             "the lines end with seq 3 and ts 31, and not with seq 3 and ts 30",
         ),
-        (2, KEPT[2].replace('"target": 1', '"target": 2'), "the text is empty, and nothing deletes seq 1"),
-        (5, KEPT[1].replace('"seq": 2, "ts": 20', '"seq": 4, "ts": 40'), "seq 4 is above the header's, 3"),
+        (2, KEPT[2].replace('"target": 1', '"target": 2'), "the text is empty, but no later line deletes seq 1"),
+        (5, KEPT[1].replace('"seq": 2, "ts": 20', '"seq": 4, "ts": 40'), "seq 4 is above 3, the seq of the header"),
     ],
 )
 def test_one_bad_line_of_an_export_and_nothing_is_imported(number: int, line: str, why: str, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_only_messages_can_be_deleted_and_more_than_once(tmp_path: Path) -> None
     assert chatserver("check", tmp_path / "new.db").out == "ok: 1 room, 1 message\n"
     lines[3] = KEPT[2].replace('"target": 1', '"target": 2')
     error = refused("import", tmp_path / "new.db", "ops", lines="\n".join(lines))
-    assert error.startswith("line 4: it deletes seq 2, which is no message before it"), error
+    assert error.startswith("line 4: it deletes seq 2, but no message before it has that seq"), error
 
 
 def test_the_end_of_an_export_is_missed(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_what_is_refused_and_then_kept_is_told_too_where_the_server_says_nothing
     texts(it, 1)
     texts(it, 3)
     kept = message(2, "a", "Mina", id="p-1") if echo else ack(1, 2)
-    assert hear(it, kept)[echo:] == [Notice("available", "messages are kept again")]
+    assert hear(it, kept)[echo:] == [Notice("available", "messages can be kept again")]
     texts(it, 3)
     assert hear(it, message(3, "b", "Mina", id="p-2") if echo else ack(2, 3))[echo:] == []
 

@@ -110,14 +110,17 @@ async def test_a_server_that_says_no_whole_line_is_named_when_the_time_is_up(say
         with pytest.raises(Unreachable) as error:
             async with dev(address, connect_timeout=0.1):
                 raise AssertionError
-    nothing = "it takes the connection and says nothing: it may be MaChat in Go, or another kind of server"
+    nothing = "it accepts connections and sends nothing: it may be MaChat in Go, or another kind of server"
     said = says.strip().replace(b"\x16\x03\x01", b"").decode()
-    assert str(error.value) == f"no welcome from {address} in 0.1 s: " + (f"it {GO}'{said}'" if says else nothing)
+    assert str(error.value) == f"{address} sent no welcome within 0.1 s: " + (f"it {GO}'{said}'" if says else nothing)
 
 
 @pytest.mark.anyio
 async def test_what_is_json_but_no_welcome_is_named_with_its_address() -> None:
-    for frame, words in [(line("yawn"), "answers with a frame 'yawn'"), (line("welcome"), "that lacks something")]:
+    for frame, words in [
+        (line("yawn"), "answers with a frame 'yawn'"),
+        (line("welcome"), "with a missing or wrong field"),
+    ]:
 
         async def server(peer: Peer, frame: bytes = frame) -> None:
             await peer.say(frame)

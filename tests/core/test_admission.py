@@ -21,7 +21,7 @@ DETAILS = {
     "is full": "room_full",
     "no room can be added": "server_full",
     "no disk": "unavailable",
-    "too many are waiting": "unavailable",
+    "too many clients are waiting": "unavailable",
     "shutting down": "draining",
 }
 """What a refusal says to a person."""

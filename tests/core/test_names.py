@@ -87,7 +87,7 @@ def test_what_cannot_stand_in_a_name_is_refused_and_named(
 
 @CHECKS
 def test_an_empty_name_is_refused(check: Callable[[str], str], most: int, code: RefusalCode) -> None:
-    with pytest.raises(Refused, match=f"empty; it takes 1 to {most} characters") as caught:
+    with pytest.raises(Refused, match=f"empty; it must have 1 to {most} characters") as caught:
         check("")
     assert caught.value.code == code
 
@@ -95,7 +95,7 @@ def test_an_empty_name_is_refused(check: Callable[[str], str], most: int, code: 
 @pytest.mark.parametrize("first", "@/*#")
 @pytest.mark.parametrize("rest", ["", "Mina", "Zoë"])
 def test_a_name_does_not_start_like_a_command_or_a_notice(first: str, rest: str) -> None:
-    with pytest.raises(Refused, match=re.escape(f"does not start with {first!r}")) as caught:
+    with pytest.raises(Refused, match=re.escape(f"the name starts with {first!r}")) as caught:
         check_name(first + rest)
     assert caught.value.code == RefusalCode.BAD_NAME
 

@@ -50,12 +50,12 @@ def test_a_command_means_what_the_table_says(line: str, command: Command) -> Non
         ("@", "@NAME TEXT"),
         ("@Zoe", "@NAME TEXT"),
         ("@Zoe  ", "@NAME TEXT"),
-        ("/list all", "/list takes nothing"),
-        ("/who is it", "/who takes nothing"),
-        ("/rooms a", "/rooms takes nothing"),
-        ("/bye all", "/bye takes nothing"),
-        ("/quit now", "/quit takes nothing"),
-        ("/help me", "/help takes nothing"),
+        ("/list all", "/list takes no argument"),
+        ("/who is it", "/who takes no argument"),
+        ("/rooms a", "/rooms takes no argument"),
+        ("/bye all", "/bye takes no argument"),
+        ("/quit now", "/quit takes no argument"),
+        ("/help me", "/help takes no argument"),
     ],
 )
 def test_the_wrong_use_of_a_command_is_told_how_it_is_used(line: str, told: str) -> None:

@@ -115,7 +115,7 @@ def test_a_missing_field_is_named(fields: dict[str, str], missing: str) -> None:
     [
         ("name", "", RefusalCode.BAD_NAME, "the name is empty"),
         ("name", "a:b", RefusalCode.BAD_NAME, "the name has a ':'"),
-        ("name", "#mina", RefusalCode.BAD_NAME, "a name does not start with '#'"),
+        ("name", "#mina", RefusalCode.BAD_NAME, "the name starts with '#'"),
         ("name", "x" * 33, RefusalCode.BAD_NAME, "the name has 33 characters; at most 32"),
         ("room", "", RefusalCode.BAD_ROOM, "the room is empty"),
         ("room", "dev room", RefusalCode.BAD_ROOM, "the room has white space"),

@@ -277,8 +277,11 @@ def test_a_line_that_its_end_makes_too_long_is_refused_on_every_path() -> None:
     for text, size in ((OPEN + "x" * (65 - 2 * BYTES), 65), (OPEN * 11, 66)):
         for path in ("text", "frame", "whisper frame", "bot"):
             why = _refused(path, text)
-            assert f"has {size} bytes with its bidirectional controls closed; at most 64 are allowed" in why, path
-    assert "has 65 bytes with its bidirectional" in _refused("text whisper", OPEN + "x" * (62 - 2 * BYTES))
+            assert (
+                f"has {size} bytes with the characters that close its bidirectional controls; at most 64 are allowed"
+                in why
+            ), path
+    assert "has 65 bytes with the characters" in _refused("text whisper", OPEN + "x" * (62 - 2 * BYTES))
 
 
 def test_separators_count_as_the_blanks_that_they_become_in_a_frame() -> None:

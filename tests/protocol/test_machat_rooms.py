@@ -179,7 +179,7 @@ def test_what_a_file_cannot_tell_of_a_blank_line_is_as_it_is_documented(tmp_path
         (["export", "{file}", "Dev Team"], "white space"),
         (["export", "{file}", "Dev"], "has no room 'Dev'"),
         (["export", "-machat", "{file}", "dev"], "did you mean 'Dev'"),
-        (["import", "-machat", "{file}", "Dev", "{lines}"], "has a room 'Dev' already"),
+        (["import", "-machat", "{file}", "Dev", "{lines}"], "already has a room 'Dev'"),
         (["import", "new.db", "Dev", "{lines}"], "'name': the name is empty"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -180,7 +180,7 @@ def test_a_bad_handshake_is_told_which_port_is_for_people(address: Address, show
     kit.hub.listening = {"text": Address("::", 8989), "telnet": address}
     peer = kit.connect()
     peer.send(line)
-    assert json.loads(peer.received())["detail"].endswith(f"; people connect by: {shown}")
+    assert json.loads(peer.received())["detail"].endswith(f"; people can connect with: {shown}")
 
 
 def test_without_a_telnet_door_and_for_other_refusals_nothing_is_said_of_it() -> None:

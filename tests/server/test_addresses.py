@@ -49,8 +49,8 @@ def test_an_address_is_a_host_and_a_port(text: str, address: tuple[str, int]) ->
         ("localhost: 1", "' 1' is not a port"),
         ("localhost:²", "'²' is not a port"),
         ("localhost:" + "9" * 5000, "is not a port"),
-        ("::1:8989", "an IPv6 address stands in brackets"),
-        ("[::1:8989", "an IPv6 address stands in brackets"),
+        ("::1:8989", "an IPv6 address must be in brackets"),
+        ("[::1:8989", "an IPv6 address must be in brackets"),
     ],
 )
 def test_what_is_wrong_with_an_address_is_told_with_an_example(text: str, told: str) -> None:

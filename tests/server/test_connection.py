@@ -208,7 +208,7 @@ def test_a_whisper_to_who_reads_nothing_is_refused_when_its_lane_is_full() -> No
     a.send(("@b " + "x" * 1000 + "\n") * 10)
     refused = a.lines()
     assert 3 <= len(refused) <= 6
-    assert set(refused) == {"* b does not read what it is sent; nothing was sent"}
+    assert set(refused) == {"* b has too many unread messages; nothing was sent"}
     b.transport.capacity = 1 << 30
     assert len(b.lines()) == 10 - len(refused)
 
@@ -258,7 +258,7 @@ def test_a_move_that_is_refused_changes_nothing() -> None:
     a.send("/join two\n/join a,b\n/join one\nstill here\n")
     assert a.lines() == [
         "* 'A' is already in 'two'",
-        "* the room has a ','; neither ':' nor ',' may stand in it",
+        "* the room has a ','; neither ':' nor ',' is allowed",
         "* you are already in one (2): a, b",
     ]
     assert b.lines() == ["a:still here"]

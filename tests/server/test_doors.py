@@ -430,8 +430,8 @@ async def test_an_address_of_a_door_that_is_none_is_an_error() -> None:
         ({"x": ("127.0.0.1:0", None)}, "the door 'x' is .*; it is a tuple"),
         ({"x": (None, CommandProtocol)}, "the door 'x' is .*; it is a tuple"),
         ({"x": ("127.0.0.1:0", CommandProtocol, 1)}, "the door 'x' is .*; it is a tuple"),
-        ({"": ("127.0.0.1:0", CommandProtocol)}, "'' is no name for a door"),
-        ({7: ("127.0.0.1:0", CommandProtocol)}, "7 is no name for a door"),
+        ({"": ("127.0.0.1:0", CommandProtocol)}, "'' cannot be the name of a door"),
+        ({7: ("127.0.0.1:0", CommandProtocol)}, "7 cannot be the name of a door"),
     ],
 )
 async def test_a_door_that_is_none_is_an_error_that_says_what_a_door_is(doors: Any, told: str) -> None:
@@ -450,5 +450,5 @@ def test_run_tcp_checks_its_doors_too() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["text", "telnet"])
 async def test_the_librarys_own_doors_keep_their_names(name: str) -> None:
-    with pytest.raises(ValueError, match=f"'{name}' is a door of the library's own"):
+    with pytest.raises(ValueError, match=f"the library has a door '{name}' of its own"):
         await ChatAPI().serve("127.0.0.1:0", doors={name: ("127.0.0.1:0", CommandProtocol)})

@@ -28,7 +28,7 @@ def silent(kit: ChatKit, number: int, host: str = HOME, *, telnet: bool = False)
 def is_told_to_give_way(peer: Peer) -> bool:
     """Whether it was told so, if it spoke the text protocol, and closed."""
     said = bytes(peer.transport.sent).decode()
-    return peer.transport.closed and "server_full" in said and "have not said who they are" in said
+    return peer.transport.closed and "server_full" in said and "have not joined a room" in said
 
 
 def closed(peers: list[Peer]) -> list[bool]:

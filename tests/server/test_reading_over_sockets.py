@@ -90,4 +90,4 @@ def test_a_line_at_the_main_port_is_told_which_port_is_for_people(server: Server
     peer = server.connect()
     peer.send("hello\n")
     host, port = server.telnet[0]
-    assert peer.refusal()["detail"].endswith(f"people connect by: telnet {host} {port}")
+    assert peer.refusal()["detail"].endswith(f"people can connect with: telnet {host} {port}")

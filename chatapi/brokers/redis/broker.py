@@ -19,7 +19,7 @@ try:
     from coredis import BaseConnection
     from coredis.exceptions import RedisError
 except ImportError:
-    raise ImportError("a broker over Redis needs coredis, the extra 'redis': pip install '.[redis]'") from None
+    raise ImportError("the Redis broker needs coredis; install the extra 'redis': pip install '.[redis]'") from None
 
 from ...core.broker import Past, RoomCount, Sent, SharedRooms, unavailable
 from ...core.entries import AnyEntry, AnyKept, Deletion, NameChanged, Said
@@ -43,7 +43,7 @@ _logger = logging.getLogger("chatapi")
 KEEP: Final = Keep(days=30, messages=100_000, bytes=64 * MiB)
 """What Redis keeps of each room by default: its memory is finite."""
 _ENDED: Final = "the chat does not run"
-_NAMES_UNREACHABLE: Final = "the store of names does not answer"
+_NAMES_UNREACHABLE: Final = "the server cannot claim the name, because Redis does not answer"
 _SECRET_SECONDS: Final = 365 * 24 * 3600
 """Seconds after the start of the last server for which Redis has the secret that signs session keys."""
 _GOODBYE_SECONDS: Final = 3.0
@@ -75,7 +75,7 @@ class RedisBroker:
         patience: float = 3,
     ) -> None:
         if not isinstance(keep, Keep):
-            raise ValueError(f"keep is a Keep, such as Keep(days=30), not {keep!r}")
+            raise ValueError(f"keep must be a Keep, such as Keep(days=30), not {keep!r}")
         self._topology = Topology(url, patience)
         self._url, self._prefix, self._keep, self._replicas = without_password(url), prefix, keep, replicas
         self._patience = patience
@@ -173,7 +173,7 @@ class RedisBroker:
         except* (RedisError, OSError) as group:
             raise StoreError(f"cannot use Redis at {self._url}: {reason_of(group)}") from None
         if int(version.partition(".")[0]) < 7:
-            raise StoreError(f"Redis at {self._url} is {version}; 7.0 or newer is needed")
+            raise StoreError(f"Redis at {self._url} has version {version}; this server needs 7.0 or newer")
         _logger.info("rooms are kept by Redis at %s; this server is node %s", self._topology, self._nodes.node)
 
     async def _agree_on_secret(self, connection: BaseConnection) -> None:

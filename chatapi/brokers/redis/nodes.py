@@ -148,7 +148,7 @@ class Nodes:
     async def time_out(self, number: int) -> None:
         """Fail a whisper that is not answered in time."""
         await anyio.sleep(_WHISPER_SECONDS)
-        self._whisper_answered(number, "the member's server does not answer; it may have been sent")
+        self._whisper_answered(number, "the member's server does not answer; the whisper may have been delivered")
 
     def _send(self, to: str, message: dict[str, Any], number: int) -> None:
         def sent(receivers: Pending[Any]) -> None:
@@ -189,7 +189,7 @@ class Nodes:
         self._room_list = {}
         self._alive = self._alive_before = frozenset()
         for number in list(self._whispers):
-            self._whisper_answered(number, "the chat does not run; it may have been sent")
+            self._whisper_answered(number, "the chat has ended; the whisper may have been delivered")
 
     # Room lists
 

@@ -103,7 +103,7 @@ class SharedRoom:
         """Deliver nothing more; release the remaining names before the room is dropped."""
         self._closing = True
         self._buffered.clear()
-        names_may_come = self._outgoing.keep_releases("the room was closed meanwhile; try again")
+        names_may_come = self._outgoing.keep_releases("the server has just closed the room; try again")
         if self._in_flight == "sync" or self.roster.local or names_may_come:
             self.roster.local.clear()
             self._must_synchronise = True  # which releases every name that no member here has
@@ -206,7 +206,7 @@ class SharedRoom:
                 self._take_buffered()
             else:  # the log is another one, this node was taken for dead, or the turn came too late
                 self.connection_lost()
-                return "the last turn came too late" if status == "late" else ""
+                return "the last request reached Redis too late" if status == "late" else ""
         return ""
 
     def received(self, batch: bytes) -> None:
@@ -377,7 +377,7 @@ class SharedRoom:
 
     def disconnect(self, *, names_are_known: bool = True) -> None:
         """Close the room for its members here, because messages are missing or Redis does not know the room."""
-        why = "messages of this room are missing; come in again"
+        why = "the server missed messages of this room; try again"
         if self.state is State.OPENING:
             self.give_up(why)
             return

@@ -318,7 +318,9 @@ class Shard:
             else:
                 self._succeeded()
         elif anyio.current_time() - self._awaiting_since > self._options.patience:
-            self._give_up(f"only {found} of {self._options.replicas} replicas follow", sent=False)
+            self._give_up(
+                f"only {found} replicas have the messages, and {self._options.replicas} must have them", sent=False
+            )
 
     # Trouble
 

@@ -46,7 +46,7 @@ class Topology:
     def __init__(self, url: str, timeout: float) -> None:
         parts = urlsplit(url)
         if parts.scheme not in _SCHEMES:
-            raise _invalid(url, f"a URL of Redis begins with one of {', '.join(f'{name}://' for name in _SCHEMES)}")
+            raise _invalid(url, f"a Redis URL must begin with one of {', '.join(f'{name}://' for name in _SCHEMES)}")
         tls, _, self._kind = parts.scheme.partition("+")
         credentials, _, hosts = parts.netloc.rpartition("@")
         user, _, password = credentials.partition(":")
@@ -57,7 +57,7 @@ class Topology:
         path = [unquote(piece) for piece in parts.path.split("/") if piece]
         self._service = path.pop(0) if self._kind == "sentinel" and path else ""
         if self._kind == "sentinel" and not self._service:
-            raise _invalid(url, "the name of the service is missing, as in …:26379/mymaster")
+            raise _invalid(url, "the name of the service is missing; write it as in …:26379/mymaster")
         if tls == "unix":
             self._servers = [Server(unquote(parts.path), 0)]
         else:
@@ -155,7 +155,7 @@ def _server(host: str, port: int, url: str) -> Server:
     if not colon:
         name, number = host, str(port)
     if not number.isdigit() or not 0 < int(number) < 65536:
-        raise _invalid(url, f"{number!r} is not a port")
+        raise _invalid(url, f"{number!r} is not a port from 1 to 65535")
     return Server(name.strip("[]") or "localhost", int(number))
 
 

@@ -62,9 +62,9 @@ class SQLiteBroker:
         clock: Clock | None = None,
     ) -> None:
         if sync not in ("full", "normal"):
-            raise ValueError(f"sync is 'full' or 'normal', not {sync!r}")
+            raise ValueError(f"sync must be 'full' or 'normal', not {sync!r}")
         if not isinstance(keep, Keep):
-            raise ValueError(f"keep is a Keep, such as Keep(days=30), not {keep!r}")
+            raise ValueError(f"keep must be a Keep, such as Keep(days=30), not {keep!r}")
         self._store = Store(path, sync)
         self._keep = keep
         self._clock: Clock = clock or SystemClock()

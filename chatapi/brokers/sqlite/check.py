@@ -109,16 +109,16 @@ class _Log:
         if not self._is_name(name) or self._naming.room_key(name) != key:
             yield f"{self}: its key {key!r} does not match its name, so nobody can join it"
         if not _is_text(epoch):
-            yield f"{self}: its epoch is {epoch!r}"
+            yield f"{self}: its epoch must be a text that is not empty, but is {epoch!r}"
         if type(trimmed) is not int or trimmed < 0 or type(trimmed_ts) is not int:
-            yield f"{self}: it is recorded as trimmed up to seq {trimmed!r}, ts {trimmed_ts!r}"
+            yield f"{self}: its trimmed and trimmed_ts must be numbers, but are {trimmed!r} and {trimmed_ts!r}"
 
     def faults_of_row(self, seq: int, ts: Any, count: Any, name: Any, block: Any, target: Any) -> Iterator[str]:
         """Yield the faults of the next row, by itself and after the rows before it."""
         where = f"{self}, seq {seq}"
         self.messages = 0
         if type(ts) is not int or type(count) is not int or count < 1:
-            yield f"{where}: its ts is {ts!r}, its count {count!r}"
+            yield f"{where}: its ts must be a number and its count at least 1, but they are {ts!r} and {count!r}"
             self._next = seq + 1
             return
         if seq > self._next:
@@ -126,10 +126,10 @@ class _Log:
         elif seq < self._next:
             yield f"{where}: it comes after seq {self._next - 1}"
         if ts <= self._ts:
-            yield f"{where}: its ts {ts} is not above {self._ts}, which comes before it"
+            yield f"{where}: its ts {ts} is not above {self._ts}, the ts before it"
         self._next, self._ts = seq + count, ts + count - 1
         if not self._is_name(name):
-            yield f"{where}: its author's name is {name!r}"
+            yield f"{where}: its author's name must be a text that is not empty, but is {name!r}"
         if block is None:
             yield from self._faults_of_deletion(where, seq, count, target)
         elif type(block) is not bytes or target is not None:
@@ -146,7 +146,7 @@ class _Log:
         if not block.endswith(b"\n"):
             yield f"{where}: its text does not end with a line feed"
         elif count > 1 and (lines := block.count(b"\n")) != count:
-            yield f"{where}: its {count} messages have {lines} lines"
+            yield f"{where}: its count is {count}, but its text has {lines} lines"
         elif count == 1:
             if block == b"\n":
                 self._empty[seq] = False
@@ -155,19 +155,19 @@ class _Log:
 
     def _faults_of_deletion(self, where: str, seq: int, count: int, target: Any) -> Iterator[str]:
         if count != 1:
-            yield f"{where}: a deletion with a count of {count}"
+            yield f"{where}: it is a deletion, but its count is {count}, not 1"
         if type(target) is not int or not 0 < target < seq:
             yield f"{where}: it deletes seq {target!r}, which is not before it"
         elif target in self._empty:
             self._empty[target] = True
         elif target >= self._first:
-            yield f"{where}: it deletes seq {target}, which is not a message whose text is gone"
+            yield f"{where}: it deletes seq {target}, which does not exist or still has its text"
 
     def faults_at_end(self) -> Iterator[str]:
         """Yield the faults that show after the last row."""
         for seq, deleted in self._empty.items():
             if not (deleted or self._naming.allows_empty):
-                yield f"{self}, seq {seq}: it has no text, and nothing deletes it"
+                yield f"{self}, seq {seq}: it has no text, but no deletion names it"
 
     def _is_name(self, value: object) -> bool:
         return _is_text(value) or (value == "" and self._naming.allows_empty)

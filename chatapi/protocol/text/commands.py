@@ -22,13 +22,13 @@ class Spec(NamedTuple):
 
 TABLE: Final = (
     Spec("username", ("nick",), "NAME", "take another name"),
-    Spec("msg", (), "NAME TEXT", "say something to NAME alone; @NAME TEXT does the same"),
-    Spec("list", ("who",), "", "who is in the room"),
-    Spec("rooms", (), "", "which rooms are open"),
-    Spec("join", (), "ROOM", "leave this room for another"),
-    Spec("history", (), "[N]", "the last N messages (20 where N is left out)"),
-    Spec("bye", ("quit",), "", "leave"),
-    Spec("help", (), "", "these lines"),
+    Spec("msg", (), "NAME TEXT", "send a text to NAME only; @NAME TEXT does the same"),
+    Spec("list", ("who",), "", "list the members of this room"),
+    Spec("rooms", (), "", "list the open rooms"),
+    Spec("join", (), "ROOM", "move to another room"),
+    Spec("history", (), "[N]", "show the last N messages (20 if N is left out)"),
+    Spec("bye", ("quit",), "", "leave the chat"),
+    Spec("help", (), "", "list the commands"),
 )
 """Every command, in the order in which `/help` shows them."""
 
@@ -65,7 +65,7 @@ def parse_command(line: str) -> Command | BadCommand:
     elif spec.takes and not argument and not spec.takes.startswith("["):
         return BadCommand(f"/{word} needs {spec.takes}: {spec.usage}")
     elif argument and not spec.takes:
-        return BadCommand(f"/{word} takes nothing after it; //{word} sends the line as text")
+        return BadCommand(f"/{word} takes no argument; //{word} sends the line as text")
     return Command(spec.name, argument, text)
 
 

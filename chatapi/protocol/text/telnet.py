@@ -71,7 +71,7 @@ class NicknameProtocol(ConnectionProtocol):
         """Have the person join the lobby under this nickname. Raises `Refused`."""
         naming = self.connection.hub.naming
         if not step and naming.allows_empty:
-            raise Refused(RefusalCode.BAD_NAME, "a nickname has at least one character")
+            raise Refused(RefusalCode.BAD_NAME, "a nickname must have at least one character")
         fields = {"name": step, "room": self._lobby, "notices": True}
         self.connection.admit(handshake_of(fields, naming), self._protocol_of)
 
