@@ -326,7 +326,7 @@ class ChatAPI:
             return
         assert poller is not None
         hub.draining = True
-        _logger.info("draining: nobody comes in any more, and %d connections are told", len(hub.connections))
+        _logger.info("draining: no new members can join, and %d connections are told", len(hub.connections))
         self._stop_listening()
         try:
             with poller.within(self.limits.drain):

@@ -34,7 +34,7 @@ async def task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
             raise
         failed, *others = errors
         for other in others:
-            _logger.error("another error, after %s", repr(failed), exc_info=other)
+            _logger.error("another error occurred after %s", repr(failed), exc_info=other)
     if failed is not None:
         try:
             raise failed  # here, because in the `except` block the group would become its context

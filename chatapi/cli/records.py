@@ -134,4 +134,6 @@ def export(store: View, room: RoomInfo) -> Iterator[tuple[bytes, int]]:
     except (TypeError, ValueError, AttributeError):
         pass  # a row has values other than numbers and UTF-8
     if seq != room.seq + 1:
-        raise StoreError(f"{str(store.path)!r}: {room.name!r} is damaged at seq {seq}; `chatserver check` tells more")
+        raise StoreError(
+            f"{str(store.path)!r}: {room.name!r} is damaged at seq {seq}; `chatserver check` lists the faults"
+        )

@@ -68,7 +68,7 @@ def build_parser() -> Parser:
     )
     parser.flag("-telnet", metavar="ADDRESS", help="where to listen for telnet clients (default: nowhere)")
     parser.flag("-lobby", metavar="ROOM", help="the room that telnet clients join (default lounge)")
-    switch("-echo", help="send everybody their own messages too, as the Go server does")
+    switch("-echo", help="send each message to its sender too, as MaChat in Go does")
     switch("-no-commands", help="send lines that start with / or @ to the room as text")
     switch(
         "-machat",
@@ -234,7 +234,9 @@ def _print_listening(output: Lines, listening: list[Listening]) -> None:
 
 def _listening_not_printed(line: str, error: OSError) -> None:
     """Log that standard output cannot be written; the server goes on."""
-    _logger.error("listening on %s; cannot print that: %s", line.partition(" on ")[2], error.strerror)
+    _logger.error(
+        "listening on %s; cannot write that to the standard output: %s", line.partition(" on ")[2], error.strerror
+    )
 
 
 def _broker(given: _Settings) -> Broker | None:

@@ -158,7 +158,7 @@ class PendingRequests:
         given = {name: value for name, value in fields.items() if value is not None}
         request = Request(kind, self._count, f"{self._prefix}-{self._count}", given)
         if len(request.frame) > self.frame_bytes:
-            raise TextTooLong(f"a frame of {len(request.frame):,} bytes; at most {self.frame_bytes:,} are allowed")
+            raise TextTooLong(f"the frame has {len(request.frame):,} bytes; at most {self.frame_bytes:,} are allowed")
         self._waiting.append(request)
         return request
 

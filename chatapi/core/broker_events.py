@@ -79,7 +79,7 @@ class BrokerEventHandler:
 
     def disconnect_room(self, room: str) -> None:
         place = self._hub.rooms[room]
-        _logger.error("messages of %s are missing here: %d members are disconnected", place.name, len(place.members))
+        _logger.error("this server missed messages of %s, and disconnects %d members", place.name, len(place.members))
         for client in place.members:
             client.disconnect("insufficient_state")
         if self._hub.rooms.get(room) is place:

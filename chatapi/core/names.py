@@ -109,13 +109,11 @@ def _check(raw: str, most: int, code: RefusalCode, what: str, *, kept: bool) -> 
             raise Refused(code, f"the {what} has a {char!r}; neither ':' nor ',' is allowed")
         kind = "Zs" if char.isspace() else unicodedata.category(char)
         if kind in _FORBIDDEN and not (kept and kind == "Cn"):
-            raise Refused(code, f"the {what} has {_FORBIDDEN[kind]} (U+{ord(char):04X}), which may not stand in it")
+            raise Refused(code, f"the {what} has {_FORBIDDEN[kind]} (U+{ord(char):04X}), which is not allowed")
     if kept:
         return name
     if invisible := _INVISIBLE.search(name):
-        raise Refused(
-            code, f"the {what} has an invisible character (U+{ord(invisible[0]):04X}), which may not stand in it"
-        )
+        raise Refused(code, f"the {what} has an invisible character (U+{ord(invisible[0]):04X}), which is not allowed")
     if unicodedata.category(name[0]).startswith("M"):
         raise Refused(
             code, f"the {what} starts with a combining mark (U+{ord(name[0]):04X}), which must follow another character"
@@ -162,7 +160,7 @@ def _check_go(code: RefusalCode, what: str, raw: str) -> str:
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise Refused(code, f"the {what} has half a surrogate pair, which may not stand in it") from None
+        raise Refused(code, f"the {what} has half a surrogate pair, which is not allowed") from None
     if size > MACHAT_NAME_BYTES:
         raise Refused(code, f"the {what} has {size} bytes; at most {MACHAT_NAME_BYTES} are allowed")
     return name

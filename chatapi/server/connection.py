@@ -287,7 +287,7 @@ class Connection(SendingHalf):
         if self._waiting is Waiting.RESULT:
             return Refused(RefusalCode.UNAVAILABLE, "the room could not be opened in time; try again later")
         seconds = self.protocol.opening_seconds(self.hub.limits)
-        return Refused(RefusalCode.HANDSHAKE_TIMEOUT, f"you did not say who you are within {seconds:g} s")
+        return Refused(RefusalCode.HANDSHAKE_TIMEOUT, f"you did not identify yourself within {seconds:g} s")
 
     def _is_idle(self, now: float) -> bool:
         idle = self.hub.limits.idle

@@ -146,7 +146,7 @@ class Listener:
     def _say(self, error: OSError) -> None:
         if not self._told:
             self._told = True
-            _logger.error("cannot accept connections for now: %s; those that are open go on", error.strerror)
+            _logger.error("cannot accept connections for now: %s; open connections are not affected", error.strerror)
 
     def _pause(self, until: float) -> None:
         self._selector.unregister(self._socket)

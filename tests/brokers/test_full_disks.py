@@ -78,7 +78,7 @@ def test_a_file_that_may_not_grow_is_refused_to_grow_and_nothing_else(path: Path
         assert talk.tess.line() == "* in dev (3): Jo, Lea, Tess"
         limit.prlimit(server.process.pid, limit.RLIMIT_FSIZE, (limit.RLIM_INFINITY, limit.RLIM_INFINITY))
         assert talk.both()
-        server.says("messages are stored again")
+        server.says("messages can be stored again")
     check_file(path, talk.taken)
 
 

@@ -42,7 +42,7 @@ def test_a_damaged_first_page(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(100)
         file.write(b"\xff" * 400)
-    assert refusal(path) == f"{str(path)!r}: it is damaged; `chatserver check` tells more"
+    assert refusal(path) == f"{str(path)!r}: it is damaged; `chatserver check` lists the faults"
 
 
 @contextmanager

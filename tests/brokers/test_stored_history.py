@@ -54,7 +54,7 @@ async def test_a_block_that_is_cancelled_ends_the_chat_in_good_order(path: Path)
 async def test_a_chat_that_runs_is_not_begun_again(path: Path) -> None:
     chat = ChatAPI(broker=SQLiteBroker(path))
     async with chat, chat.join("Mina", "dev", reads=False) as mina:
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="running already"):
             async with chat:
                 pytest.fail("it was begun again")
         await mina.post("hello")

@@ -229,7 +229,7 @@ async def test_errors_after_the_first_one_are_logged(caplog: pytest.LogCaptureFi
 
     with pytest.raises(Odd):
         await fail()
-    assert "another error, after Odd()" in caplog.text
+    assert "another error occurred after Odd()" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
 

@@ -110,7 +110,7 @@ def test_an_export_goes_up_to_where_the_damage_is(statement: str, seq: int, chat
     tamper(chat, statement)
     done = chatserver("export", chat, "dev")
     assert (done.code, done.out.splitlines()) == (2, whole[:seq])
-    error = f"{str(chat)!r}: 'Dev' is damaged at seq {seq}; `chatserver check` tells more"
+    error = f"{str(chat)!r}: 'Dev' is damaged at seq {seq}; `chatserver check` lists the faults"
     assert done.err == f"chatserver export: {error}\n"
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_page_is_found(tmp_path: Path) -> None:
     assert re.fullmatch(r"[\d,]+ faults?: 1 room, [\d,]+ messages", last)
     done = chatserver("export", chat, "dev")
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "damaged; `chatserver check` tells more" in done.err
+    assert "damaged; `chatserver check` lists the faults" in done.err
     assert len(done.lines) > 1000
     to = tmp_path / "dev.ndjson"
     to.write_text("the last good backup")
@@ -187,7 +187,7 @@ def another_program(path: Path) -> None:
 
 
 OTHERS = {
-    "newer": (newer, "was written by a newer version of this program (its schema is 99, the newest known"),
+    "newer": (newer, "was written by a newer version of this program (its schema is 99; this version reads"),
     "another program's": (another_program, "is not a file of this chat server, but of another program"),
     "junk": (lambda path: path.write_bytes(b"junk" * 5000), "this is not a SQLite database"),
     "zeros": (lambda path: path.write_bytes(bytes(8192)), "this is not a SQLite database"),

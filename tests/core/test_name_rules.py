@@ -255,7 +255,7 @@ def test_a_name_whose_key_is_longer_than_any_name_is_found_by_that_key() -> None
     assert room.first_members(9) == ["Ann", "Bea", name]
     others.name_lost(key, key, "name_lost")
     kit.settle()
-    assert zoe.lines() == ["* name_lost: your name was claimed while this server was cut off"]
+    assert zoe.lines() == ["* name_lost: another member took your name while this server was cut off"]
 
 
 # Names that an earlier version has allowed

@@ -183,7 +183,7 @@ def test_frame_bytes_one_beyond(cut: str) -> None:
     found = answers([*CUTS[cut](ping(1025)), *([] if cut == "without an end" else [ping(30) + b"\n"])], ends=True)
     (error,) = [answer for answer in found if answer["type"] == "error"]
     assert error["code"] == "frame_too_large"
-    assert error["detail"] == "a frame of 1,025 bytes; at most 1,024 are allowed"
+    assert error["detail"] == "the frame has 1,025 bytes; at most 1,024 are allowed"
     if cut != "without an end":
         assert found[-1] == {"type": "pong", "ref": 7}  # the next frame is intact
 

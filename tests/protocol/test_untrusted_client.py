@@ -88,7 +88,7 @@ def test_a_nickname(log: Callable[[], list[str]]) -> None:
     mina.send(f"{EVIL}\r\nMina{EVIL}\r\n")
     kit.settle()
     answer = mina.received()
-    assert answer.count("which may not stand in it") == 2
+    assert answer.count("which is not allowed") == 2
     _check(log(), answer.replace("\r\n", "\n"), zoe.received())
 
 

@@ -123,7 +123,7 @@ def test_a_client_that_says_nothing_is_told_so_after_the_time_for_a_handshake() 
     kit.wait(2.8)
     assert silent.received() == ""
     kit.wait(0.4)
-    assert silent.lines() == ["* handshake_timeout: you did not say who you are within 3 s"]
+    assert silent.lines() == ["* handshake_timeout: you did not identify yourself within 3 s"]
 
 
 def test_an_error_of_a_members_command_is_told_and_the_connection_goes_on() -> None:

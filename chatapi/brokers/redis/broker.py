@@ -42,7 +42,7 @@ _logger = logging.getLogger("chatapi")
 
 KEEP: Final = Keep(days=30, messages=100_000, bytes=64 * MiB)
 """What Redis keeps of each room by default: its memory is finite."""
-_ENDED: Final = "the chat does not run"
+_ENDED: Final = "the chat is not running"
 _NAMES_UNREACHABLE: Final = "the server cannot claim the name, because Redis does not answer"
 _SECRET_SECONDS: Final = 365 * 24 * 3600
 """Seconds after the start of the last server for which Redis has the secret that signs session keys."""
@@ -222,7 +222,7 @@ class RedisBroker:
             try:
                 self._nodes.received(data)
             except Exception:
-                _logger.exception("a message of another server was not understood")
+                _logger.exception("a message from another server could not be handled")
 
     def _availability_changed(self, shard: Shard, detail: str) -> None:
         assert self._rooms is not None
@@ -232,7 +232,7 @@ class RedisBroker:
 
     def open(self, room: str, name: str, epoch: str, messages: int, max_bytes: int) -> Pending[Past]:
         if self._tasks is None or self._node is None:
-            return Pending.failed(unavailable("the chat does not run; use `async with chat`, or serve it"))
+            return Pending.failed(unavailable("the chat is not running; use `async with chat`, or serve it"))
         keys = Keys(self._prefix, quote(room, safe=""), self._topology.db)
         shard = self._shards.for_tag(keys.tag)
         if shard.trouble:

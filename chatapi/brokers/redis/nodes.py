@@ -111,7 +111,7 @@ class Nodes:
         was_valid, existed, alive = answer.result()
         self._renewed_at = asked_at
         if not was_valid and not self._is_new:
-            _logger.warning("this server was taken for dead; the names of its members are claimed again")
+            _logger.warning("other servers took this server for dead; it claims the names of its members again")
             self._suspected()
         if not (was_valid and existed) and not self._is_new:
             self._reap_from = asked_at + self._lease  # other nodes may have to renew their leases first

@@ -351,7 +351,9 @@ class Shard:
 
     def _give_up(self, reason: str, *, sent: bool = True) -> None:
         if not self.trouble:
-            _logger.error("Redis at %s cannot be used: %s; senders are told, and it is tried again", self.name, reason)
+            _logger.error(
+                "Redis at %s cannot be used: %s; messages are refused, and this server tries again", self.name, reason
+            )
         if self._failing_since is None:
             self._failing_since = anyio.current_time()
         first, self.trouble, self._trouble_logged = not self.trouble, reason, True

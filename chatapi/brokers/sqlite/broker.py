@@ -36,7 +36,7 @@ _ROOMS_AT_ONCE: Final = 100
 """Rooms in one such check, because rooms that are opened wait for its end."""
 _CLOSING_SECONDS: Final = 10.0
 """Seconds that the end waits for the disk."""
-_ENDED: Final = "the chat does not run"
+_ENDED: Final = "the chat is not running"
 _DAY: Final = 24 * 3600 * 1_000_000
 
 
@@ -122,7 +122,7 @@ class SQLiteBroker:
         closing.start()
         await anyio.to_thread.run_sync(closing.join, _CLOSING_SECONDS)
         if writer.is_alive():
-            _logger.error("the last messages may not be stored: the disk does not answer")
+            _logger.error("the disk does not answer, so the last messages may not be stored")
         self.collect()
         self._writer = self._reader = None
         self._done = deque()  # results that come later are dropped
@@ -185,9 +185,11 @@ class SQLiteBroker:
         if result.stored and bool(result.reason) is not self._failing:
             self._failing = bool(result.reason)
             if self._failing:
-                _logger.error("messages cannot be stored: %s; senders are told, and each one is tried", result.reason)
+                _logger.error(
+                    "messages cannot be stored: %s; messages are refused until the server can store one", result.reason
+                )
             else:
-                _logger.warning("messages are stored again")
+                _logger.warning("messages can be stored again")
         reason = self._without_path(result.reason)
         for submission, positions in zip(result.submissions, result.positions, strict=True):
             self._unsettled.popleft()
@@ -221,7 +223,7 @@ class SQLiteBroker:
     def _read_soon(self, read: Callable[[], _T], *, urgent: bool = False) -> Pending[_T]:
         """Return what the reading thread reads."""
         if self._reader is None:
-            return Pending.failed(unavailable("the chat does not run; use `async with chat`, or serve it"))
+            return Pending.failed(unavailable("the chat is not running; use `async with chat`, or serve it"))
         result: Pending[_T] = Pending()
 
         def done(executed: Pending[_T]) -> None:

@@ -110,7 +110,7 @@ class Database:
         writer.execute(f"PRAGMA synchronous = {self._sync}")
         writer.execute("PRAGMA secure_delete = ON")  # overwrite deleted data with zeros
         if writer.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-            raise StoreError(f"{str(self.path)!r}: this file system cannot hold a write-ahead log")
+            raise StoreError(f"{str(self.path)!r}: this file system does not support SQLite's write-ahead log")
         version = writer.execute("PRAGMA user_version").fetchone()[0]
         if 0 < version < len(self._migrations):
             self._back_up(version)
@@ -160,7 +160,7 @@ class Database:
         if version > len(self._migrations):
             raise StoreError(
                 f"{str(self.path)!r} was written by a newer version of this program"
-                f" (its schema is {version}, the newest known here {len(self._migrations)})"
+                f" (its schema is {version}; this version reads schemas up to {len(self._migrations)})"
             )
 
     @contextmanager
@@ -228,9 +228,9 @@ class Database:
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
-            raise StoreError(f"{str(self.path)!r} was moved or deleted while it is open") from None
+            raise StoreError(f"{str(self.path)!r} was moved or deleted while it was open") from None
         if (status.st_dev, status.st_ino) != self._inode:
-            raise StoreError(f"{str(self.path)!r} was replaced by another file while it is open")
+            raise StoreError(f"{str(self.path)!r} was replaced by another file while it was open")
 
 
 def _reason(error: sqlite3.Error | OSError | UnicodeDecodeError) -> str:
@@ -247,5 +247,5 @@ _PLAIN: Final = {
     "attempt to write a readonly database": "it cannot be written to",
     "unable to open database file": "it cannot be opened",
     "database is locked": "another program is writing to it",
-    "database disk image is malformed": "it is damaged; `chatserver check` tells more",
+    "database disk image is malformed": "it is damaged; `chatserver check` lists the faults",
 }

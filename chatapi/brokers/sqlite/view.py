@@ -63,7 +63,7 @@ class View(Store):
                 return room
         except TypeError:
             pass
-        raise StoreError(f"{str(self.path)!r}: room {key!r} is damaged; `chatserver check` tells more")
+        raise StoreError(f"{str(self.path)!r}: room {key!r} is damaged; `chatserver check` lists the faults")
 
     def size(self, room: RoomInfo) -> tuple[int, int]:
         """Return the number of messages that a room keeps, and the bytes of their texts."""

@@ -97,7 +97,7 @@ class JsonProtocol(ConnectionProtocol):
 
     def _too_large(self, size: int) -> BadFrame:
         most = self.connection.hub.limits.frame_bytes
-        return BadFrame(FrameError.FRAME_TOO_LARGE, f"a frame of {size:,} bytes; at most {most:,} are allowed")
+        return BadFrame(FrameError.FRAME_TOO_LARGE, f"the frame has {size:,} bytes; at most {most:,} are allowed")
 
     @property
     def _runs_have_ids(self) -> bool:
@@ -364,5 +364,5 @@ class _EmptyTextError(ChatError):
 
 def _code_and_detail(error: ChatError) -> tuple[str, str]:
     if isinstance(error, _EmptyTextError):
-        return FrameError.EMPTY_TEXT, "nothing is left of the text without control characters and empty lines"
+        return FrameError.EMPTY_TEXT, "the text has only control characters and empty lines"
     return code_and_detail(error)

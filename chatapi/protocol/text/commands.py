@@ -21,7 +21,7 @@ class Spec(NamedTuple):
 
 
 TABLE: Final = (
-    Spec("username", ("nick",), "NAME", "take another name"),
+    Spec("username", ("nick",), "NAME", "change your name"),
     Spec("msg", (), "NAME TEXT", "send a text to NAME only; @NAME TEXT does the same"),
     Spec("list", ("who",), "", "list the members of this room"),
     Spec("rooms", (), "", "list the open rooms"),

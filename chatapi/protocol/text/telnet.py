@@ -112,7 +112,7 @@ class TelnetProtocol(TextProtocol):
         assert client.room is not None
         self.tell(who_is_here(client.room, f"hello {client.name}; in {client.room.name}"))
         if self.commands:
-            self.tell("type a line to say it to everybody; /help lists what else there is")
+            self.tell("type a line to send it to everybody; /help lists the commands")
 
 
 def _receive(protocol: ConnectionProtocol, telnet: TelnetFilter, data: bytes) -> None:
