@@ -1,0 +1,1 @@
+"""A conformance run for clients in any language: ``python -m chatapi.testing.conformance -- COMMAND …``."""
