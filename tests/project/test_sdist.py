@@ -26,7 +26,7 @@ KINDS = {
     "chatapi": {".py", ".lua", ".typed"},
     "cmd": {".py"},
     "docs": {".css", ".md", ".png"},
-    "examples": {".py"},
+    "examples": {".py", ".mjs", ".go", ".sh"},
     "tests": {".py", ".c", ".md", ".toml"},
 }
 """What kinds of files each folder holds."""
