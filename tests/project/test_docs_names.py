@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_tables import CLIENT, SERVER, parsed
+from doc_tables import CLIENT, CONFORMANCE, SERVER, parsed
 from layers import MODULES, PACKAGE
 from pages import DOCS, PAGES, ROOT, SPANS, Page, blocks
 
@@ -34,7 +34,7 @@ ARCHITECTURE = [PAGES[f"docs/explanation/{name}.md"] for name in ("architecture"
 
 
 def test_no_flag_is_made_up() -> None:
-    known = set(SERVER) | set(CLIENT)
+    known = set(SERVER) | set(CLIENT) | set(CONFORMANCE)
     known |= {f"-{name}" for name in known}
     for page, span in SPANS:
         if re.match("-+[a-z]", span):

@@ -39,6 +39,7 @@ from chatapi.errors import FrameError
 from chatapi.protocol.json import frames
 from chatapi.protocol.text import commands
 from chatapi.server import log_limit
+from chatapi.testing.conformance import __main__ as conformance
 
 Row = dict[str, str]
 
@@ -87,6 +88,7 @@ def flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
 
 
 SERVER, CLIENT = flags(server.build_parser()), flags(client.build_parser())
+CONFORMANCE = flags(conformance.build_parser())
 
 
 def spellings(action: argparse.Action) -> str:
@@ -376,6 +378,16 @@ def examples() -> list[Row]:
     return [{"program": code(f"examples/{path.name}")} for path in sorted((ROOT / "examples").glob("*.py"))]
 
 
+def samples() -> list[Row]:
+    return [
+        {"sample": code(f"examples/clients/{path.name}")} for path in sorted((ROOT / "examples" / "clients").iterdir())
+    ]
+
+
+def cases() -> list[Row]:
+    return [{"case": code(case.name), "what a client must do": case.rule} for case in conformance.CASES]
+
+
 # What a server writes
 
 
@@ -472,6 +484,8 @@ TABLES = {
     "hooks": Table(("hook", "gets", "returns", "can raise"), hooks, optional=("can raise",)),
     "views": Table(("name", "has"), views),
     "examples": Table(("program", "what it is"), examples),
+    "samples": Table(("sample", "what it is"), samples, sorted_by_hand=True),
+    "cases": Table(("case", "what a client must do"), cases),
     "log": Table(("message", "level", "when"), log_lines, key=without_words, sorted_by_hand=True),
     "store errors": Table(("error", "what to do"), errors_of_the_store, key=without_words, sorted_by_hand=True),
     "folders": Table(("folder", "may import"), folders),
