@@ -103,6 +103,36 @@ async def test_what_a_turn_leaves_is_done_in_the_next_one() -> None:
     poller.close()
 
 
+@pytest.mark.anyio
+async def test_other_tasks_of_the_program_get_a_turn_after_each_turn_of_the_chat() -> None:
+    turns: list[str] = []
+
+    def run(now: float) -> None:
+        turns.append("chat")
+        kit.clock.turn(1)  # longer than a turn may take
+
+    async def neighbour() -> None:
+        while True:
+            turns.append("other task")
+            await anyio.lowlevel.checkpoint()
+
+    kit = ChatKit()
+    poller = Poller(kit.hub)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(poller.run)
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(5):
+            kit.hub._runnable[Runnable(run)] = None
+        tasks.start_soon(neighbour)
+        poller.ring()
+        with anyio.fail_after(10):
+            await poller.until(lambda: turns.count("chat") == 5)
+        tasks.cancel_scope.cancel()
+    poller.close()
+    first, last = turns.index("chat"), len(turns) - turns[::-1].index("chat")
+    assert turns[first:last].count("other task") >= 3, turns
+
+
 class Runnable:
     def __init__(self, run: Callable[[float], None]) -> None:
         self.run = run
