@@ -1,77 +1,53 @@
 """The command line: `python -m bench`, from the project's folder.
 
-How the pieces fit, for who adds a study:
-
-- `subjects.Subject` is a server that can be measured: its name, command, version and `load.Protocol` (templates).
-  `subjects.SUBJECTS` has them all by name; `subjects.executable(*flags)` and `subjects.embedded(backend)` make commands
-  for variants of this server; `subjects.floor("batch" or "line")` is the machine's limit.
-- `load.Load` says what members do, and `load.run_load(load, protocol, port, pids)` has them do it: `load.Figures`.
-- `servers.running(subject)` is a server as a context manager, with `server.run(load)`, `server.pids` and
-  `server.port`; `servers.measure(subject, load)` does all of it once, and makes a `servers.Failure` of what goes wrong.
-- `report.table(columns, rows)` makes Markdown of it, `report.Results`, `report.page` and `report.write_json` whole
-  results; `picture.style()` gives a picture the look of the others.
-- `progress.Progress` tells how far one is.
-
-A study is a module with `run(options) -> exit code`, and stands in `STUDIES`.
+- `subjects` has the servers that can be measured, and how members speak to each of them (`load.Protocol`).
+- `workloads` has what members do (`load.Load`) and which figures matter.
+- `measure` runs each workload on each server: `servers` starts one, `load` runs the load generator in C against it.
+- `results` is what came of it, `tables` shows it, and `picture` draws it.
+- `publish` puts the tables and the pictures of one run into the documentation.
 """
 
 from __future__ import annotations
 
-import importlib
 import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from chatapi.cli.flags import Parser
 
-from . import machine, report, servers
-from .options import Options
-from .subjects import OURS, SUBJECTS
-from .workloads import WORKLOADS
-
-STUDIES: Final = {
-    "workloads": "the six workloads, against other servers (what is run where nothing is named)",
-    "growth": "whether cost grows faster than the work: members, rooms, line sizes, senders",
-    "embedding": "how long the chat keeps an embedding program's event loop from other tasks",
-    "start": "how long the server takes until it is there, and what it imports",
-    "lag": "what members that stop reading cost the others, the server and the machine",
-    "storm": "how fast thousands of dropped members are back, each where it was",
-    "memory": "whether memory ends where it began, after thousands of joins, leaves and lines",
-    "nodes": "what two servers and one Redis carry, and what each part takes for it",
-}
-"""Name of each study, which is also its module's, and what it shows."""
-_ABOUT_US: Final = ("embedding", "start", "lag", "storm", "memory", "nodes")
-"""Those that have nothing to do with other servers."""
+from . import machine, picture, publish, servers, tables
+from .measure import Options, measure
+from .subjects import SUBJECTS
+from .workloads import GROUPS, GROWTH, WORKLOADS
 
 _EXAMPLES: Final = """\
 examples:
-  python -m bench                                       everything there is
+  python -m bench                                       W1 to W6, this server and others
   python -m bench -w W1,W2 -only machat,redis -n 5      two workloads, two servers, five runs of each
+  python -m bench -w growth                             whether cost grows faster than the work
   python -m bench -only machat,machat-asyncio,machat-trio,machat-json
   python -m bench -scale 0.02 -seconds 0.2 -n 1         small and short, to see that it works
   python -m bench -list                                 what can be measured, and what of it is installed
+  python -m bench publish bench-results/results.json    put these results into the documentation
 """
 
 
 def build_parser() -> Parser:
-    """Every flag."""
-    studies = "\n".join(f"  {name:12} {what}" for name, what in STUDIES.items())
+    """Return the parser with every flag."""
     parser = Parser(
-        prog="python -m bench",
-        description=f"How fast the server is, on this machine.\n\nstudies:\n{studies}",
-        epilog=_EXAMPLES,
+        prog="python -m bench", description="Measure how fast the server is on this machine.", epilog=_EXAMPLES
     )
-    parser.add_argument("study", nargs="?", default="workloads", metavar="STUDY", help="which one (default workloads)")
-    parser.flag("-w", metavar="NAMES", help=f"workloads, with commas, of {', '.join(WORKLOADS)} (default all)")
-    parser.flag("-only", metavar="NAMES", help="servers, with commas, or all (default: ours and others')")
+    parser.add_argument("publish", nargs="*", metavar="publish FILE", help="put results into the documentation")
+    parser.flag("-w", metavar="NAMES", help=f"workloads, with commas: W1 to W6, {GROWTH}, all (default W1 to W6)")
+    parser.flag("-only", metavar="NAMES", help="servers, with commas, or all (default: this one and others)")
+    parser.flag("-full", metavar="NAMES", help="servers that get the whole time; the others a fifth (default all)")
     parser.flag("-n", metavar="N", default="3", help="runs of each (default 3)")
-    parser.flag("-seconds", metavar="S", default="3", help="length of one run (default 3)")
+    parser.flag("-seconds", metavar="S", default="3", help="length of one run; latency: half of it (default 3)")
     parser.flag("-scale", metavar="PART", default="1", help="this part of the members and rooms (default 1)")
     parser.flag("-o", metavar="FOLDER", default="bench-results", help="where results go (default bench-results)")
     parser.flag("-list", action="store_true", help="show what can be measured, and exit")
@@ -79,40 +55,41 @@ def build_parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a study; returns the exit code."""
+    """Measure or publish; returns the exit code."""
     parser = build_parser()
     given = parser.parse(arguments)
-    if given.study not in STUDIES:
-        parser.error(f"there is no study {given.study!r}; there is {', '.join(STUDIES)}")
+    if given.publish:
+        if given.publish[0] != "publish" or len(given.publish) != 2:
+            parser.error(f"expected nothing or `publish FILE`, not {shlex.join(given.publish)!r}")
+        return publish.main(Path(given.publish[1]))
     options = Options(
-        workloads=_names(parser, "-w", given.w, WORKLOADS),
+        workloads=_names(parser, "-w", given.w or "", WORKLOADS, GROUPS),
         only=_names(parser, "-only", given.only, SUBJECTS),
+        full=_names(parser, "-full", given.full, SUBJECTS),
         runs=int(_number(parser, "-n", given.n, 1, 1000, whole=True)),
         seconds=_number(parser, "-seconds", given.seconds, 0.1, 600),
         scale=_number(parser, "-scale", given.scale, 0.001, 1),
         folder=Path(given.o),
         command=shlex.join(["python", "-m", "bench", *(sys.argv[1:] if arguments is None else arguments)]),
     )
-    if options.workloads and given.study != "workloads":
-        parser.error(f"-w: {given.study} has no workloads")
-    if given.study in _ABOUT_US:
-        others = [name for name in options.only if name.partition("-")[0] != OURS]
-        if others and given.only != "all":
-            parser.error(f"-only: {given.study} is about this server, not {', '.join(others)}")
-        options = replace(options, only=tuple(name for name in options.only if name not in others))
     if given.list:
         sys.stdout.write(_listing())
         return 0
-    signal.signal(signal.SIGTERM, _interrupt)  # what was started is ended, however we are told to
+    signal.signal(signal.SIGTERM, _interrupt)  # what was started is ended, however this program is told to end
     try:
         _check_folder(options.folder)
         machine.raise_descriptor_limit()
         machine.program("load")
         machine.program("floor")
-        return int(importlib.import_module(f"bench.{given.study}").run(options))
-    except machine.CannotMeasure as lack:
-        sys.stderr.write(f"{parser.prog}: {lack}\n")
-    except OSError as problem:
+        results = measure(options)
+        if results.runs:
+            sys.stdout.write(tables.everything(results))
+            sys.stdout.flush()
+            sys.stderr.write(f"figures of every run: {options.folder / 'results.json'}\n")
+            for drawn in picture.draw(results, options.folder):
+                sys.stderr.write(f"{drawn}\n")
+        return 130 if results.interrupted else 0
+    except (machine.CannotMeasure, OSError) as problem:
         sys.stderr.write(f"{parser.prog}: {problem}\n")
     except KeyboardInterrupt:
         return 130
@@ -122,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_folder(folder: Path) -> None:
-    """Make it, and see that files can be written there: now, not after a quarter of an hour."""
+    """Make it, and check now, and not after a quarter of an hour, that files can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -131,9 +108,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def _listing() -> str:
-    lines = [f"{workload.name:20} {workload.what}" for workload in WORKLOADS.values()]
+    lines = [f"{name:20} {WORKLOADS[name].what}" for name in GROUPS[""]]
+    lines.append(f"{GROWTH:20} {len(GROUPS[GROWTH])} loads, along four axes: members, rooms, bytes, senders")
     for name, subject in SUBJECTS.items():
-        about = report.describe(subject)
+        about = subject.description()
         lines.append(f"{name:20} {about['what']:45} {about['missing'] or about['version']}")
     return "\n".join(lines) + "\n"
 
@@ -142,16 +120,22 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _names(parser: Parser, flag: str, text: str | None, there_is: Collection[str]) -> tuple[str, ...]:
+def _names(
+    parser: Parser,
+    flag: str,
+    text: str | None,
+    known: Iterable[str],
+    groups: Mapping[str, Iterable[str]] | None = None,
+) -> tuple[str, ...]:
     if text is None:
         return ()
-    if text == "all":
-        return tuple(there_is)
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    for name in names:
-        if name not in there_is:
-            parser.error(f"{flag}: there is no {name!r}; there is {', '.join(there_is)}")
-    return names
+    groups = groups or {"all": tuple(known)}
+    names: list[str] = []
+    for name in (part.strip() for part in text.split(",")):
+        if name not in (*known, *groups):
+            parser.error(f"{flag}: there is no {name!r}; there is {', '.join([*filter(None, groups), *known])}")
+        names += groups.get(name, [name])
+    return tuple(dict.fromkeys(names))
 
 
 def _number(parser: Parser, flag: str, text: str, low: float, high: float, *, whole: bool = False) -> float:

@@ -34,7 +34,6 @@
 #include "usage.h"
 
 enum { READ_BYTES = 256 * 1024, CARRY = 64, MAX_STEPS = 8, MAX_PORTS = 64 };
-static const uint64_t SLICE = 100000000; /* nanoseconds of the timeline */
 
 typedef struct { Text send, wait; } Step;
 
@@ -42,7 +41,7 @@ typedef struct {
     enum { CONNECTING, GREETING, READY, GONE } state;
     int fd, number, room, step;
     int receives;            /* talkers whose window moves by what this member gets */
-    bool stalled, probed, waits_to_write;
+    bool probed, waits_to_write;
     int carried;
     char carry[CARRY];       /* what may be the beginning of a mark, or of what the handshake waits for */
 } Member;
@@ -60,7 +59,6 @@ typedef struct {
 static int ports[MAX_PORTS], port_count, rooms = 1, members = 10, talkers = 1, payload = 64, window, sources = 1;
 static int pending_at_once = 64, pause_us = 500, echo;
 static double rate, seconds = 3, drain_seconds = 10, settle_seconds = 10, probe_seconds = 10, connect_seconds = 60;
-static double stall;
 static Step steps[MAX_STEPS];
 static int step_count;
 static Text publish, ping, pong;
@@ -75,9 +73,7 @@ static char buffer[CARRY + READ_BYTES];
 static uint64_t run_start, run_end;
 
 /* what happened */
-static uint64_t deliveries, disordered, bytes_in, reads, probed, refused, disconnects, stalled_gone, stuck;
-static uint64_t *timeline;
-static int slices;
+static uint64_t deliveries, disordered, bytes_in, reads, probed, refused, disconnects, stuck;
 
 static void fail(const char *what) { fprintf(stderr, "load: %s\n", what); exit(2); }
 static void fail_errno(const char *what) { fprintf(stderr, "load: %s: %s\n", what, strerror(errno)); exit(2); }
@@ -133,14 +129,14 @@ static void choose_receiver(Talker *t, int first)
     t->receiver = 0;
     for (int i = 0; i < members && !t->receiver; i++) {
         Member *m = room + (first - i + members) % members;
-        if (m->state != GONE && !m->stalled && (m != t->member || members == 1)) t->receiver = m;
+        if (m->state != GONE && (m != t->member || members == 1)) t->receiver = m;
     }
     if (t->receiver) t->receiver->receives++;
     t->credited = t->built;
 }
 static void leave(Member *m)
 {
-    if (m->state == READY) { ready--; if (m->stalled) stalled_gone++; else disconnects++; }
+    if (m->state == READY) { ready--; disconnects++; }
     else { pending--; refused++; }
     m->state = GONE;
     close(m->fd);
@@ -198,11 +194,9 @@ static void read_member(Member *m)
     char *end = buffer + CARRY + count;
     if (ping.length && memmem(buffer + CARRY, count, ping.bytes, ping.length)) send_at_once(m, pong);
     if (m->state == READY) {
-        uint64_t now = clock_ns(), before = deliveries;
         reads++;
         bytes_in += count;
-        find_marks(m, begin, end, now);
-        if (now >= run_start && now < run_end) timeline[(now - run_start) / SLICE] += deliveries - before;
+        find_marks(m, begin, end, clock_ns());
     } else if (m->state == GREETING) {
         Text wait = steps[m->step].wait;
         m->carried = 0;
@@ -280,8 +274,6 @@ static void wait_ns(int64_t ns)
             watch(m, EPOLL_CTL_MOD, EPOLLIN);
             m->state = GREETING;
             next_steps(m);
-        } else if (m->stalled) {
-            leave(m); /* nothing is asked of it but whether it is still connected */
         } else {
             if (what & (EPOLLIN | EPOLLERR | EPOLLHUP)) read_member(m);
             if (m->state == READY && what & EPOLLOUT && m->number % members < talkers)
@@ -331,20 +323,6 @@ static uint64_t probe(void)
     while (probed < expected && ready == member_count && clock_ns() < end) wait_ns(10000000);
     return expected;
 }
-static int begin_stalling(void)
-{
-    int per_room = stall * members, count = 0;
-    for (int room = 0; room < rooms; room++)
-        for (int i = talkers, here = 0; i < members && here < per_room; i++) {
-            Member *m = all + (size_t)room * members + i;
-            if (m->receives || m->state != READY) continue;
-            m->stalled = true;
-            watch(m, EPOLL_CTL_MOD, EPOLLRDHUP);
-            here++;
-            count++;
-        }
-    return count;
-}
 static void talk(void)
 {
     uint64_t now, due = run_start, said = 0;
@@ -364,24 +342,12 @@ static void talk(void)
         }
     }
 }
-/* what every member that reads should have got */
-static uint64_t expected_deliveries(void)
-{
-    uint64_t sum = 0;
-    for (int i = 0; i < talker_count; i++) {
-        Member *room = all + (size_t)talking[i].member->room * members;
-        int readers = 0;
-        for (int k = 0; k < members; k++) readers += !room[k].stalled && (echo || room + k != talking[i].member);
-        sum += (uint64_t)talking[i].built * readers;
-    }
-    return sum;
-}
+/* wait for the lines that are still on their way, until two seconds bring nothing; return how long that took */
 static double drain(uint64_t expected)
 {
     uint64_t start = clock_ns(), now = start, progress = start, last = deliveries;
-    double patience = stall > 0 ? drain_seconds : 2; /* a server may pause for those who have stalled */
     uint64_t end = start + drain_seconds * SECOND;
-    while (deliveries - disordered < expected && now < end && now - progress < patience * SECOND) {
+    while (deliveries - disordered < expected && now < end && now - progress < 2 * SECOND) {
         if (window) let_gather(); else wait_ns(10000000);
         now = clock_ns();
         if (deliveries != last) { last = deliveries; progress = now; }
@@ -397,7 +363,7 @@ static void read_options(int argc, char **argv)
         { "port", 'a', 0 }, { "rooms", 'i', &rooms }, { "members", 'i', &members }, { "talkers", 'i', &talkers },
         { "payload", 'i', &payload }, { "window", 'i', &window }, { "rate", 'd', &rate }, { "seconds", 'd', &seconds },
         { "sources", 'i', &sources }, { "pending", 'i', &pending_at_once }, { "pause", 'i', &pause_us },
-        { "echo", 'i', &echo }, { "stall", 'd', &stall }, { "drain", 'd', &drain_seconds },
+        { "echo", 'i', &echo }, { "drain", 'd', &drain_seconds },
         { "settle", 'd', &settle_seconds }, { "probe", 'd', &probe_seconds }, { "connect", 'd', &connect_seconds },
         { "publish", 't', &publish }, { "ping", 't', &ping }, { "pong", 't', &pong },
         { "hello", 'h', 0 }, { "wait", 'w', 0 }, { "pid", 'p', 0 },
@@ -430,8 +396,7 @@ static void make_members(void)
     talking = calloc(talker_count + 1, sizeof *talking);
     seen = calloc((size_t)member_count * talkers + 1, sizeof *seen);
     events = calloc(member_count, sizeof *events);
-    timeline = calloc((slices = seconds * SECOND / SLICE + 0.999) + 1, sizeof *timeline);
-    if (!all || !talking || !seen || !events || !timeline) fail_errno("memory");
+    if (!all || !talking || !seen || !events) fail_errno("memory");
     for (int i = 0; i < member_count; i++) all[i] = (Member){ .number = i, .room = i / members };
     for (int i = 0; i < talker_count; i++) {
         Talker *t = &talking[i];
@@ -463,38 +428,34 @@ int main(int argc, char **argv)
     if (in < member_count || probed < probes_expected) seconds = 0; /* nothing that follows would tell anything */
     long memory_ready = memory_of_server();
 
-    uint64_t early = disconnects;
-    int stalled = begin_stalling();
     disconnects = reads = bytes_in = 0;
     run_start = clock_ns();
     run_end = run_start + (uint64_t)(seconds * SECOND);
     for (int i = 0; i < talker_count; i++) talking[i].progress = run_start;
-    double server, self = cpu_of_self();
+    double self = cpu_of_self();
     begin_cpu_of_server();
     talk();
     double took = (clock_ns() - run_start) / 1e9, server_share = cpu_of_server() / took;
     double self_share = (cpu_of_self() - self) / took;
-    uint64_t in_time = deliveries, expected = expected_deliveries(), sent = 0;
-    double drained = drain(expected);
+    uint64_t in_time = deliveries, sent = 0;
     for (int i = 0; i < talker_count; i++) sent += talking[i].built;
-    server = cpu_of_server();
+    uint64_t expected = sent * (members - !echo);
+    double drained = drain(expected), server = cpu_of_server();
 
-    printf("{\"connections\":%d,\"ready\":%d,\"refused\":%lu,\"early_disconnects\":%lu,\"connect_seconds\":%.4f,"
-           "\"connects_per_second\":%.1f,\"probes\":%lu,\"probes_expected\":%lu,", member_count, in, refused, early,
-           came_in, in / came_in, probed, probes_expected);
+    printf("{\"connections\":%d,\"ready\":%d,\"refused\":%lu,\"connect_seconds\":%.4f,\"connects_per_second\":%.1f,"
+           "\"probes\":%lu,\"probes_expected\":%lu,", member_count, in, refused, came_in, in / came_in, probed,
+           probes_expected);
     printf("\"seconds\":%.4f,\"sent\":%lu,\"deliveries\":%lu,\"deliveries_per_second\":%.1f,\"expected\":%lu,"
-           "\"lost\":%ld,\"disordered\":%lu,\"disconnects\":%lu,\"stuck\":%lu,\"stalled\":%d,\"stalled_gone\":%lu,",
-           took, sent, deliveries, in_time / took, expected, (long)(expected - (deliveries - disordered)), disordered,
-           disconnects, stuck, stalled, stalled_gone);
-    print_latency(), print_cpu_each();
+           "\"lost\":%ld,\"disordered\":%lu,\"disconnects\":%lu,\"stuck\":%lu,", took, sent, deliveries,
+           in_time / took, expected, (long)(expected - (deliveries - disordered)), disordered, disconnects, stuck);
+    print_latency();
     printf("\"server_cpu_seconds\":%.4f,\"server_cpu_per_million\":%.5f,\"server_cpu_share\":%.3f,"
            "\"generator_cpu_share\":%.3f,\"drain_seconds\":%.3f,\"deliveries_per_read\":%.1f,"
-           "\"bytes_per_delivery\":%.1f,", server, server * 1e6 / (deliveries ? deliveries : 1), server_share, self_share, drained,
-           reads ? (double)deliveries / reads : 0, deliveries ? (double)bytes_in / deliveries : 0);
-    printf("\"memory_before\":%ld,\"memory_ready\":%ld,\"memory_end\":%ld,\"bytes_per_connection\":%.1f,"
-           "\"timeline\":[", memory_before, memory_ready, memory_of_server(),
+           "\"bytes_per_delivery\":%.1f,", server, server * 1e6 / (deliveries ? deliveries : 1), server_share,
+           self_share, drained, reads ? (double)deliveries / reads : 0,
+           deliveries ? (double)bytes_in / deliveries : 0);
+    printf("\"memory_before\":%ld,\"memory_ready\":%ld,\"memory_end\":%ld,\"bytes_per_connection\":%.1f}\n",
+           memory_before, memory_ready, memory_of_server(),
            (double)(memory_ready - memory_before) / (in ? in : 1));
-    for (int i = 0; i < slices; i++) printf("%s%lu", i ? "," : "", timeline[i]);
-    printf("]}\n");
     return 0;
 }

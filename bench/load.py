@@ -1,11 +1,11 @@
-"""One run of the load generator (`load.c`): what is asked of it, and the figures it comes back with."""
+"""One run of the load generator (`load.c`): what it is asked to do, and the figures that it returns."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from . import machine
@@ -24,7 +24,7 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """A part of a handshake: what is sent, and what must have come before the next one. Both are templates' text."""
+    """A part of a handshake: what is sent, and the answer that must come before the next step. Both are templates."""
 
     send: str
     wait: str = ""
@@ -35,30 +35,30 @@ class Protocol:
     """How a server is spoken to, as templates.
 
     `%n` is a member's name, `%r` its room, `%t` the payload, `%l` the payload's length, `%%` a percent sign. Characters
-    stand for bytes (Latin-1). Where the last step waits for nothing, members are in when the server has come to rest.
+    stand for bytes (Latin-1). If the last step waits for nothing, members are in when the server is idle.
     """
 
     hello: tuple[Step, ...]
     publish: Callable[[int], str]
-    """The template of a message, for a payload of so many bytes."""
+    """Return the template of a message with a payload of so many bytes."""
     echo: bool
-    """Whether a member gets what it says itself, too."""
+    """Whether a member gets its own lines too."""
     ping: str = ""
-    """What the server asks now and then …"""
+    """The server's question whether a member is still there …"""
     pong: str = ""
-    """… and the answer."""
+    """… and the member's answer."""
     max_payload: int = 1 << 20
     """Bytes that fit into one message."""
     arrivals: int = 64
-    """Connections that are on their way in at once: what the server takes without refusing any."""
+    """Connections that are opened at the same time: as many as the server accepts without refusing any."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
     """What the members do.
 
-    Talkers keep `window` lines each in flight, or say `rate` lines a second all together; with `talkers=0` nobody
-    says anything. Latency is measured with a `rate` alone, from the time at which a line was due.
+    Senders keep `window` lines each in flight, or send `rate` lines a second all together; with `talkers=0` nobody
+    sends anything. Latency is measured with a `rate` only, from the time at which a line was due.
     """
 
     rooms: int = 1
@@ -71,18 +71,16 @@ class Load:
     payload: int = 64
     """Bytes: 16 at least, with a `rate` 32."""
     seconds: float = 3
-    stalled: float = 0
-    """This part of each room's members stops reading when the run begins."""
     sources: int = 0
     """Addresses 127.0.1.x that connections come from; 0 for as many as are needed."""
     pause_us: int = 500
     """With a window: microseconds between two looks at the sockets, so that the generator reads much at once."""
     drain_seconds: float = 10
-    """How long what is on its way is waited for at most, once nobody talks any more."""
+    """How long the generator waits at most for lines that are on their way when the run ends."""
 
     @property
     def connections(self) -> int:
-        """How many there are."""
+        """Return the number of members."""
         return self.rooms * self.members
 
 
@@ -94,32 +92,28 @@ class Figures:
     ready: int
     """Members that were in when the run began."""
     refused: int
-    early_disconnects: int
     connect_seconds: float
     connects_per_second: float
     """With handshake."""
     probes: int
-    """Members that got the first line of their room, which is said before the run."""
+    """Members that got the first line of their room, which is sent before the run."""
     probes_expected: int
 
     seconds: float
     sent: int
-    """Lines said."""
+    """Lines sent."""
     deliveries: int
     deliveries_per_second: float
     expected: int
-    """Deliveries there should have been, to all members that read."""
+    """Deliveries that should have happened."""
     lost: int
-    """Of those, how many did not come in their place."""
+    """Those of them that did not happen, or not in order."""
     disordered: int
-    """How many came twice, too late or to the wrong room."""
+    """Lines that came twice, too late or to the wrong room."""
     disconnects: int
-    """Members that read and were disconnected in the run."""
+    """Members that the server disconnected in the run."""
     stuck: int
-    """How often a talker heard nothing for two seconds and went on as if all had been lost."""
-    stalled: int
-    stalled_gone: int
-    """Of the stalled members, those that were seen to be disconnected."""
+    """How often a sender got nothing for two seconds and continued as if all its lines had been lost."""
 
     latency_mean: float = 0
     latency_p50: float = 0
@@ -135,8 +129,6 @@ class Figures:
     server_cpu_share: float
     generator_cpu_share: float
     """Near 1, the load was the bottleneck."""
-    server_cpu_each: Sequence[float] = ()
-    """The same for each of its processes, in their order."""
     drain_seconds: float
     deliveries_per_read: float
     bytes_per_delivery: float
@@ -145,22 +137,20 @@ class Figures:
     memory_ready: int
     memory_end: int
     bytes_per_connection: float
-    timeline: list[int] = field(default_factory=list)
-    """Deliveries in every 100 ms of the run."""
 
 
-def run_load(load: Load, protocol: Protocol, port: int | Sequence[int], pids: Iterable[int] = ()) -> Figures:
-    """Put a load on the server at a port of 127.0.0.1; `pids` are its processes. Raises `LoadFailed`.
+def run_load(load: Load, protocol: Protocol, ports: Sequence[int], pids: Iterable[int] = ()) -> Figures:
+    """Put a load on the server at these ports of 127.0.0.1; `pids` are its processes. Raises `LoadFailed`.
 
-    With several ports, the members of a room go through them in turns.
+    The members of a room connect to the ports in turns.
     """
     if load.payload > protocol.max_payload:
         raise LoadFailed(f"a message carries at most {protocol.max_payload:,} bytes of payload")
     longest = _CONNECT_SECONDS + 30 + load.seconds + load.drain_seconds
-    command = [str(machine.program("load")), *_arguments(load, protocol, port, pids)]
+    command = [str(machine.program("load")), *_arguments(load, protocol, ports, pids)]
     pipe = subprocess.PIPE
     with machine.on_core(machine.load_core()):
-        # a session of its own: Ctrl-C is for us alone, who end what we started
+        # a session of its own: Ctrl-C interrupts this program alone, which ends what it started
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True)
     with process:
         try:
@@ -188,7 +178,7 @@ def _check(figures: Figures) -> None:
         raise LoadFailed(f"a first line reached {figures.probes:,} of {figures.probes_expected:,} members")
 
 
-def _arguments(load: Load, protocol: Protocol, port: int | Sequence[int], pids: Iterable[int]) -> list[str]:
+def _arguments(load: Load, protocol: Protocol, ports: Sequence[int], pids: Iterable[int]) -> list[str]:
     options: dict[str, Any] = {
         "rooms": load.rooms,
         "members": load.members,
@@ -197,7 +187,6 @@ def _arguments(load: Load, protocol: Protocol, port: int | Sequence[int], pids: 
         "rate": load.rate,
         "payload": load.payload,
         "seconds": load.seconds,
-        "stall": load.stalled,
         "sources": load.sources or -(-load.connections // _CONNECTIONS_PER_ADDRESS),
         "pending": protocol.arrivals,
         "pause": load.pause_us,
@@ -209,8 +198,8 @@ def _arguments(load: Load, protocol: Protocol, port: int | Sequence[int], pids: 
         "pong": _escaped(protocol.pong),
     }
     arguments = [part for name, value in options.items() for part in (f"-{name}", str(value))]
-    for one in [port] if isinstance(port, int) else port:
-        arguments += ["-port", str(one)]
+    for port in ports:
+        arguments += ["-port", str(port)]
     for step in protocol.hello:
         arguments += ["-hello", _escaped(step.send), "-wait", _escaped(step.wait)]
     for pid in pids:

@@ -1,4 +1,4 @@
-"""Starting a server under test, and ending it, whatever happens."""
+"""Start a server, put a load on it, and end it, whatever happens."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from . import machine
 from .load import Figures, Load, LoadFailed, Protocol, run_load
+from .results import Failure
 from .subjects import Subject
 
 _START_SECONDS = 20
 _END_SECONDS = 5
-_T = TypeVar("_T")
 
 
 class ServerFailed(Exception):
@@ -33,22 +32,20 @@ class Server:
     """A server that runs."""
 
     process: subprocess.Popen[bytes]
-    port: int
+    ports: list[int]
     protocol: Protocol
     folder: Path
-    """Its files are here, and gone after it."""
-    started: float = field(default=0)
-    """Seconds from starting the process until it took a connection."""
+    """The folder of its files, which is deleted when the server has ended."""
 
     @property
     def pids(self) -> list[int]:
-        """Its processes, as they are now: the one started and all below it."""
+        """Return its processes: the one that was started and all below it."""
         return [self.process.pid, *_below(self.process.pid)]
 
     def run(self, load: Load) -> Figures:
-        """Put a load on it. Raises `ServerFailed` where it did not outlive that, and `LoadFailed`."""
+        """Put a load on it. Raises `ServerFailed` if it ended meanwhile, and `LoadFailed`."""
         try:
-            return run_load(load, self.protocol, self.port, self.pids)
+            return run_load(load, self.protocol, self.ports, self.pids)
         finally:
             self.check()
 
@@ -60,43 +57,42 @@ class Server:
             raise ServerFailed(f"the server {how}{self._last_words()}")
 
     def _last_words(self) -> str:
-        said = (self.folder / "stderr").read_text(errors="replace").splitlines()
-        telling = [line.strip(" |") for line in said if re.search(r"\w", line)]  # not the frame around a traceback
-        return f": {telling[-1][:200]}" if telling else ""
+        lines = (self.folder / "stderr").read_text(errors="replace").splitlines()
+        words = [line.strip(" |") for line in lines if re.search(r"\w", line)]  # not the frame around a traceback
+        return f": {words[-1][:200]}" if words else ""
 
 
 @contextlib.contextmanager
-def running(subject: Subject, core: int | None = None) -> Iterator[Server]:
-    """A server, on the servers' core or another; ended with everything it started on leaving. Raises `ServerFailed`."""
-    port = machine.free_port()
+def running(subject: Subject) -> Iterator[Server]:
+    """Run a server on the servers' core; end it and everything that it has started. Raises `ServerFailed`."""
+    ports = [machine.free_port() for _ in range(subject.ports)]
     with tempfile.TemporaryDirectory(dir=machine.scratch()) as name:
         folder = Path(name)
-        command = subject.prepare(port, folder)
-        began = time.monotonic()
-        with (folder / "stderr").open("wb") as said, machine.on_core(machine.server_core() if core is None else core):
+        command = subject.prepare(ports, folder)
+        with (folder / "stderr").open("wb") as said, machine.on_core(machine.server_core()):
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
                 cwd=machine.ROOT,
-                start_new_session=True,  # Ctrl-C is for us alone, who end what we started
+                start_new_session=True,  # Ctrl-C interrupts this program alone, which ends what it started
             )
-        server = Server(process, port, subject.protocol, folder)
+        server = Server(process, ports, subject.protocol, folder)
         try:
-            _wait_until_listening(server)
-            server.started = time.monotonic() - began
+            for port in ports:
+                _wait_until_listening(server, port)
             yield server
         finally:
             _end(process)
 
 
-def _wait_until_listening(server: Server) -> None:
+def _wait_until_listening(server: Server, port: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         server.check()
         try:
-            socket.create_connection(("127.0.0.1", server.port), 0.5).close()
+            socket.create_connection(("127.0.0.1", port), 0.5).close()
             return
         except OSError:
             time.sleep(0.005)
@@ -116,14 +112,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_what_is_left() -> None:
-    """End what was started and is still there: where Ctrl-C came in the moment between starting it and minding it."""
+    """End all processes that are left: Ctrl-C may have come just after one was started."""
     for pid in _below(os.getpid()):
         _kill_all_of(pid)
 
 
 def _kill_all_of(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)  # each that we start leads a group of its own: itself, and what it started
+        os.killpg(pid, signal.SIGKILL)  # each process that this program starts leads a group of its own
 
 
 def _below(pid: int) -> list[int]:
@@ -134,29 +130,14 @@ def _below(pid: int) -> list[int]:
     return children + [below for child in children for below in _below(child)]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why there are no figures."""
-
-    reason: str
-
-
-def attempt(subject: Subject, job: Callable[[Server], _T]) -> _T | Failure:
-    """Start a subject, do something with it, end it. A server that fails is a result, not an error."""
+def measure(subject: Subject, load: Load) -> Figures | Failure:
+    """Start a server, put a load on it, end it. If the server fails, that is a result and not an error."""
     if reason := subject.missing():
         return Failure(reason)
     try:
         with running(subject) as server:
-            try:
-                return job(server)
-            finally:
-                server.check()
+            return server.run(load)
     except (ServerFailed, LoadFailed) as problem:
         return Failure(str(problem))
     except OSError as problem:
         return Failure(f"the server could not be started or reached: {problem}")
-
-
-def measure(subject: Subject, load: Load) -> Figures | Failure:
-    """Start a subject, put a load on it, end it."""
-    return attempt(subject, lambda server: server.run(load))

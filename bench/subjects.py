@@ -1,18 +1,16 @@
-"""What is measured: this server in its variants, the machine's limit, and others' servers where they are installed.
+"""The servers that are measured: this one in its variants, the floor, and others' servers if they are installed.
 
-Others run with their defaults but for what would stop a benchmark, and not them, from going on:
+The others run with their defaults, except for settings that would stop a benchmark and not real use:
 
-- redis: nothing is written to disk; up to 20,000 clients, which come from several addresses 127.0.1.x (protected mode,
-  which takes 127.0.0.1 alone, is off; it listens there and nowhere else). Members speak RESP3, in which a subscriber
-  may publish.
-- nats: nothing; members ask not to get their own messages.
-- ngircd: no penalty for talking much (MaxPenaltyTime), no limit on connections in all, from one address, and on
-  channels joined; no lookup of names and idents.
+- redis: it writes nothing to disk; it accepts 20,000 clients, also from addresses 127.0.1.x (protected mode, which
+  accepts 127.0.0.1 only, is off; it listens on 127.0.0.1). Members speak RESP3, in which a subscriber may publish.
+- nats: all defaults; members ask not to get their own messages.
+- ngircd: no penalty for members that send much (MaxPenaltyTime), no limit on connections in all, from one address, and
+  on joined channels; no lookup of names and idents.
 - inspircd: no flood protection (commandrate, threshold, fakelag), 20,000 connections, in all and from one address, no
-  lookup of names and idents, and queues of 64 MB each way, since members would be disconnected with the default ones.
-- socketio: python-socketio's AsyncServer under uvicorn, WebSocket from the beginning; pings an hour apart. Two of them
-  have an AsyncRedisManager.
-- streams: what one would write with asyncio's streams in twenty lines.
+  lookup of names and idents, and queues of 64 MB each way, because it would disconnect members with the default ones.
+- socketio: python-socketio's AsyncServer under uvicorn, WebSocket from the beginning; pings an hour apart.
+- streams: a program of twenty lines on asyncio's streams.
 """
 
 from __future__ import annotations
@@ -24,8 +22,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -42,23 +40,39 @@ class Subject:
 
     name: str
     what: str
-    """In some words, for a person."""
+    """A short description."""
     protocol: Protocol
     command: tuple[str, ...]
-    """What starts it, from the project's folder. In it, and in `files`, {port} is its port of 127.0.0.1, {folder} an
-    empty folder for its files, and {build} where the programs in C are."""
+    """The command that starts it, from the project's folder. In it, and in `files`, {port} is its port of 127.0.0.1,
+    {port2} a second one, {folder} an empty folder for its files, and {build} the folder of the programs in C."""
     version: Callable[[], str]
     missing: Callable[[], str] = lambda: ""
-    """What it lacks on this machine, in some words; nothing if it can run."""
+    """Return what it lacks on this machine, or nothing if it can run."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Configuration: names in its folder, and what they hold."""
+    """Configuration files: their names in its folder, and their contents."""
 
-    def prepare(self, port: int, folder: Path) -> list[str]:
-        """Write its files; returns its command with everything filled in."""
+    @property
+    def ports(self) -> int:
+        """Return the number of ports at which it listens."""
+        return 2 if "{port2}" in self.command else 1
+
+    def description(self) -> dict[str, str]:
+        """Return what it is, its version and command, or what it lacks."""
+        missing = self.missing()
+        return {
+            "what": self.what,
+            "version": "" if missing else self.version(),
+            "command": " ".join(part or "''" for part in self.command).removeprefix("{build}/"),
+            "missing": missing,
+        }
+
+    def prepare(self, ports: Sequence[int], folder: Path) -> list[str]:
+        """Write its files; return its command with everything filled in."""
+        values = {"{port}": ports[0], "{port2}": ports[-1], "{folder}": folder, "{build}": machine.scratch()}
 
         def filled(text: str) -> str:
-            for name, value in (("{port}", str(port)), ("{folder}", str(folder)), ("{build}", str(machine.scratch()))):
-                text = text.replace(name, value)
+            for name, value in values.items():
+                text = text.replace(name, str(value))
             return text
 
         for name, text in self.files.items():
@@ -66,7 +80,7 @@ class Subject:
         if self.command[0].startswith("{build}/"):
             machine.program(Path(self.command[0]).name)
         program, *arguments = map(filled, self.command)
-        return [sys.executable if program == "python" else _found(program), *arguments]
+        return [sys.executable if program == "python" else found(program), *arguments]
 
 
 # ---- this server ----
@@ -86,13 +100,13 @@ JSON: Final = Protocol(
 
 
 def executable(*flags: str) -> tuple[str, ...]:
-    """The command that starts the server, with some flags more."""
+    """Return the command that starts the server, with more flags."""
     return ("python", "cmd/chatserver", "-a", "127.0.0.1:{port}", "-rate", "0", "-log-level", "error", *flags)
 
 
-def embedded(backend: str, *arguments: str) -> tuple[str, ...]:
-    """The command that starts a program with the chat inside, on asyncio, uvloop or trio."""
-    return ("python", "-m", "bench.embedded", backend, "{port}", *arguments)
+def embedded(backend: str) -> tuple[str, ...]:
+    """Return the command that starts a program with the chat inside, on asyncio or trio."""
+    return ("python", "-m", "bench.peers.embedded", backend, "{port}")
 
 
 def _machat_version() -> str:
@@ -114,14 +128,14 @@ def _machat(name: str, what: str, command: tuple[str, ...], protocol: Protocol =
     )
 
 
-# ---- the machine's limit ----
+# ---- the floor ----
 
 
 def floor(mode: str) -> Subject:
-    """The C program that does the least: one send for a `batch` of lines, or one for every `line`."""
+    """Return the C program that does the least work: one send for a `batch` of lines, or one for each `line`."""
     return Subject(
         "floor",
-        "the machine's limit: the least, in C",
+        "a C program that does the least work",
         Protocol(hello=(Step("%r %n\n", wait="ok\n"),), publish=lambda payload: "%t\n", echo=True),
         ("{build}/floor", "{port}", mode),
         version=lambda: "bench/floor.c",
@@ -153,30 +167,30 @@ _STREAMS: Final = Protocol(
 def program(
     name: str, what: str, protocol: Protocol, command: tuple[str, ...], files: Mapping[str, str] | None = None
 ) -> Subject:
-    """A server that is a program of its own, if it is installed."""
+    """Return a server that is a program of its own."""
     return Subject(
         name,
         what,
         protocol,
         command,
         version=lambda: _version_of(command[0]),
-        missing=lambda: "" if _found(command[0]) else f"{command[0]} is not installed",
+        missing=lambda: "" if found(command[0]) else f"{command[0]} is not installed",
         files=files or {},
     )
 
 
-# ---- finding out ----
+# ---- what is installed ----
 
 
-def _found(binary: str) -> str:
-    """Where a program is; system folders that are not in everybody's path are searched as well."""
+def found(binary: str) -> str:
+    """Return the path of a program, or nothing; also search system folders that are not in everybody's PATH."""
     return shutil.which(binary, path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin") or ""
 
 
 def _version_of(binary: str) -> str:
     try:
         said = subprocess.run(
-            [_found(binary), "--version"], capture_output=True, text=True, check=False, timeout=10
+            [found(binary), "--version"], capture_output=True, text=True, check=False, timeout=10
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         said = ""
@@ -193,17 +207,16 @@ def _package(distribution: str) -> str:
 
 
 def lacks(*packages: str) -> str:
-    """Which of these are not installed, in some words."""
+    """Return which of these are not installed, as a sentence, or nothing."""
     lacking = [package for package in packages if not _has(package)]
     return f"not installed: {', '.join(lacking)}" if lacking else ""
 
 
 _ALL: Final = (
-    _machat("machat", "this server, its executable", executable()),
+    _machat("machat", "this server, its executable; members use the text protocol", executable()),
+    _machat("machat-json", "its members use the JSON protocol", executable(), JSON),
     _machat("machat-asyncio", "inside a program, on plain asyncio", embedded("asyncio"), backend="asyncio"),
-    _machat("machat-uvloop", "inside a program, on uvloop", embedded("uvloop"), backend="uvloop"),
     _machat("machat-trio", "inside a program, on trio", embedded("trio"), backend="trio"),
-    _machat("machat-json", "its members speak JSON", executable(), JSON),
     _machat(
         "machat-store-normal",
         "history on disk, survives the process",
@@ -213,6 +226,15 @@ _ALL: Final = (
         "machat-store-full",
         "history on disk, survives a power cut",
         executable("-store", "{folder}/chat.db", "-store-sync", "full"),
+    ),
+    Subject(
+        "machat-redis",
+        "two servers and the Redis between them, all on one core",
+        # Redis decides whether a name is free; the list comes after that
+        replace(TEXT, hello=(Step('{"name":"%n","room":"%r"}\n/list\n', wait="* "),)),
+        ("python", "-m", "bench.peers.two_servers", "{port}", "{port2}", "{folder}"),
+        version=lambda: f"{_machat_version()}, Redis {_version_of('redis-server')}",
+        missing=lambda: lacks("coredis") or ("" if found("redis-server") else "redis-server is not installed"),
     ),
     floor("batch"),
     program(
@@ -249,7 +271,7 @@ _ALL: Final = (
     ),
     Subject(
         "streams",
-        "asyncio's streams, as one would write it",
+        "a simple broadcaster on asyncio's streams",
         _STREAMS,
         ("python", "bench/peers/streams_server.py", "{port}"),
         version=lambda: f"Python {sys.version.split()[0]}",
@@ -257,8 +279,8 @@ _ALL: Final = (
 )
 
 SUBJECTS: Final[dict[str, Subject]] = {subject.name: subject for subject in _ALL}
-"""All of them, by name. Which of the two floors `floor` is depends on the workload."""
+"""All of them, by name. A workload decides which of the two floors it is compared with."""
 OURS: Final = "machat"
 FLOOR: Final = "floor"
-DEFAULT: Final = (FLOOR, OURS, "redis", "nats", "inspircd", "ngircd", "socketio", "streams")
-"""What is measured where nothing else is asked for."""
+DEFAULT: Final = (FLOOR, OURS, f"{OURS}-json", "redis", "nats", "inspircd", "ngircd", "socketio", "streams")
+"""The servers that are measured if no others are asked for."""

@@ -5,7 +5,7 @@
 
 enum { MAX_PIDS = 64 };
 static int pid_count, pids[MAX_PIDS];
-static double cpu_then[MAX_PIDS], cpu_each[MAX_PIDS];
+static double cpu_then;
 
 static void measure_process(int pid)
 {
@@ -18,23 +18,15 @@ static double cpu_of_process(int pid)
     if (clock_getcpuclockid(pid, &id) || clock_gettime(id, &t)) return 0;
     return t.tv_sec + t.tv_nsec / 1e9;
 }
-static void begin_cpu_of_server(void)
-{
-    for (int i = 0; i < pid_count; i++) { cpu_then[i] = cpu_of_process(pids[i]); cpu_each[i] = 0; }
-}
-/* since the beginning */
-static double cpu_of_server(void)
+static double cpu_of_all(void)
 {
     double sum = 0;
-    for (int i = 0; i < pid_count; i++) sum += cpu_each[i] = cpu_of_process(pids[i]) - cpu_then[i];
+    for (int i = 0; i < pid_count; i++) sum += cpu_of_process(pids[i]);
     return sum;
 }
-static void print_cpu_each(void)
-{
-    printf("\"server_cpu_each\":[");
-    for (int i = 0; i < pid_count; i++) printf("%s%.4f", i ? "," : "", cpu_each[i]);
-    printf("],");
-}
+static void begin_cpu_of_server(void) { cpu_then = cpu_of_all(); }
+/* since the beginning */
+static double cpu_of_server(void) { return cpu_of_all() - cpu_then; }
 static double cpu_of_self(void)
 {
     struct timespec t;

@@ -1,179 +1,144 @@
-"""The six workloads, and the study that runs them: all subjects in turns, so that none has better weather."""
+"""The workloads: what the members do, and what is looked at.
+
+W1 to W6 are measured on every server. The growth workloads change one thing at a time and keep the rest, also the
+number of lines of a room that are on their way at once, because it decides how many lines go out together; they are
+measured on this server and on the floor.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
+import resource
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
-from . import machine, picture, report
 from .load import Load
-from .options import Options
-from .progress import Progress
-from .report import Column, Results, Run
-from .servers import Failure, measure
-from .subjects import DEFAULT, FLOOR, SUBJECTS, Subject, floor
+from .subjects import FLOOR, OURS, Subject
 
-_STARTING_AND_ENDING: Final = 2.0
-"""Seconds, about, that a run takes besides its load."""
+GROWTH: Final = "growth"
+"""The name of all growth workloads together."""
+_CONNECTIONS: Final = 50_000
+"""The server's default limit."""
+_SPARE: Final = 100
+"""Descriptors that are needed for other things than connections."""
+
+
+class Kind(Enum):
+    """What limits a workload, and so which figures matter."""
+
+    SATURATED = "deliveries"
+    LATENCY = "latency"
+    AT_REST = "memory"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A load with a name, and what is looked at in it."""
+    """A load with a name."""
 
     name: str
     what: str
     load: Load
-    floor: str
-    """Which of the two floors it is compared with: a saturated server batches, one that is not sends line by line."""
-    columns: tuple[Column, ...]
+    kind: Kind
+    floor: str = "batch"
+    """The floor that it is compared with: a saturated server sends in batches, an unsaturated one line by line."""
+    share: float = 1
+    """The part of `-seconds` that one run lasts."""
+    axis: str = ""
+    """For a growth workload, what grows, …"""
+    size: int = 0
+    """… and how much there is of it."""
+
+    def fits(self, subject: Subject) -> bool:
+        """Return whether it is measured on this server."""
+        return not self.axis or subject.name in (FLOOR, OURS)
 
 
-_CORES: Final = (
-    Column("server's core", lambda f: 100 * f.server_cpu_share, "{:.0f} %"),
-    Column("load's core", lambda f: 100 * f.generator_cpu_share, "{:.0f} %"),
-)
-_FAULTS: Final = (
-    Column("lost", lambda f: f.lost, "{:,.0f}", worst=True),
-    Column("doubled or late", lambda f: f.disordered, "{:,.0f}", worst=True),
-    Column("disconnects", lambda f: f.disconnects, "{:,.0f}", worst=True),
-)
-_CPU: Final = Column("CPU s per million", lambda f: f.server_cpu_per_million, "{:.3f}", ratio=True)
-_SATURATED: Final = (
-    Column("deliveries/s", lambda f: f.deliveries_per_second, "{:,.0f}", ratio=True),
-    _CPU,
-    *_CORES,
-    *_FAULTS,
-)
-_LATENCY: Final = (
-    Column("p50 µs", lambda f: f.latency_p50, "{:,.0f}", ratio=True),
-    Column("p99 µs", lambda f: f.latency_p99, "{:,.0f}", ratio=True),
-    Column("p99.9 µs", lambda f: f.latency_p999, "{:,.0f}"),
-    Column("max µs", lambda f: f.latency_max, "{:,.0f}"),
-    _CPU,
-    *_CORES,
-    *_FAULTS,
-)
-_AT_REST: Final = (
-    Column("bytes each", lambda f: f.bytes_per_connection, "{:,.0f}", ratio=True),
-    Column("connects/s", lambda f: f.connects_per_second, "{:,.0f}", ratio=True),
-    Column("disconnects", lambda f: f.disconnects, "{:,.0f}", worst=True),
+def _growth() -> Iterator[Workload]:
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _SPARE
+    each = max(2, min(10, min(_CONNECTIONS, descriptors) // 5000))
+    axes: dict[str, tuple[str, dict[int, Load]]] = {
+        "members": (
+            "members of one room, ten of whom send",
+            {n: Load(members=n, talkers=min(10, n), window=16) for n in (10, 100, 1000, 10_000)},
+        ),
+        "rooms": (
+            f"rooms of {each}, one member of each sends",
+            {n: Load(rooms=n, members=each, window=64) for n in (1, 10, 100, 1000, 5000)},
+        ),
+        "bytes": (
+            "bytes a line, in a room of 100, one member of which sends",
+            {n: Load(members=100, window=64, payload=n) for n in (16, 64, 256, 1024, 4096)},
+        ),
+        "senders": (
+            "senders at once, in a room of 1,000",
+            {n: Load(members=1000, talkers=n, window=1000 // n) for n in (1, 10, 100, 1000)},
+        ),
+    }
+    for axis, (what, loads) in axes.items():
+        for size, load in loads.items():
+            yield Workload(f"{axis}-{size}", what, load, Kind.SATURATED, share=0.1, axis=axis, size=size)
+
+
+_ALL: Final = (
+    Workload(
+        "W1", "one room of 100, one member sends as fast as it can", Load(members=100, window=256), Kind.SATURATED
+    ),
+    Workload(
+        "W2",
+        "one room of 1,000, ten members send as fast as they can",
+        Load(members=1000, talkers=10, window=16),
+        Kind.SATURATED,
+    ),
+    Workload(
+        "W3",
+        "100 rooms of 10, one member of each sends as fast as it can",
+        Load(rooms=100, members=10, window=64),
+        Kind.SATURATED,
+    ),
+    Workload(
+        "W4",
+        "one room of 1,000, ten lines a second in all",
+        Load(members=1000, talkers=10, rate=10),
+        Kind.LATENCY,
+        floor="line",
+        share=0.5,
+    ),
+    Workload(
+        "W5",
+        "100 rooms of 10, a thousand lines a second in all",
+        Load(rooms=100, members=10, rate=1000),
+        Kind.LATENCY,
+        floor="line",
+        share=0.5,
+    ),
+    Workload(
+        "W6",
+        "10,000 members in 1,000 rooms send nothing",
+        Load(rooms=1000, members=10, talkers=0),
+        Kind.AT_REST,
+        share=0.1,
+    ),
+    *_growth(),
 )
 
-WORKLOADS: Final = {
-    workload.name: workload
-    for workload in (
-        Workload(
-            "W1",
-            "one room of 100, one talks as fast as it can",
-            Load(members=100, window=256),
-            "batch",
-            _SATURATED,
-        ),
-        Workload(
-            "W2",
-            "one room of 1,000, ten talk as fast as they can",
-            Load(members=1000, talkers=10, window=16),
-            "batch",
-            _SATURATED,
-        ),
-        Workload(
-            "W3",
-            "100 rooms of 10, one talks in each as fast as it can",
-            Load(rooms=100, members=10, window=64),
-            "batch",
-            _SATURATED,
-        ),
-        Workload(
-            "W4",
-            "one room of 1,000, ten lines a second in all",
-            Load(members=1000, talkers=10, rate=10),
-            "line",
-            _LATENCY,
-        ),
-        Workload(
-            "W5",
-            "100 rooms of 10, a thousand lines a second in all",
-            Load(rooms=100, members=10, rate=1000),
-            "line",
-            _LATENCY,
-        ),
-        Workload(
-            "W6",
-            "10,000 members in 1,000 rooms say nothing",
-            Load(rooms=1000, members=10, talkers=0),
-            "batch",
-            _AT_REST,
-        ),
-    )
+WORKLOADS: Final = {workload.name: workload for workload in _ALL}
+GROUPS: Final = {
+    "": tuple(name for name, workload in WORKLOADS.items() if not workload.axis),
+    GROWTH: tuple(name for name, workload in WORKLOADS.items() if workload.axis),
+    "all": tuple(WORKLOADS),
 }
+"""Names of workloads that `-w` takes for several of them; the empty one is what it takes if it is not given."""
 
 
-def chosen(options: Options) -> list[Workload]:
-    """The workloads that were asked for, at the size and length that was asked for."""
-    names = options.workloads or tuple(WORKLOADS)
-    return [_sized(WORKLOADS[name], options) for name in names]
-
-
-def _sized(workload: Workload, options: Options) -> Workload:
-    load = dataclasses.replace(workload.load, seconds=options.seconds)
-    if options.scale == 1:
+def scaled(workload: Workload, seconds: float, scale: float) -> Workload:
+    """Return it with runs of so many seconds, and with this part of its rooms and members."""
+    load = dataclasses.replace(workload.load, seconds=seconds * workload.share)
+    if scale == 1:
         return dataclasses.replace(workload, load=load)
-    load = dataclasses.replace(
-        load,
-        rooms=max(1, round(load.rooms * options.scale)),
-        members=max(load.talkers + 1, round(load.members * options.scale)),
-    )
+    members = max(2, round(load.members * scale))
+    talkers = min(load.talkers, members - 1)
+    load = dataclasses.replace(load, rooms=max(1, round(load.rooms * scale)), members=members, talkers=talkers)
     what = f"{workload.what} (here: {load.rooms} of {load.members})"
     return dataclasses.replace(workload, what=what, load=load)
-
-
-def subjects_for(options: Options) -> list[Subject]:
-    """Those that were asked for, the floor always before them, since all is compared with it."""
-    names = options.only or DEFAULT
-    return [SUBJECTS[name] for name in dict.fromkeys((FLOOR, *names))]
-
-
-def run(options: Options) -> int:
-    """Measure, then print the table and write the results and the picture; returns the program's exit code."""
-    workloads, subjects = chosen(options), subjects_for(options)
-    results = Results(
-        {**machine.description(), "command": options.command},
-        {s.name: report.describe(s) for s in subjects},
-        {w.name: report.Part(w.what, w.load, w.columns) for w in workloads},
-    )
-    try:
-        _measure_all(options.runs, workloads, subjects, results)
-    except KeyboardInterrupt:
-        results.interrupted = True
-        if not results.runs:
-            return 130  # what an earlier run left in the folder stays
-    sys.stdout.write(report.page(results))
-    sys.stdout.flush()
-    report.write_json(results, options.folder / "results.json")
-    sys.stderr.write(f"figures of every run: {options.folder / 'results.json'}\n")
-    sys.stderr.write(f"{picture.of_workloads(results, options.folder / 'results.png')}\n")
-    return 130 if results.interrupted else 0
-
-
-def _measure_all(runs: int, workloads: list[Workload], subjects: list[Subject], results: Results) -> None:
-    present = [subject for subject in subjects if not subject.missing()]
-    each = sum(w.load.seconds for w in workloads) / len(workloads) + _STARTING_AND_ENDING
-    progress = Progress(runs * len(workloads) * len(present), each)
-    failed: set[tuple[str, str]] = set()
-    try:
-        for turn in range(1, runs + 1):
-            for workload in workloads:
-                for subject in present:
-                    if (workload.name, subject.name) in failed:
-                        progress.skip()
-                        continue
-                    progress.run(f"{workload.name} on {subject.name}")
-                    result = measure(floor(workload.floor) if subject.name == FLOOR else subject, workload.load)
-                    results.runs.append(Run(workload.name, subject.name, turn, result))
-                    if isinstance(result, Failure):
-                        failed.add((workload.name, subject.name))
-    finally:
-        progress.end()

@@ -1,6 +1,6 @@
-"""The broadcaster that everybody writes first with asyncio's streams: `streams_server.py PORT`.
+"""A simple broadcaster on asyncio's streams: `streams_server.py PORT`.
 
-A member's first line is its room and its name; every other one goes to all others in the room, after its name.
+A member's first line is its room and its name; each other line goes to all others in the room, after the member's name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ rooms: defaultdict[str, set[asyncio.StreamWriter]] = defaultdict(set)
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One member, from its first line until it leaves."""
+    """Serve one member, from its first line until it leaves."""
     room, _, name = (await reader.readline()).decode().strip().partition(" ")
     members = rooms[room]
     members.add(writer)
@@ -25,7 +25,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                     member.write(f"{name}:".encode() + line)
                     await member.drain()
     except ConnectionError:
-        pass  # it went without a word, or somebody did to whom it spoke
+        pass  # this member's connection broke, or another member's
     finally:
         members.discard(writer)
         writer.close()
