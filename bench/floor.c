@@ -1,10 +1,10 @@
-/* The machine's limit: the least that a server can do for a line, in C, without checks, limits, names or history.
+/* The floor: the least work that a server can do for a line, in C, without checks, limits, names or history.
  *
  *     cc -O2 -o floor floor.c && ./floor PORT batch|line
  *
- * batch: what one wake-up brought goes out as one send to each member. line: one send for each line and member.
- * A member's first line is its room ("r0012", any number below 10,000), answered by "ok"; every line after that goes
- * to all of the room, to who said it as well. */
+ * batch: one send to each member for all lines that came with one wake-up. line: one send for each line and member.
+ * A member's first line is its room ("r0012", any number below 10,000), answered by "ok"; each further line goes to all
+ * members of the room, also to its sender. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,13 +26,13 @@ typedef struct Room Room;
 typedef struct {
     int fd, place;
     Room *room;
-    Bytes begun;   /* a line of which the end has not come */
-    Bytes waiting; /* what the socket did not take */
+    Bytes begun;   /* a line whose end has not come yet */
+    Bytes waiting; /* bytes that the socket did not accept */
 } Member;
 struct Room {
     Member **members;
     int count, size;
-    Bytes fresh;   /* what all members are to get now */
+    Bytes fresh;   /* lines that all members get in this round */
 };
 
 static Room rooms[ROOMS], *with_fresh[ROOMS];
@@ -98,7 +98,7 @@ static void take_line(Member *m, const char *line, size_t length)
 {
     if (!m->room) { join(m, line); return; }
     if (batch && !m->room->fresh.length) with_fresh[fresh_count++] = m->room;
-    add(&m->room->fresh, "u000000:", 8); /* a name is part of what others send, too */
+    add(&m->room->fresh, "u000000:", 8); /* other servers send a name too */
     add(&m->room->fresh, line, length);
     if (!batch) fan_out(m->room);
 }

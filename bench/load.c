@@ -1,16 +1,16 @@
-/* The load: many members in many rooms, some of whom talk. One process, one thread, epoll.
+/* The load generator: many members in many rooms, some of whom send. One process, one thread, epoll.
  *
  *     cc -O2 -o load load.c && ./load -port 8989 -rooms 1 -members 100 -talkers 1 -window 256 -seconds 3 \
  *         -hello '{"name":"%n","room":"%r"}\n' -publish '%t\n' -pid SERVER
  *
- * It knows no protocol: what a member sends on coming in (-hello, and -wait for what must be answered before the next
- * step) and how a message is put (-publish) are templates. %n is the name (u000012), %r the room (r0003), %t the
- * payload, %l the payload's length, %% a percent sign; \n \r \t \xHH \\ are understood. Names, rooms and payloads have
- * a fixed length, so that a protocol's length prefixes can be written into the template. Where -port comes several
- * times, a room's members go through those ports in turns.
+ * It knows no protocol. Templates say how a member connects (-hello for each step that it sends, -wait for the answer
+ * that must come before the next step) and how it sends a message (-publish). %n is the name (u000012), %r the room
+ * (r0003), %t the payload, %l the payload's length, %% a percent sign; \n \r \t \xHH \\ are escapes. Names, rooms and
+ * payloads have a fixed length, so a template can contain a protocol's length prefixes. If -port is given several times,
+ * the members of a room use those ports in turns.
  *
- * Every payload begins with a mark (marks.h) that is found in whatever the server sends, whatever the framing. Every
- * delivery to every member is checked: talkers count 1, 2, 3 … each. Nothing but 127.0.0.0/8 is ever talked to. */
+ * Every payload begins with a mark (marks.h), which the generator finds in the server's bytes, whatever the framing. It
+ * checks every delivery to every member: each talker numbers its lines 1, 2, 3 … It connects to 127.0.0.0/8 only. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -43,7 +43,7 @@ typedef struct {
     int receives;            /* talkers whose window moves by what this member gets */
     bool probed, waits_to_write;
     int carried;
-    char carry[CARRY];       /* what may be the beginning of a mark, or of what the handshake waits for */
+    char carry[CARRY];       /* bytes that may begin a mark, or the answer for which the handshake waits */
 } Member;
 
 typedef struct {
@@ -55,7 +55,7 @@ typedef struct {
     size_t out_size, out_length, out_sent;
 } Talker;
 
-/* what was asked for */
+/* options */
 static int ports[MAX_PORTS], port_count, rooms = 1, members = 10, talkers = 1, payload = 64, window, sources = 1;
 static int pending_at_once = 64, pause_us = 500, echo;
 static double rate, seconds = 3, drain_seconds = 10, settle_seconds = 10, probe_seconds = 10, connect_seconds = 60;
@@ -63,7 +63,7 @@ static Step steps[MAX_STEPS];
 static int step_count;
 static Text publish, ping, pong;
 
-/* what there is */
+/* state */
 static int epoll, member_count, talker_count, started, pending, ready, mark_length;
 static Member *all;
 static Talker *talking;
@@ -72,13 +72,13 @@ static struct epoll_event *events;
 static char buffer[CARRY + READ_BYTES];
 static uint64_t run_start, run_end;
 
-/* what happened */
+/* counters */
 static uint64_t deliveries, disordered, bytes_in, reads, probed, refused, disconnects, stuck;
 
 static void fail(const char *what) { fprintf(stderr, "load: %s\n", what); exit(2); }
 static void fail_errno(const char *what) { fprintf(stderr, "load: %s: %s\n", what, strerror(errno)); exit(2); }
 
-/* ---- what comes ---- */
+/* ---- received bytes ---- */
 
 static void got_mark(Member *m, const char *mark, uint64_t now)
 {
@@ -121,7 +121,7 @@ static void watch(Member *m, int operation, uint32_t what)
     struct epoll_event event = { .events = what, .data.ptr = m };
     epoll_ctl(epoll, operation, m->fd, &event);
 }
-/* the member whose deliveries move a talker's window: one that reads, and not the talker where there is another */
+/* choose the member whose deliveries move a talker's window: not the talker itself, if another one is connected */
 static void choose_receiver(Talker *t, int first)
 {
     Member *room = all + (size_t)t->member->room * members;
@@ -246,7 +246,7 @@ static void refill(Talker *t, uint64_t now)
     if (t->member->state != READY || t->out_length) return;
     if (t->built - t->credited >= (uint32_t)window) {
         if (now - t->progress < 2 * SECOND) return;
-        stuck++; /* its lines were lost, or take too long: go on */
+        stuck++; /* its lines were lost, or take too long: continue without them */
         t->credited = t->built;
         t->progress = now;
     }
@@ -260,7 +260,7 @@ static void wait_ns(int64_t ns)
 {
     struct timespec timeout = { ns / SECOND, ns % SECOND };
     struct pollfd readable = { epoll, POLLIN, 0 };
-    if (ns > 0) ppoll(&readable, 1, &timeout, 0); /* epoll_wait() itself knows whole milliseconds alone */
+    if (ns > 0) ppoll(&readable, 1, &timeout, 0); /* epoll_wait() has whole milliseconds only */
     int count = epoll_wait(epoll, events, member_count, 0);
     for (int i = 0; i < count; i++) {
         Member *m = events[i].data.ptr;
@@ -281,7 +281,7 @@ static void wait_ns(int64_t ns)
         }
     }
 }
-/* a saturated generator lets deliveries gather for a moment: reading much at once, it is never what is slow */
+/* let deliveries gather for a moment: a generator that reads much at once is not the bottleneck */
 static void let_gather(void)
 {
     if (pause_us) nanosleep(&(struct timespec){ 0, pause_us * 1000l }, 0);
@@ -290,7 +290,7 @@ static void let_gather(void)
 
 /* ---- the parts of a run ---- */
 
-/* everybody comes in; returns how long it took until the last one was in */
+/* connect all members; return the seconds until the last one was in */
 static double come_in(void)
 {
     uint64_t start = clock_ns(), now = start, quiet_since;
@@ -300,7 +300,7 @@ static double come_in(void)
         now = clock_ns();
     }
     if (steps[step_count - 1].wait.length || !pid_count) return (now - start) / 1e9;
-    /* the protocol does not say when one is in: that is when the server has come to rest, for 50 ms */
+    /* the protocol does not tell when a member is in: wait until the server has been idle for 50 ms */
     double used = cpu_of_server();
     quiet_since = now;
     for (uint64_t end = now + settle_seconds * SECOND; now < end && now - quiet_since < SECOND / 20;) {
@@ -314,7 +314,7 @@ static double come_in(void)
     }
     return (quiet_since - start) / 1e9;
 }
-/* one message in each room must reach every member of it */
+/* send one message in each room, which must reach every member of it; return the number of those deliveries */
 static uint64_t probe(void)
 {
     uint64_t expected = (uint64_t)rooms * (members - !echo), end = clock_ns() + probe_seconds * SECOND;
@@ -425,7 +425,7 @@ int main(int argc, char **argv)
     int in = ready;
     if (!talker_count) for (uint64_t end = clock_ns() + SECOND / 5; clock_ns() < end;) wait_ns(10000000);
     uint64_t probes_expected = talker_count && in == member_count ? probe() : 0;
-    if (in < member_count || probed < probes_expected) seconds = 0; /* nothing that follows would tell anything */
+    if (in < member_count || probed < probes_expected) seconds = 0; /* further figures would have no meaning */
     long memory_ready = memory_of_server();
 
     disconnects = reads = bytes_in = 0;

@@ -11,15 +11,15 @@ from typing import Any, Final
 from . import machine
 
 NAME_LENGTH: Final = len("u000012")
-"""Characters of what `%n` becomes in a template."""
+"""Characters that replace `%n` in a template."""
 ROOM_LENGTH: Final = len("r0003")
-"""Characters of what `%r` becomes in a template."""
+"""Characters that replace `%r` in a template."""
 _CONNECTIONS_PER_ADDRESS: Final = 5000
 _CONNECT_SECONDS: Final = 60
 
 
 class LoadFailed(Exception):
-    """The load could not be run, or the server could not bear it; the text says how."""
+    """The load could not be run, or the server failed under it; the text says how."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a server is spoken to, as templates.
+    """A server's protocol, as templates.
 
     `%n` is a member's name, `%r` its room, `%t` the payload, `%l` the payload's length, `%%` a percent sign. Characters
     stand for bytes (Latin-1). If the last step waits for nothing, members are in when the server is idle.
@@ -55,7 +55,7 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What the members do.
+    """The behaviour of the members.
 
     Senders keep `window` lines each in flight, or send `rate` lines a second all together; with `talkers=0` nobody
     sends anything. Latency is measured with a `rate` only, from the time at which a line was due.
@@ -86,7 +86,7 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What one run came to. Latency in microseconds, memory in bytes, shares of one core (1 is all of it)."""
+    """The figures of one run. Latency in microseconds, memory in bytes, shares of one core (1 is all of it)."""
 
     connections: int
     ready: int
@@ -208,7 +208,7 @@ def _arguments(load: Load, protocol: Protocol, ports: Sequence[int], pids: Itera
 
 
 def _escaped(text: str) -> str:
-    """As an argument of a program, which can hold no NUL."""
+    """Return it as an argument of a program, which cannot contain NUL."""
     return "".join(
         chr(byte) if 32 <= byte < 127 and byte != ord("\\") else f"\\x{byte:02x}" for byte in text.encode("latin-1")
     )

@@ -1,4 +1,4 @@
-"""The machine: its C compiler, cores and ports, and what a reader of the figures must know of it."""
+"""The machine: its C compiler, cores and ports, and a description of it for readers of the figures."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ROOT: Final = HERE.parent
 
 
 class CannotMeasure(Exception):
-    """This machine lacks what every measurement needs; the text says what."""
+    """This machine lacks something that every measurement needs; the text names it."""
 
 
 @functools.cache
 def scratch() -> Path:
-    """A folder for compiled programs and the servers' files, which is gone when the program ends."""
+    """Return a folder for compiled programs and the servers' files, which is deleted when the program ends."""
     folder = Path(tempfile.mkdtemp(prefix="machat-bench-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -36,7 +36,7 @@ def scratch() -> Path:
 
 @functools.cache
 def program(name: str) -> Path:
-    """One of the programs in C, compiled. Raises `CannotMeasure` where this is not Linux, or there is no compiler."""
+    """Compile one of the programs in C. Raises `CannotMeasure` if this is not Linux, or if there is no compiler."""
     if not sys.platform.startswith("linux"):
         raise CannotMeasure("the load generator needs Linux: it waits with epoll, and reads /proc")
     compiler = shutil.which("cc")
@@ -51,33 +51,33 @@ def program(name: str) -> Path:
 
 
 def raise_descriptor_limit() -> None:
-    """Allow as many connections as there may be; what is started from here inherits it."""
+    """Allow as many connections as the system does, here and in all programs that are started from here."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 at which nobody listens."""
+    """Return a port of 127.0.0.1 at which no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def server_core() -> int | None:
-    """The core that servers run on; None where there is but one, and nothing is pinned."""
+    """Return the core for servers, or None if the machine has only one."""
     cores = sorted(os.sched_getaffinity(0))
     return cores[-1] if len(cores) > 1 else None
 
 
 def load_core() -> int | None:
-    """The core that the load comes from; None where there is but one."""
+    """Return the core for the load, or None if the machine has only one."""
     cores = sorted(os.sched_getaffinity(0))
     return cores[0] if len(cores) > 1 else None
 
 
 @contextlib.contextmanager
 def on_core(core: int | None) -> Iterator[None]:
-    """What is started here runs on that core: a process inherits the cores of the thread that starts it."""
+    """Let processes that are started in the block run on that core: they inherit it from this thread."""
     if core is None:
         yield
         return
@@ -90,7 +90,7 @@ def on_core(core: int | None) -> Iterator[None]:
 
 
 def description() -> dict[str, str]:
-    """What the figures were measured on."""
+    """Return what a reader of the figures must know."""
     server, load = server_core(), load_core()
     pinning = "one core, so server and load share it" if server is None else f"server on core {server}, load on {load}"
     return {

@@ -1,7 +1,7 @@
-/* The mark at the beginning of every payload, which says who talks, how often before, and when:
+/* The mark at the beginning of every payload, with the sender, the number and the time of the line:
  *     "~#~"  kind: P, a probe, or D   talker: 4 letters   sequence number: 8 letters   [time: 16 letters]
- * Letters a to p stand for 0 to 15, so that it goes through JSON and everything else as it is. The time, in nanoseconds,
- * is there where latency is measured. */
+ * Letters a to p stand for 0 to 15, because no protocol escapes letters. The time, in nanoseconds, is there if latency
+ * is measured. */
 #include <endian.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,7 +26,7 @@ static uint32_t eight_letters(const char *p)
 {
     uint64_t x;
     memcpy(&x, p, 8);
-    x = be64toh(x) - 0x6161616161616161; /* eight letters at once: the first is the highest byte */
+    x = be64toh(x) - 0x6161616161616161; /* all eight letters together: the first is the highest byte */
     x = (x | x >> 4) & 0x00ff00ff00ff00ff;
     x = (x | x >> 8) & 0x0000ffff0000ffff;
     return x | x >> 16;

@@ -1,4 +1,4 @@
-/* Templates of what members send: %n a name, %r a room, %t the payload, %l its length. */
+/* Templates of the bytes that members send: %n a name, %r a room, %t the payload, %l its length. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,7 @@ static Text unescaped(const char *s)
     }
     return t;
 }
-/* a template for one member, from `*at` to the payload's place (where `*at` is then behind it) or its end */
+/* fill a template for one member, from `*at` to the place of the payload or the end; `*at` is then behind that */
 static Text filled(Text template, size_t *at, int number, int room, int payload)
 {
     Text t = { malloc(template.length * 8 + 32), 0 };

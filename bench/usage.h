@@ -1,4 +1,4 @@
-/* What the server's processes, and this one, take of the machine. */
+/* Processor time and memory of the server's processes and of this one. */
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,7 +25,7 @@ static double cpu_of_all(void)
     return sum;
 }
 static void begin_cpu_of_server(void) { cpu_then = cpu_of_all(); }
-/* since the beginning */
+/* seconds since begin_cpu_of_server() */
 static double cpu_of_server(void) { return cpu_of_all() - cpu_then; }
 static double cpu_of_self(void)
 {
