@@ -58,8 +58,7 @@ class Job:
 def jobs(options: Options, subjects: Sequence[Subject]) -> Iterator[Job]:
     """Return all runs in their order.
 
-    A server that is not among the full ones, and a workload that does not depend on long runs, is measured in every
-    second turn.
+    A server that is not among the full ones is measured in every second turn only, and so are the short workloads.
     """
     full = {FLOOR, *(options.full or SUBJECTS)}
     for turn in range(1, options.runs + 1):
@@ -68,13 +67,13 @@ def jobs(options: Options, subjects: Sequence[Subject]) -> Iterator[Job]:
                 brief = subject.name not in full
                 if subject.missing() or not WORKLOADS[name].fits(subject):
                     continue
-                if turn % 2 == 1 or not (brief or WORKLOADS[name].share < _BRIEF):
+                if turn % 2 or not (brief or WORKLOADS[name].share < _BRIEF):
                     seconds = options.seconds * (_BRIEF if brief else 1)
                     yield Job(turn, scaled(WORKLOADS[name], seconds, options.scale), subject)
 
 
 def measure(options: Options) -> Results:
-    """Measure everything; the results so far are in results.json after every turn, and if it is interrupted."""
+    """Measure everything; results.json has the results so far, at any time. Ctrl-C ends it."""
     # the floor comes first, because all are compared with it
     subjects = [SUBJECTS[name] for name in dict.fromkeys((FLOOR, *(options.only or DEFAULT)))]
     if any(WORKLOADS[name].axis for name in options.workloads) and SUBJECTS[OURS] not in subjects:
@@ -90,7 +89,7 @@ def measure(options: Options) -> Results:
     progress = Progress([job.seconds for job in todo])
     failed = set()
     try:
-        for at, job in enumerate(todo):
+        for job in todo:
             workload, name = job.workload, job.subject.name
             progress.next(f"{workload.name} on {name}")
             if (workload.name, name) in failed:
@@ -100,14 +99,13 @@ def measure(options: Options) -> Results:
             results.runs.append(Run(workload.name, name, job.turn, result))
             if isinstance(result, Failure):
                 failed.add((workload.name, name))
-            if todo[at + 1 :][:1] != [] and todo[at + 1].turn != job.turn:
-                results.write(path)
+            results.write(path)
     except KeyboardInterrupt:
         results.interrupted = True
+        if results.runs:  # otherwise the file of an earlier command stays
+            results.write(path)
     finally:
         progress.end()
-        if results.runs:  # else what an earlier run left in the folder stays
-            results.write(path)
     return results
 
 

@@ -120,7 +120,7 @@ def _cell(make: _Make, results: Results, workload: str, subject: str) -> str:
     """Return a cell of a table, in which a figure may be missing."""
     try:
         return make(results, workload, subject)
-    except (ValueError, KeyError):
+    except ValueError:
         return "–"
 
 

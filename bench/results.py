@@ -54,7 +54,7 @@ class Results:
     def failure(self, workload: str, subject: str) -> str:
         """Return why figures are missing, or nothing if none are."""
         reasons = [run.result.reason for run in self._of(workload, subject) if isinstance(run.result, Failure)]
-        return reasons[0] if reasons else self.subjects[subject]["missing"]
+        return reasons[0] if reasons else self.subjects.get(subject, {}).get("missing", "")
 
     def _of(self, workload: str, subject: str) -> list[Run]:
         return [run for run in self.runs if (run.workload, run.subject) == (workload, subject)]

@@ -164,7 +164,7 @@ def test_members_that_stop_reading_are_disconnected_and_the_others_lose_nothing(
         for member in [talker, *members]:
             member.close()
 
-    with Server("-rate", "0", "-grace", "1", "-log-bytes", "1000000") as server:
+    with Server("-rate", "0", "-grace", "10", "-room-wait", "120", "-log-bytes", "1000000") as server:
         asyncio.run(clients(server))
 
 
@@ -175,7 +175,7 @@ def resident(server: Server) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_as_members_come_talk_and_leave() -> None:
-    rooms, each, warm, cycles, most = 20, 8, 15, 45, 2 << 20
+    rooms, each, warm, cycles, most = 20, 8, 15, 45, 1 << 20
 
     async def visit(server: Server, number: int, room: str) -> None:
         member = Member(server, f"member{number}", room)
