@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import count
@@ -18,6 +18,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from executables import DEADLINE
 from redis_servers import RedisCluster, RedisServer, needs_redis
 from scripted import LONG, served
+from witnesses import until
 
 from chatapi import (
     ChatAPI,
@@ -159,14 +160,6 @@ async def chats(url: str, prefix: str, number: int = 2, **options: Any) -> Async
             await stack.enter_async_context(ChatAPI(limits, broker=RedisBroker(url, prefix=prefix, **options)))
             for _ in range(number)
         ]
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    with anyio.move_on_after(DEADLINE):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.001)
-        return
-    raise AssertionError(f"it never was so: {what}")
 
 
 async def next_of(bot: Bot, kind: type[Any]) -> Any:
@@ -325,7 +318,7 @@ async def test_what_was_not_heard_of_is_read_from_the_log(shared_redis: RedisSer
         node = room._node
         room._node = replace(node, publish="SISMEMBER")  # which does nothing: what Tom says is kept, and not told
         tasks.start_soon(tom.post, "unheard")
-        await until(lambda: shared_redis.cli("XLEN", f"{prefix}:{{dev}}:log"), "it is in Redis")
+        await until(lambda: shared_redis.cli("XLEN", f"{prefix}:{{dev}}:log"), lambda: "it is in Redis")
         room._node = node
         said = await mina.post("heard")
         unheard = await anext(zoe)
@@ -447,7 +440,9 @@ async def test_who_comes_and_goes_in_a_silent_room_is_let_in(shared_redis: Redis
             async with chat.join("Mina", "dev") as mina:
                 assert mina.room is not None
                 assert mina.room.first_members(9) == ["Mina"]
-            await until(lambda: not shared_redis.cli("EXISTS", f"{prefix}:{{dev}}:who"), "its name is given back")
+            await until(
+                lambda: not shared_redis.cli("EXISTS", f"{prefix}:{{dev}}:who"), lambda: "its name is given back"
+            )
 
 
 async def test_a_room_goes_on_when_all_servers_are_new(shared_redis: RedisServer, prefix: str) -> None:

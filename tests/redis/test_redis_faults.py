@@ -9,7 +9,6 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,13 +23,6 @@ from chatapi.client.protocol import ClientProtocol
 from chatapi.client.requests import PendingRequests
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, needs_redis]
-
-
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    """A Redis that keeps what it has said that it keeps."""
-    with RedisServer(appendfsync="always") as server:
-        yield server
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio.to_thread
@@ -23,13 +22,6 @@ pytestmark = [
     needs_redis,
     pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),  # coredis, where it cannot connect
 ]
-
-
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    """A Redis that keeps what it has said that it keeps."""
-    with RedisServer(appendfsync="always") as server:
-        yield server
 
 
 async def forget(redis: RedisServer, folder: Path) -> None:

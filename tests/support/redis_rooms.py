@@ -37,7 +37,7 @@ class Line:
         self._socket.sendall(b"*%d\r\n" % len(found) + request)
 
     def hear(self) -> Any:
-        return resp._read(self._stream)
+        return resp.read(self._stream)
 
     def ask(self, *words: str | bytes | int) -> Any:
         self.tell(*words)

@@ -21,10 +21,10 @@ def call(port: int, command: Sequence[str | bytes | float], timeout: float) -> R
     with socket.create_connection(("127.0.0.1", port), timeout) as connection:
         connection.sendall(request)
         with connection.makefile("rb") as stream:
-            return _read(stream)
+            return read(stream)
 
 
-def _read(stream: BinaryIO) -> Reply:
+def read(stream: BinaryIO) -> Reply:
     line = stream.readline()
     if not line.endswith(b"\r\n"):
         raise ConnectionResetError("the connection ended in a reply")
@@ -39,5 +39,5 @@ def _read(stream: BinaryIO) -> Reply:
         case b"$":
             return None if rest == b"-1" else stream.read(int(rest) + 2)[:-2]
         case b"*":
-            return None if rest == b"-1" else [_read(stream) for _ in range(int(rest))]
+            return None if rest == b"-1" else [read(stream) for _ in range(int(rest))]
     raise AssertionError(f"not RESP2: {line!r}")
