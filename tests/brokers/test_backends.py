@@ -127,7 +127,7 @@ class TestJournal(PAGE["TestJournal"]):  # type: ignore[misc, valid-type]
     """The example of the page about backends."""
 
 
-# The suite finds what is wrong
+# The suite finds faulty brokers
 
 
 class SkipsANumber(InProcessBroker):
@@ -293,7 +293,7 @@ def suite_of(kind: type[Broker], path: Path) -> BrokerContract:
 async def test_the_suite_finds_a_broker_that(
     kind: type[Broker], test: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "PATIENCE", 0.1)  # what never comes is not waited for
+    monkeypatch.setattr(recorder, "PATIENCE", 0.1)  # these brokers never deliver: a longer wait finds no more
     with pytest.raises(AssertionError):
         await getattr(suite_of(kind, tmp_path / "chat.db"), f"test_{test}")()
 
@@ -307,7 +307,7 @@ async def test_the_suite_finds_that_nothing_is_deleted(
         await getattr(suite_of(SQLiteBroker, tmp_path / "chat.db"), f"test_{test}")()
 
 
-async def test_the_suite_finds_that_what_was_refused_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_suite_finds_that_refused_messages_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = suite_of(SQLiteBroker, tmp_path / "chat.db")
     append = store.Store.append
     failing: list[bool] = []
@@ -407,7 +407,7 @@ STEPS = st.one_of(
 
 
 class Model:
-    """What must be there: rooms as lists of texts, and of the numbers of what was deleted."""
+    """The expected content of rooms: lists of texts, and of the targets of deletions."""
 
     def __init__(self, suite: BrokerContract) -> None:
         self.suite = suite
@@ -442,7 +442,7 @@ class Model:
         assert len(tail) >= min(messages, len(self.rooms[room]))
 
     async def settle(self, rooms: Recorder) -> None:
-        """What was delivered is kept, and nothing that was refused."""
+        """Take over the delivered entries; refused ones are not part of a room."""
         await rooms.settled()
         for room, entries in rooms.delivered.items():
             for entry in entries:
@@ -496,7 +496,7 @@ KINDS = pytest.mark.parametrize("kind", [InProcessBroker, Released, SQLiteBroker
 @KINDS
 @settings(max_examples=15)
 @given(steps=st.lists(STEPS, max_size=30))
-def test_whatever_happens_it_is_as_the_model_says(kind: type[Broker], steps: list[Any]) -> None:
+def test_any_steps_leave_the_rooms_that_the_model_has(kind: type[Broker], steps: list[Any]) -> None:
     play(kind, ASYNCIO.values[0], steps)
 
 
@@ -505,7 +505,7 @@ def test_whatever_happens_it_is_as_the_model_says(kind: type[Broker], steps: lis
 @KINDS
 @settings(max_examples=100)
 @given(steps=st.lists(STEPS, max_size=30))
-def test_whatever_happens_at_length_it_is_as_the_model_says(kind: type[Broker], loop: Any, steps: list[Any]) -> None:
+def test_many_steps_leave_the_rooms_that_the_model_has(kind: type[Broker], loop: Any, steps: list[Any]) -> None:
     play(kind, loop, steps)
 
 
@@ -519,7 +519,7 @@ def late_kit(**options: Any) -> tuple[ChatKit, LateBroker]:
 
 
 @pytest.mark.parametrize("how", ["/join lab\n", "/bye\n", "end"])
-def test_who_goes_while_its_line_is_on_its_way_still_gets_its_echo(how: str) -> None:
+def test_a_member_that_leaves_before_its_line_is_kept_still_gets_its_echo(how: str) -> None:
     kit, broker = late_kit()
     mina = kit.member("Mina", echo=True)
     broker.release()

@@ -1,4 +1,4 @@
-"""The durable server, killed: what was acknowledged is there once, in one order, for everybody who stayed.
+"""A server with a file is killed: acknowledged messages are kept once, in one order, for all members that stayed.
 
 Every delay here is part of the schedule of faults, drawn from a seeded generator; nothing is waited for by sleeping.
 """
@@ -34,7 +34,7 @@ ROOMS = ("harbour", "market")
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that the system gives to no client: it would connect to itself."""
+    """Return a port without a listener, outside the range from which clients get theirs: one could reach itself."""
     for port in random.Random(sys.argv[0] + str(time.monotonic())).sample(range(15_000, 32_000), 100):
         with socket.socket() as sock:
             try:
@@ -105,7 +105,7 @@ def duplicates(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def survive(path: Path, kills: int, *flags: str, seed: int) -> dict[str, int]:
-    """Kill a server so often while six members talk in two rooms; returns what it all came to, once it is checked."""
+    """Kill a server so often while six members talk in two rooms; check the outcome and return its figures."""
     schedule = random.Random(seed)
     mortal = Mortal(path, *flags)
     witnesses = [Witness(f"{room}{i}", room) for room in ROOMS for i in range(3)]
@@ -175,7 +175,7 @@ async def test_a_hundred_kills(
 
 
 async def dies_on_the_way(path: Path, disk: FaultyDisk, action: Action, after: int = 0, **which: Any) -> list[Message]:
-    """Have the server die at a call of its disk while three members talk; returns what was kept when it was dead."""
+    """Have the server die at a call of its disk while three members talk; return the messages kept at its death."""
     mortal = Mortal(path, env=disk.environment)
     witnesses = [Witness(name, "dev") for name in ("Al", "Bo", "Cy")]
     await mortal.start()
@@ -209,7 +209,7 @@ async def dies_on_the_way(path: Path, disk: FaultyDisk, action: Action, after: i
 async def test_a_commit_whose_acknowledgement_never_left(tmp_path: Path, disk: FaultyDisk) -> None:
     """The server dies right after its disk has confirmed, before anybody hears of it: asked again, nothing doubles."""
     found = await dies_on_the_way(tmp_path / "chat.db", disk, Action.DIE_AFTER, files=File.WAL, kinds=Kind.SYNC)
-    assert len(found) > 1  # something was on disk that nobody had been told of
+    assert len(found) > 1  # a message was on disk, and no member had been told
 
 
 @pytest.mark.slow
@@ -278,7 +278,7 @@ async def test_a_member_outlasts_a_disk_that_cannot_be_read_for_a_while(tmp_path
             await al.has(50)
             mortal.kill()
             await mortal.died()
-            proxy.target = Address("127.0.0.1", free_port())  # nobody comes before the disk fails
+            proxy.target = Address("127.0.0.1", free_port())  # no member reconnects before the disk fails
             await mortal.start()
             disk.fail(files=File.DATABASE | File.WAL, kinds=Kind.READ, error=errno.EIO)
             proxy.target = where

@@ -1,4 +1,4 @@
-"""A server on a disk that fails: who is told, what goes on, and that nothing is lost or comes back."""
+"""A server on a disk that fails: senders are told, other features go on, and no message is lost or comes back."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_while_the_disk_refuses_senders_are_told_and_everything_else_goes_on(
         assert talk.tess.line() == "* in dev (3): Jo, Lea, Tessa"
         talk.tess.send("/history 2\n")
         assert [line.partition(":")[2] for line in talk.tess.lines(2)] == ["line 1", "frame 2"]
-        attic = server.member("Zoe", "attic", history=5)  # it has history, and nobody has been there since the start
+        attic = server.member("Zoe", "attic", history=5)  # it has history, and is not in memory yet
         assert attic.line() == "Al:old times"
         cellar = server.member("Kim", "cellar", echo=True)  # there has never been one
         cellar.send("anybody?\n")
@@ -75,7 +75,7 @@ def test_while_the_disk_refuses_senders_are_told_and_everything_else_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("action", [Action.FAIL, Action.HALF_THEN_FAIL])
-def test_a_failure_of_any_single_call_costs_at_most_what_was_said_at_that_moment(
+def test_a_failure_of_any_single_call_costs_at_most_the_messages_of_that_moment(
     path: Path, disk: FaultyDisk, action: Action
 ) -> None:
     refused = 0
@@ -95,8 +95,8 @@ def test_a_failure_of_any_single_call_costs_at_most_what_was_said_at_that_moment
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_fails_costs_nobody_anything(path: Path, disk: FaultyDisk) -> None:
-    """Only a checkpoint writes to the database itself; what it could not move is still in the write-ahead log."""
+def test_a_checkpoint_that_fails_costs_no_message(path: Path, disk: FaultyDisk) -> None:
+    """Only a checkpoint writes to the database itself; others are still in the write-ahead log."""
     with serving(path, disk) as server:
         talk = Talk(server)
         for kinds, after in ((Kind.WRITE, 0), (Kind.WRITE, 1), (Kind.WRITE, 700), (Kind.SYNC, 0), (Kind.WRITE, 5)):
@@ -111,7 +111,7 @@ def test_a_checkpoint_that_fails_costs_nobody_anything(path: Path, disk: FaultyD
 
 
 def killed_after_a_failure(path: Path, disk: FaultyDisk, action: Action, after: int) -> None:
-    """Kill the server as soon as the `after`-th call from here on has failed and somebody was told."""
+    """Kill the server as soon as the `after`-th call from here on has failed and a member was told."""
     with serving(path, disk) as server:
         talk = Talk(server)
         assert talk.both()
@@ -129,7 +129,7 @@ def killed_after_a_failure(path: Path, disk: FaultyDisk, action: Action, after: 
     log = [(message.name, message.text) for message in kept(path, ROOM)]
     assert [message.seq for message in kept(path, ROOM)] == list(range(1, seq + 1))
     assert log[: len(talk.taken)] == talk.taken
-    assert log[len(talk.taken) :] == [("Late", "I am new")]  # what was refused is not there after all
+    assert log[len(talk.taken) :] == [("Late", "I am new")]  # refused messages were not kept
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_a_server_killed_right_after_a_failure_has_lost_nothing(path: Path, disk
 
 
 @pytest.mark.slow
-def test_what_is_refused_while_the_disk_confirms_nothing_does_not_come_back(path: Path, disk: FaultyDisk) -> None:
+def test_messages_refused_while_the_disk_confirms_nothing_do_not_come_back(path: Path, disk: FaultyDisk) -> None:
     """It takes every byte, and only never says that it has them: all of a commit is in the write-ahead log."""
     with serving(path, disk) as server:
         talk = Talk(server)
@@ -178,7 +178,7 @@ def test_a_server_that_stops_while_the_disk_fails_has_lost_nothing(path: Path, d
 
 
 @pytest.mark.slow
-def test_what_cannot_be_read_is_refused_and_nothing_else(path: Path, disk: FaultyDisk) -> None:
+def test_only_rooms_that_cannot_be_read_are_refused(path: Path, disk: FaultyDisk) -> None:
     with serving(path) as server:
         for room, lines in ("attic", 1), ("cellar", 50):  # more than SQLite has in its cache
             member = server.member("Al", room, echo=True)

@@ -21,7 +21,7 @@ from chatapi.brokers.sqlite.broker import SQLiteBroker
 
 @contextmanager
 def mounted(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
-    """A file system of this size; it yields what gives it another one. Skips the test where that is not allowed."""
+    """Mount a file system of this size; yield a function that resizes it. Skip the test if mounting is not allowed."""
     folder.mkdir()
 
     def mount(options: str) -> subprocess.CompletedProcess[bytes]:

@@ -20,7 +20,7 @@ from chatapi.testing import ChatKit
 
 
 def order_of_work(plan: list[tuple[str, bool]]) -> list[str]:
-    """What a worker does, in its order, where all of this waits while it is busy, and it is told to stop then."""
+    """Queue this work while a worker is busy, then stop the worker; return the order in which it did the work."""
     done: list[str] = []
     worker, go_on = Worker("test", deque(), lambda: None), threading.Event()
     worker.execute(lambda: go_on.wait(DEADLINE))
@@ -34,7 +34,7 @@ def order_of_work(plan: list[tuple[str, bool]]) -> list[str]:
     return done
 
 
-def test_what_is_urgent_goes_first_and_otherwise_everything_keeps_its_order() -> None:
+def test_urgent_work_goes_first_and_all_other_work_keeps_its_order() -> None:
     assert order_of_work([("a", False), ("b", True), ("c", False), ("d", True)]) == ["b", "d", "a", "c"]
 
 
@@ -45,7 +45,7 @@ def test_urgent_work_does_not_keep_the_rest_waiting_for_ever() -> None:
 
 
 @pytest.mark.anyio
-async def test_who_comes_into_a_cold_room_does_not_wait_for_pages_that_others_have_asked_for(
+async def test_a_member_that_joins_a_cold_room_does_not_wait_for_pages_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(rate=0, history=1, keep=0)

@@ -103,7 +103,7 @@ def restore_first_version(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("action", [Action.FAIL, Action.DIE_AFTER])
 def test_a_copy_that_could_not_be_finished_is_made_again(path: Path, shim: Path, action: Action) -> None:
-    """Or the way back would be half a file, and nobody would know."""
+    """Otherwise the copy for a downgrade would be half a file."""
     taken = filled(path)
     copy = path.with_name("chat.db-v2")
     for after in (0, 3):

@@ -47,7 +47,7 @@ def test_a_damaged_first_page(path: Path) -> None:
 
 @contextmanager
 def unwritable(path: Path, tmp_path: Path, how: str) -> Iterator[None]:
-    """A file that even root cannot write to; skips the test where that cannot be had."""
+    """Make a file read-only even for root; skip the test if this system cannot."""
     if how == "immutable":
         on, off = ["chattr", "+i", path], ["chattr", "-i", path]
     else:

@@ -87,11 +87,11 @@ print("ended")
     assert done.stdout == "ended\n", done.stderr
 
 
-# What is deleted or forgotten while somebody reads
+# Messages that are deleted or forgotten while a member reads
 
 
 class LateReader(SQLiteBroker):
-    """A broker whose pages arrive when the test says; what they hold is what was there when they were read."""
+    """A broker whose pages arrive when the test says, with the content of the time at which they were read."""
 
     def __init__(self, path: Path, clock: VirtualClock) -> None:
         super().__init__(path, clock=clock)
@@ -108,7 +108,7 @@ class LateReader(SQLiteBroker):
 
 
 async def said_before(path: Path, texts: int) -> Speaker:
-    """Who has said `texts` messages in another life of the server."""
+    """Return a member that sent `texts` messages in an earlier life of the server."""
     kit = kit_on(path)
     async with kit.running():
         mina = Speaker(kit)
@@ -121,7 +121,7 @@ async def said_before(path: Path, texts: int) -> Speaker:
 
 
 @pytest.mark.parametrize("how", ["resume", "history"])
-async def test_what_is_deleted_while_it_is_read_back_is_not_shown(path: Path, how: str) -> None:
+async def test_messages_deleted_while_they_are_read_back_are_not_shown(path: Path, how: str) -> None:
     before = await said_before(path, 5)
     kit = ChatKit(Limits(history=1), broker=lambda clock: LateReader(path, clock), keys="later")
     reader = kit.broker
@@ -151,7 +151,7 @@ async def test_what_is_deleted_while_it_is_read_back_is_not_shown(path: Path, ho
         assert [frame["text"] for frame in frames if frame["seq"] == 3] == [""]
 
 
-async def test_what_is_forgotten_while_a_room_is_loaded_is_not_shown(
+async def test_messages_forgotten_while_a_room_is_loaded_are_not_shown(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await said_before(path, 5)
@@ -216,7 +216,7 @@ async def test_old_ids_are_forgotten_however_many(path: Path, monkeypatch: pytes
 # Coming back
 
 
-async def test_who_comes_back_after_its_room_was_closed_gets_its_own_messages_as_acks(path: Path) -> None:
+async def test_a_member_that_resumes_in_a_closed_room_gets_its_own_messages_as_acks(path: Path) -> None:
     kit = kit_on(path, Limits(keep=0, reserve=1))
     async with kit.running():
         mina = Speaker(kit)
@@ -234,7 +234,7 @@ async def test_who_comes_back_after_its_room_was_closed_gets_its_own_messages_as
         assert (own["type"], own.get("id"), own["seq"]) == ("ack", "a", 1)
 
 
-def test_who_comes_back_under_another_name_finds_its_room() -> None:
+def test_a_member_that_resumes_under_another_name_finds_its_room() -> None:
     kit = ChatKit(broker=lambda clock: LateBroker(clock, opens_late=True))
     broker = kit.broker
     assert isinstance(broker, LateBroker)
@@ -249,7 +249,7 @@ def test_who_comes_back_under_another_name_finds_its_room() -> None:
     assert again.frames()[0]["type"] == "welcome"
 
 
-def test_a_rename_is_answered_before_one_goes_to_another_room() -> None:
+def test_a_rename_is_answered_before_a_later_join() -> None:
     kit = ChatKit(broker=LateBroker)
     broker = kit.broker
     assert isinstance(broker, LateBroker)

@@ -1,4 +1,4 @@
-"""`chatserver check` finds what is wrong with a file; the sub-commands refuse files that are something else."""
+"""`chatserver check` finds the damage in a file; the sub-commands refuse files of another kind."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def row(seq: int) -> str:
         ),
     ],
 )
-def test_what_a_room_cannot_be_is_a_fault(statement: str, fault: str, chat: Path) -> None:
+def test_an_impossible_room_is_a_fault(statement: str, fault: str, chat: Path) -> None:
     tamper(chat, statement)
     done = chatserver("check", chat)
     assert (done.code, done.err) == (1, "")
@@ -144,7 +144,7 @@ def test_a_damaged_page_is_found(tmp_path: Path) -> None:
     assert sorted(content(tmp_path)) == ["chat.db", "chat.db-lock", "dev.ndjson"]
 
 
-def test_what_sqlite_finds_is_a_fault(chat: Path) -> None:
+def test_damage_that_sqlite_finds_is_a_fault(chat: Path) -> None:
     with chat.open("r+b") as file:
         file.seek(36)
         file.write(b"\0\0\0\7")  # how many pages of the file are free

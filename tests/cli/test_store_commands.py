@@ -1,4 +1,4 @@
-"""`chatserver rooms`, `export`, `import` and `check` as programs: how they are called, what they read and write."""
+"""`chatserver rooms`, `export`, `import` and `check` as programs: arguments, streams and signals."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_each_is_a_program_that_reads_and_writes_its_standard_streams(chat: Path
 # A server beside them
 
 
-def test_a_server_that_runs_is_not_in_the_way_but_for_import(chat: Path) -> None:
+def test_all_but_import_work_while_a_server_runs(chat: Path) -> None:
     with Server("-store", str(chat)) as server:
         peer = server.member("Mina", "dev", echo=True)
         peer.send("said just now\n")
@@ -69,7 +69,7 @@ def test_a_server_that_runs_is_not_in_the_way_but_for_import(chat: Path) -> None
 
 @pytest.mark.slow
 def test_clients_resume_in_a_room_that_was_imported(chat: Path, tmp_path: Path) -> None:
-    """Its epoch, numbers and times are the old ones, so nobody notices that the file is another one."""
+    """Its epoch, numbers and times are the old ones, so no client notices that the file is another one."""
     new = tmp_path / "new.db"
     chatserver("import", new, "Dev", lines=chatserver("export", chat, "Dev").out)
     resume = {"epoch": "the-life-of-Dev", "seq": 8, "ts": BEGINNING + 8000}
@@ -84,7 +84,7 @@ def test_clients_resume_in_a_room_that_was_imported(chat: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_check_sees_what_a_killed_server_has_written_and_changes_nothing(chat: Path, tmp_path: Path) -> None:
+def test_check_reads_the_last_messages_of_a_killed_server_and_changes_nothing(chat: Path, tmp_path: Path) -> None:
     with Server("-store", str(chat)) as server:
         peer = server.member("Mina", "dev", echo=True)
         peer.send("said at last\n")
@@ -193,7 +193,7 @@ def test_ctrl_c_during_an_import_leaves_nothing_behind(chat: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_during_an_export_that_nobody_reads(tmp_path: Path) -> None:
+def test_ctrl_c_during_an_export_without_a_reader(tmp_path: Path) -> None:
     chat = messages(tmp_path / "chat.db", "dev", 20_000)
     to = tmp_path / "pipe"
     os.mkfifo(to)
@@ -222,7 +222,7 @@ def test_an_input_that_is_closed_from_the_beginning(chat: Path) -> None:
 
 
 def on_a_terminal(*arguments: str | Path) -> tuple[int, str, bytes]:
-    """Run a sub-command whose standard error is a terminal: its code, what the terminal got, and its output."""
+    """Run a sub-command whose standard error is a terminal: its code, the text on the terminal, its output."""
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as terminal:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""`chatserver export`, `import` and `rooms`: what a room is, out of a file and into one."""
+"""`chatserver export`, `import` and `rooms`: a room comes out of a file, and into another, unchanged."""
 
 from __future__ import annotations
 
@@ -139,10 +139,10 @@ def test_the_longest_text_that_any_server_takes(tmp_path: Path) -> None:
     assert error == "line 1: it has more than 8,388,608 bytes; nothing was imported"
 
 
-# What there is
+# The rooms of a file
 
 
-def test_rooms_lists_what_there_is(tmp_path: Path) -> None:
+def test_rooms_lists_all_rooms_with_their_figures(tmp_path: Path) -> None:
     make(tmp_path / "chat.db", "Ops", "dev")
     done = chatserver("rooms", tmp_path / "chat.db")
     assert (done.code, done.err) == (0, "")

@@ -113,7 +113,7 @@ def test_one_bad_line_from_somewhere_else_and_nothing_is_imported(line: str | by
 )
 def test_one_bad_line_of_an_export_and_nothing_is_imported(number: int, line: str, why: str, tmp_path: Path) -> None:
     lines = [json.dumps(HEADER), *KEPT]
-    place = 4 if '"deleted"' in line else number  # where the fault shows only later, it is told where it is
+    place = 4 if '"deleted"' in line else number  # a fault that shows only later is reported at its own line
     lines[place - 1 : place] = [line]
     path = tmp_path / "dev.ndjson"
     path.write_text("\n".join(lines))
@@ -150,8 +150,8 @@ def test_nothing_is_no_room(lines: str, tmp_path: Path) -> None:
     assert content(tmp_path) == {}
 
 
-def test_a_deletion_empties_what_it_deletes(tmp_path: Path) -> None:
-    """Whoever wants a message gone from a backup can add a line to it."""
+def test_a_deletion_empties_the_deleted_text(tmp_path: Path) -> None:
+    """Someone who wants to remove a message from a backup can add a line to it."""
     lines = [json.dumps(HEADER), KEPT[0].replace('"text": ""', '"text": "a secret"'), *KEPT[1:]]
     assert chatserver("import", tmp_path / "new.db", "dev", lines="\n".join(lines)).code == 0
     assert [line.get("text") for line in chatserver("export", tmp_path / "new.db", "dev").lines[1:]] == [
@@ -169,7 +169,7 @@ _said = st.tuples(_names, st.lists(_texts, min_size=1, max_size=3).map("\n".join
 
 
 @given(st.lists(_said, min_size=1), st.lists(st.integers(1, 40)), st.integers(0, 5))
-def test_whatever_was_said_comes_out_of_an_import_as_it_went_in(
+def test_any_history_comes_out_of_an_import_as_it_went_in(
     history: list[tuple[str, str, int]], deletions: list[int], trimmed: int
 ) -> None:
     seq, ts = trimmed, 1000
@@ -191,7 +191,7 @@ def test_whatever_was_said_comes_out_of_an_import_as_it_went_in(
 
 
 @given(st.lists(st.sampled_from([json.dumps(HEADER), *KEPT, FOUND, "{}", '{"type": []}', "\xff"]) | st.text()))
-def test_whatever_comes_is_taken_or_a_bad_line(lines: list[str]) -> None:
+def test_any_input_is_taken_or_is_a_bad_line(lines: list[str]) -> None:
     source = io.BytesIO("\n".join(lines).encode("latin-1", "replace"))
     taken = 0
     with contextlib.suppress(BadLine):

@@ -1,4 +1,4 @@
-"""Rooms in Redis: the contract of brokers on one server and on a cluster, and what people on two servers notice."""
+"""Rooms in Redis: the contract of brokers on one server and on a cluster, and one chat on two servers."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ async def rooms_are(room: Connection, expected: dict[str, int]) -> None:
 
 @pytest.mark.slow
 async def test_a_room_may_be_called_anything(shared_cluster: RedisCluster, prefix: str) -> None:
-    """Also as Redis would read it as another key, shard or channel."""
+    """Even if Redis could take the name for another key, shard or channel."""
     names = ["{dev}", "dev", "d{e}v", "}{", "*", "d?v", "%7Bdev%7D", "漢字", "nodes", "dev/log", "a" * 64]
     async with chats(shared_cluster.url, prefix) as (a, b), AsyncExitStack() as stack:
         pairs = [
@@ -302,7 +302,7 @@ async def test_chats_with_other_prefixes_or_databases_are_others(shared_redis: R
             assert [event.seq for event in await up_to(bot, "2")] == [1, 2, 3]  # and no word of another Mina
 
 
-async def test_what_was_not_heard_of_is_read_from_the_log(shared_redis: RedisServer, prefix: str) -> None:
+async def test_messages_that_were_not_published_are_read_from_the_log(shared_redis: RedisServer, prefix: str) -> None:
     silent = RedisBroker(shared_redis.url, prefix=prefix)
     async with (
         chats(shared_redis.url, prefix) as (a, b),
@@ -316,7 +316,9 @@ async def test_what_was_not_heard_of_is_read_from_the_log(shared_redis: RedisSer
             assert [await anext(bot) for _ in came] == [Joined(0, name) for name in came]
         room = silent._open["dev"]
         node = room._node
-        room._node = replace(node, publish="SISMEMBER")  # which does nothing: what Tom says is kept, and not told
+        room._node = replace(
+            node, publish="SISMEMBER"
+        )  # which publishes nothing: Tom's message is kept, and the others do not hear of it
         tasks.start_soon(tom.post, "unheard")
         await until(lambda: shared_redis.cli("XLEN", f"{prefix}:{{dev}}:log"), lambda: "it is in Redis")
         room._node = node
@@ -331,7 +333,7 @@ async def test_what_was_not_heard_of_is_read_from_the_log(shared_redis: RedisSer
 
 
 async def shaken(where: str, **fields: Any) -> dict[str, Any]:
-    """What a server says to a handshake of the JSON protocol, after which the connection ends with a goodbye."""
+    """Return the answer to a handshake of the JSON protocol; the connection ends with a goodbye."""
     async with await anyio.connect_tcp(*parse_address(where)) as stream:
         lines = BufferedByteReceiveStream(stream)
         await stream.send(json.dumps({"name": "Mina", "room": "dev", "protocol": "json", **fields}).encode() + b"\n")
@@ -342,7 +344,9 @@ async def shaken(where: str, **fields: Any) -> dict[str, Any]:
         return welcome
 
 
-async def test_what_is_too_much_is_forgotten_and_who_missed_it_is_told(shared_redis: RedisServer, prefix: str) -> None:
+async def test_messages_beyond_the_limit_are_forgotten_and_clients_are_told(
+    shared_redis: RedisServer, prefix: str
+) -> None:
     async with (
         chats(shared_redis.url, prefix, 3, keep=Keep(messages=10)) as (a, b, c),
         served(a) as here,
@@ -361,7 +365,7 @@ async def test_what_is_too_much_is_forgotten_and_who_missed_it_is_told(shared_re
             assert [message.seq for message in (await chat.history("dev")).messages] == [*range(21, 31)]
 
 
-async def test_what_is_old_is_forgotten(shared_redis: RedisServer, prefix: str) -> None:
+async def test_old_messages_of_a_room_are_forgotten(shared_redis: RedisServer, prefix: str) -> None:
     async with (
         chats(shared_redis.url, prefix, 2, keep=Keep(days=1e-7)) as (a, b),
         a.join("Mina", "dev", reads=False) as mina,
@@ -373,7 +377,7 @@ async def test_what_is_old_is_forgotten(shared_redis: RedisServer, prefix: str) 
 
 
 async def test_nothing_stays_in_redis_for_ever(shared_redis: RedisServer, prefix: str) -> None:
-    """Not the rooms that people were in, nor those that were only looked at, nor what was left of a server."""
+    """Rooms with members, rooms of which only the history was read, and the keys of a server all expire."""
     async with chats(shared_redis.url, prefix, keep=Keep(days=2)) as (a, b), served(b) as there:
         async with a.join("Mina", "dev") as mina, b.join("Zoe", "dev"), a.join("Tom", "silent"):
             said = await mina.post("hello")
@@ -393,7 +397,7 @@ async def test_nothing_stays_in_redis_for_ever(shared_redis: RedisServer, prefix
 
 
 async def test_session_keys_are_not_in_redis(shared_redis: RedisServer, prefix: str) -> None:
-    """Whoever has one can take a member's place."""
+    """Someone who has one can take a member's place."""
     async with (
         chats(shared_redis.url, prefix) as (a, _),
         served(a) as here,
@@ -434,7 +438,7 @@ async def test_ids_of_a_session_are_bounded(shared_redis: RedisServer, prefix: s
         assert sizes[0] < 50
 
 
-async def test_who_comes_and_goes_in_a_silent_room_is_let_in(shared_redis: RedisServer, prefix: str) -> None:
+async def test_a_member_of_a_silent_room_can_leave_and_join_again(shared_redis: RedisServer, prefix: str) -> None:
     async with chats(shared_redis.url, prefix) as (a, b):
         for chat in (a, a, b, a, b, b):
             async with chat.join("Mina", "dev") as mina:
@@ -502,6 +506,6 @@ async def test_a_redis_that_is_not_there_is_an_error_at_the_start(prefix: str) -
     ["", "http://127.0.0.1", "redis://127.0.0.1:no", "redis://127.0.0.1/dev", "redis+cluster://127.0.0.1/1",
      "redis+sentinel://127.0.0.1:26379", "redis://127.0.0.1?typo=1"],
 )  # fmt: skip
-def test_a_url_that_is_none_is_refused(url: str) -> None:
+def test_a_malformed_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(url.replace("://", "://mina:…@")))):
         RedisBroker(url.replace("://", "://mina:secret@"))

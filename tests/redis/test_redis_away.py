@@ -1,4 +1,4 @@
-"""What members are told while Redis does not answer, and what becomes of names while their node stands still."""
+"""Members are told that Redis does not answer; a node that stands still for long loses names that others take."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def two_servers(redis: RedisServer, loop: str, *, lease: float, patience: float)
 
 
 class Frames:
-    """What one connection of the JSON protocol is told."""
+    """The frames that one connection of the JSON protocol gets."""
 
     def __init__(self, server: Server, name: str) -> None:
         self._peer: Peer = server.member(name, "dev", protocol="json")
         self.counts: Counter[tuple[str, str]] = Counter()
-        """How often it was told what about whom."""
+        """The number of frames, by type and name."""
 
     def say(self, kind: str, **fields: Any) -> None:
         """Send a frame."""
         self._peer.send(json.dumps({"type": kind, **fields}) + "\n")
 
     def hear(self, kind: str) -> dict[str, Any]:
-        """The next frame of a type; those before it are counted, and that is all."""
+        """Return the next frame of a type; frames before it are only counted."""
         while True:
             frame: dict[str, Any] = json.loads(self._peer.line())
             self.counts[frame["type"], frame.get("name", "")] += 1
@@ -51,7 +51,7 @@ class Frames:
                 return frame
 
     def members(self) -> list[str]:
-        """Who is there."""
+        """Ask for the members."""
         self.say("members")
         return list(self.hear("members")["members"])
 
@@ -85,7 +85,7 @@ def test_members_stay_and_are_told_while_redis_is_away(redis: RedisServer, loop:
         assert al.members() == ["Al", "Tess"]
 
 
-def test_who_stood_still_for_too_long_loses_the_names_that_others_took_and_keeps_the_rest(loop: str) -> None:
+def test_a_node_that_stood_still_for_too_long_loses_the_names_that_others_took_and_no_others(loop: str) -> None:
     with RedisServer() as redis, two_servers(redis, loop, lease=1.5, patience=3) as (one, other):
         al, cy, tess = Frames(one, "Al"), Frames(one, "Cy"), one.member("Tess", "dev")
         bo = Frames(other, "Bo")

@@ -1,4 +1,4 @@
-"""Another Redis takes the place of one that died: members stay where they are, and what was acknowledged stays too."""
+"""Another Redis takes the place of one that died: members stay connected, and no acknowledged message is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from chatapi import Address, Refused
 pytestmark = [
     pytest.mark.anyio,
     needs_redis,
-    pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),  # coredis, where it cannot connect
+    pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),  # coredis, if it cannot connect
 ]
 
 
@@ -63,7 +63,7 @@ def replicated() -> Iterator[tuple[RedisServer, RedisServer]]:
 
 
 @pytest.mark.slow
-async def test_what_a_failover_lost_is_not_taken_for_recovered() -> None:
+async def test_members_are_told_of_messages_that_a_failover_lost() -> None:
     """The replica has not heard of the newest message when the primary dies."""
     with replicated() as (primary, replica):
         line = Line(Address("127.0.0.1", primary.port))
@@ -116,7 +116,7 @@ async def test_nothing_is_acknowledged_before_as_many_replicas_have_it_as_were_a
 
 
 @pytest.mark.slow
-async def test_who_is_there_stays_there_while_no_replica_follows() -> None:
+async def test_members_stay_while_no_replica_follows() -> None:
     with replicated() as (primary, replica):
         async with (
             served(*[primary.url] * 2, patience=0.3, lease=1, replicas=1) as (a, b),
@@ -139,7 +139,7 @@ async def test_who_is_there_stays_there_while_no_replica_follows() -> None:
 
 
 def leases(redis: RedisServer) -> list[float]:
-    """Until when each node is taken to live, in milliseconds, the first to end first."""
+    """Return the time at which each node's lease ends, in milliseconds, the first to end first."""
     return [float(until) for until in redis.cli("ZRANGE", "machat:{nodes}", 0, -1, "WITHSCORES")[1::2]]
 
 

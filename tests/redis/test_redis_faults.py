@@ -1,6 +1,6 @@
-"""Two servers over one Redis, and everything that can happen to them and between them while members talk.
+"""Two servers over one Redis, with faults of the servers, of Redis and of the network while members talk.
 
-What was acknowledged is there once, in one order, for everybody who stayed; `Chaos.talk` checks that.
+Every acknowledged message is kept once, and all members see it in one order; `Chaos.talk` checks that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow, needs_redis]
 
 @pytest.fixture
 def loop(request: pytest.FixtureRequest) -> str:
-    """On which event loop the servers run: the one of their clients."""
+    """The event loop of the servers: that of their clients."""
     return str(request.node.callspec.id.split("-")[0])
 
 
@@ -99,7 +99,7 @@ async def test_servers_are_upgraded_one_after_the_other_without_losing_a_line(re
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often servers have refused a message, and how often they said that they have it already."""
+    """The numbers of messages that servers refused, and of messages that they had already."""
     found: Counter[str] = Counter()
 
     def not_kept(self: PendingRequests, key: object, refusal: Refused) -> None:

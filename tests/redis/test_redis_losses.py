@@ -1,4 +1,4 @@
-"""A Redis that has lost what it had: members are told, and nobody takes it for something that was recovered."""
+"""A Redis that has lost messages: members are told, and no client believes that it has recovered everything."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from chatapi.errors import DISCONNECTS
 pytestmark = [
     pytest.mark.anyio,
     needs_redis,
-    pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),  # coredis, where it cannot connect
+    pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),  # coredis, if it cannot connect
 ]
 
 
 async def forget(redis: RedisServer, folder: Path) -> None:
-    """Kill a Redis, put back what it had on disk some time ago, and start it."""
+    """Kill a Redis, restore the files that `remember` copied, and start it."""
     await anyio.to_thread.run_sync(redis.kill)
     shutil.rmtree(folder)
     shutil.move(f"{folder}.old", folder)
@@ -33,13 +33,13 @@ async def forget(redis: RedisServer, folder: Path) -> None:
 
 
 def remember(redis: RedisServer) -> Path:
-    """Copy what a Redis has on disk now, for `forget`; returns the folder."""
+    """Copy the files of a Redis, for `forget`; return their folder."""
     folder = Path(redis.cli("CONFIG", "GET", "dir")[1].decode(), "appendonlydir")
     shutil.copytree(folder, f"{folder}.old")
     return folder
 
 
-async def test_rooms_begin_anew_where_redis_comes_back_empty() -> None:
+async def test_rooms_begin_anew_if_redis_comes_back_empty() -> None:
     with RedisServer() as redis:
         async with served(redis.url, redis.url) as (a, b), present("dev", Al=a, Bo=b) as [al, bo]:
             await al.say("one")
@@ -75,7 +75,7 @@ async def test_a_text_member_is_told_why_it_is_disconnected() -> None:
 
 
 @pytest.mark.slow
-async def test_messages_that_redis_has_lost_are_not_taken_for_recovered(redis: RedisServer) -> None:
+async def test_members_are_told_of_messages_that_redis_has_lost(redis: RedisServer) -> None:
     async with served(redis.url, redis.url) as (a, b), present("dev", Al=a, Bo=b) as [al, bo]:
         await al.say("one")
         folder = remember(redis)
@@ -92,7 +92,7 @@ async def test_messages_that_redis_has_lost_are_not_taken_for_recovered(redis: R
 
 
 @pytest.mark.slow
-async def test_nor_where_others_have_said_as_much_since(redis: RedisServer) -> None:
+async def test_members_are_told_even_if_others_have_sent_as_many_messages_since(redis: RedisServer) -> None:
     line = Line(Address("127.0.0.1", redis.port))
     async with (
         line.open(),

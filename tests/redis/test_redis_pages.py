@@ -1,4 +1,4 @@
-"""Pages of history that many members ask for at once, over Redis: none is refused, and nobody is cut off."""
+"""Pages of history that many members ask for at once, over Redis: none is refused, and no member is disconnected."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a room in Redis promises, whatever happens between Redis and the nodes that share it.
+"""The promises of a room in Redis, for any faults between Redis and the nodes that share it.
 
-A hypothesis state machine plays several nodes that have the same room, each with a `SharedRoom` and a chat that writes
-down what it is told. The script runs in a real Redis; the test decides who asks next, what gets lost on which way, how
-late each node hears what is published, who is taken for dead, and what Redis forgets.
+A hypothesis state machine plays several nodes that have the same room, each with a `SharedRoom` and a chat that records
+its calls. The script runs in a real Redis; the test decides which node asks next, which messages are lost, how
+late each node receives a published message, which node is taken for dead, and how much Redis forgets.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Sharing(RuleBasedStateMachine):
         self.redis = Redis(self.port)
         numbers, bounds = count(1), Keep(messages=keep)
         self.peers = [Peer(f"node{i}", self.redis, bounds, numbers, replicas) for i in range(nodes)]
-        self.texts: list[tuple[str, str]] = []  # ids and texts of what may be said again
+        self.texts: list[tuple[str, str]] = []  # ids and texts of messages that may be sent again
         self.said = 0
         self.copy: dict[bytes, bytes] = {}
         self.names_may_go = False
@@ -67,7 +67,7 @@ class Sharing(RuleBasedStateMachine):
             self.go_on(index)
         return peer
 
-    # What members do
+    # Actions of members
 
     @rule(i=pick, lines=st.sampled_from([1, 1, 3]))
     def say(self, i: int, lines: int) -> None:
@@ -115,11 +115,11 @@ class Sharing(RuleBasedStateMachine):
                 peer.release(key)
             peer.close()
 
-    # What happens on the way
+    # Events on the way to Redis and back
 
     @rule(i=pick, times=st.sampled_from([1, 2, 3, 3]))
     def step(self, i: int, times: int) -> None:
-        """Of asking, reaching Redis, and hearing the answer, what comes next."""
+        """Do the next of these: send a request, have it reach Redis, receive the answer."""
         for _ in range(times):
             self.peer(i).step(self.peers)
 
@@ -130,13 +130,13 @@ class Sharing(RuleBasedStateMachine):
 
     @rule(i=pick)
     def miss(self, i: int) -> None:
-        """Something published does not come, but what follows it does."""
+        """Lose a published message, but none that follows it."""
         if len(inbox := self.peer(i).inbox) > 1:
             del inbox[0]
 
     @rule(i=pick)
     def go_on(self, i: int) -> None:
-        """All is well with this node for a while."""
+        """Let this node work without faults for a while."""
         for _ in range(10):
             self.hear(i, 100)
             self.step(i, 3)
@@ -152,7 +152,7 @@ class Sharing(RuleBasedStateMachine):
 
     @rule(i=pick)
     def come_late(self, i: int) -> None:
-        """What was on its way when the connection broke reaches Redis all the same."""
+        """A request that was on its way when the connection broke reaches Redis all the same."""
         peer = self.peer(i)
         if peer.late:
             self.names_may_go = True
@@ -182,13 +182,13 @@ class Sharing(RuleBasedStateMachine):
 
     @rule(everything=st.sampled_from([False, False, True]))
     def lose(self, everything: bool) -> None:
-        """Redis begins anew with what it has saved, or with nothing."""
+        """Restart Redis with its last saved state, or empty."""
         self.has_lost = True
         self.redis.put_back({} if everything else self.copy)
         for peer in self.peers:
             peer.break_off()
 
-    # What must hold
+    # Invariants
 
     @invariant()
     def names_are_unique(self) -> None:
@@ -257,7 +257,7 @@ class Sharing(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def _redis(shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     Sharing.port = shared_redis.port
-    # so little that it is too much now and then
+    # small enough to be exceeded now and then
     monkeypatch.setattr(shared, "_MISSED_BYTES", 300)
     monkeypatch.setattr(shared, "_MOST_BUFFERED", 5)
 

@@ -1,4 +1,4 @@
-"""The Redis servers that other tests start: they start, die, pause and fail over as asked, and outlive nobody."""
+"""The Redis servers that other tests start: they start, die, pause and fail over as asked, and end with the tests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_servers_are_apart_and_gone_afterwards() -> None:
 
 
 @pytest.mark.parametrize(("keeps", "kept"), [("always", b"value"), ("", None)])
-def test_after_a_sigkill_it_has_what_it_wrote_to_disk(keeps: str, kept: bytes | None) -> None:
+def test_after_a_sigkill_it_has_the_data_on_its_disk(keeps: str, kept: bytes | None) -> None:
     with RedisServer(appendfsync=keeps) as server:
         port, pid = server.port, server.pid
         server.cli("SET", "key", "value")
@@ -58,7 +58,7 @@ def test_stopped_in_good_order_it_keeps_everything() -> None:
         assert server.cli("GET", "key") == b"value"
 
 
-def test_its_port_is_nobody_elses_while_it_is_down() -> None:
+def test_its_port_stays_reserved_while_it_is_down() -> None:
     with RedisServer() as server:
         server.kill()
         with socket.socket() as other, pytest.raises(OSError, match=re.escape(os.strerror(errno.EADDRINUSE))):
@@ -82,7 +82,7 @@ def test_one_that_cannot_start_says_why() -> None:
         pass
 
 
-def test_a_replica_has_what_its_primary_has() -> None:
+def test_a_replica_has_the_data_of_its_primary() -> None:
     with RedisServer() as primary, RedisServer(replica_of=primary) as replica:
         primary.cli("SET", "key", "value")
         replica.catch_up(primary)

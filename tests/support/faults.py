@@ -37,7 +37,7 @@ class Kind(IntFlag):
 
 
 class Action(IntEnum):
-    """What becomes of a call."""
+    """The outcome of a call."""
 
     FAIL = 1
     HALF_THEN_FAIL = 2
@@ -100,7 +100,7 @@ class FaultyDisk:
 
 
 def build(folder: Path) -> Path:
-    """The shim, made in this folder; skips the test where that cannot be, or where SQLite does not pass through it."""
+    """Build the shim in this folder; skip the test if that is impossible, or if SQLite's calls do not reach it."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler")

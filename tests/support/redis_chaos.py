@@ -1,6 +1,6 @@
-"""Members that talk all the time through two servers over one Redis, what is done to these, and what must still hold.
+"""Members that talk all the time through two servers over one Redis, the faults of these, and the checks afterwards.
 
-Every delay here is part of the load or of the schedule of faults; nothing is waited for by sleeping.
+Every delay here is part of the load or of the schedule of faults; no test sleeps to wait for an event.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Chaos:
     members: dict[Node, list[Member]] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
-    """What was lost, said twice, or not heard, in the end."""
+    """The numbers of lost, doubled and unheard messages, at the end."""
 
     @property
     def everybody(self) -> list[Member]:
-        """All members, wherever they are."""
+        """The members of both nodes."""
         return [member for members in self.members.values() for member in members]
 
     @asynccontextmanager
@@ -65,7 +65,7 @@ class Chaos:
             self.found.update(agree([member for member in self.everybody if member.room == room], logs[room]))
 
     async def go_on(self, members: Sequence[Member] = ()) -> None:
-        """Wait until these members, all where none is given, have said one thing more, and heard each other."""
+        """Wait until these members (default: all) have sent one more message each, and received all of these."""
         members = members or self.everybody
         before = {member: len(member.acknowledged) for member in members}
         await until(
@@ -89,7 +89,7 @@ class Chaos:
                 assert member.gaps == []
 
     async def are_told(self, code: str, members: Sequence[Member] = ()) -> None:
-        """Wait until the last notice that these members, all where none is given, were told is this one."""
+        """Wait until this is the last notice that these members (default: all) got."""
         members = members or self.everybody
         await until(
             lambda: all(member.notice == code for member in members),
@@ -97,7 +97,7 @@ class Chaos:
         )
 
     async def have_left(self, node: Node) -> None:
-        """Wait until the members of one node have left, as those of the other one see it."""
+        """Wait until the members of the other node have been told that those of this one left."""
         gone = self.members[node]
         here = [member for member in self.everybody if member not in gone]
 
@@ -107,12 +107,12 @@ class Chaos:
         await until(lambda: not seen(), lambda: f"the first still see the second: {seen()}")
 
     async def see_each_other(self) -> None:
-        """Wait until the lists of both nodes have everybody, once, and nobody else."""
+        """Wait until both nodes list each member once, and no other names."""
         for member in self.everybody:
             await member.sees({one.name for one in self.everybody if one.room == member.room})
 
     def figures(self) -> dict[str, int]:
-        """What it came to."""
+        """Return the figures of the run."""
         members = self.everybody
         losses: Counter[str] = sum((member.losses for member in members), Counter())
         return {
@@ -187,7 +187,7 @@ class Chaos:
 
     @asynccontextmanager
     async def moved(self, node: Node) -> AsyncIterator[None]:
-        """Who came through one node is sent to the other one."""
+        """The clients of one node are sent to the other one."""
         [other] = [one for one in self.nodes if one is not node]
         home, node.door.target = node.door.target, other.door.target
         node.door.cut_all()
@@ -223,4 +223,4 @@ KINDS: dict[str, tuple[_Make, tuple[float, float]]] = {
     "Redis killed": (lambda chaos, node: chaos.redis_killed(), _SHORT),
     "Redis killed and gone beyond patience": (lambda chaos, node: chaos.redis_killed(), _BEYOND_PATIENCE),
 }
-"""What can happen, and how long it lasts. Of two at once the one further down begins later and ends earlier."""
+"""The kinds of faults, and how long each lasts. Of two at once, the lower one begins later and ends earlier."""

@@ -1,4 +1,4 @@
-"""Members of rooms that servers share, who remember all that they were told, and whether all were told the same."""
+"""Members of rooms that servers share, which record everything that they are told, and a check that all agree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import chatapi
 from chatapi import Address, Connection, Gap, Joined, Left, Lost, Message, Notice, Recovered, Welcome
 
 PAUSE = 0.04
-"""Seconds between what one task of a member says: what is said in minutes is to fit into memory."""
+"""Seconds between two messages of one task of a member: the messages of some minutes must fit into memory."""
 
 
 class Member(Witness):
@@ -27,15 +27,15 @@ class Member(Witness):
         self.echo = echo
         self.pause = PAUSE
         self.losses: Counter[str] = Counter()
-        """Why its connection broke, by code."""
+        """How often its connection broke, by code."""
         self.told: Counter[str] = Counter()
-        """What notices it got, by code."""
+        """The number of notices, by code."""
         self.notice = "available"
         """The last of them."""
         self.left: Counter[str] = Counter()
         """How often others have left."""
         self.others: set[str] = set()
-        """Who is there besides, as its events say."""
+        """The other members, according to its events."""
 
     @property
     def connection(self) -> Connection:
@@ -56,7 +56,7 @@ class Member(Witness):
         tasks.start_soon(self._listen)
 
     async def has(self, seq: int) -> None:
-        """Wait until it has heard what the room has said so far."""
+        """Wait until it has received as many messages."""
 
         def number() -> int:
             return len(self.events) + (0 if self.echo else len(self.acknowledged))
@@ -79,12 +79,12 @@ class Member(Witness):
         assert self.losses == Counter({"insufficient_state": 1})
 
     def hears(self, log: Sequence[Message]) -> list[Message]:
-        """What of a room's messages is to be among its events."""
+        """Return those of a room's messages that must be among its events."""
         return [message for message in log if self.echo or message.name != self.name]
 
     @property
     def heard(self) -> list[Message]:
-        """All that it knows of what was said, in order."""
+        """All messages that it has received or sent, in order."""
         if self.echo:
             return self.events
         return sorted([*self.events, *self.acknowledged.values()], key=lambda message: message.seq)
@@ -126,7 +126,7 @@ class Member(Witness):
 
 @asynccontextmanager
 async def present(room: str, **where: Address) -> AsyncIterator[list[Member]]:
-    """Members of a room, by name, who come in this order, each to an address, and listen."""
+    """Members of a room, by name, that join in this order, each at its address, and listen."""
     members = [Member(name, room) for name in where]
     async with AsyncExitStack() as stack:
         for member, address in zip(members, where.values(), strict=True):
@@ -139,7 +139,7 @@ async def present(room: str, **where: Address) -> AsyncIterator[list[Member]]:
 
 
 def agree(members: Sequence[Member], log: Sequence[Message]) -> Counter[str]:
-    """What the members of a room were told is what the room has, for each of them all of it, once, and in order."""
+    """Check that each member of a room was told all of the room's messages, once, and in order."""
     texts = Counter(message.text for message in log)
     acknowledged = [message for member in members for message in member.acknowledged.values()]
     found = Counter(
@@ -157,7 +157,7 @@ def agree(members: Sequence[Member], log: Sequence[Message]) -> Counter[str]:
             where = next((pair for pair in zip_longest(these, those) if pair[0] != pair[1]), None)
             assert where is None, f"{member.name} {what} {where[0]} where there is {where[1]}"
         numbers = [int(message.text.split()[1]) for message in mine]
-        # what was on its way together may be kept in another order, where some of it was refused and said again
+        # messages in flight together may be kept in another order, if some were refused and sent again
         assert all(abs(a - b) < IN_FLIGHT for a, b in zip(numbers, sorted(numbers), strict=True)), numbers
     assert len({epoch for member in members for epoch in member.epochs}) == 1
     return found

@@ -25,7 +25,7 @@ PROGRAM = Path(__file__).with_name("serve_over_redis.py")
 
 
 class Line(Proxy):
-    """The network between one node and Redis. What breaks on it breaks by a reset, which destroys what is in flight."""
+    """The network between one node and Redis. Connections break by a reset, which destroys data in flight."""
 
     def __init__(self, target: Address) -> None:
         super().__init__(target, iter(lambda: Plan(reset=True), None))
@@ -45,13 +45,13 @@ class Line(Proxy):
         self.target = self._home
 
     def move(self, target: Address) -> None:
-        """What was at its other end is at this address now."""
+        """Connect to this address from now on."""
         self.target = self._home = target
         self.cut_all()
 
     @asynccontextmanager
     async def frozen(self, *directions: str) -> AsyncIterator[None]:
-        """Nothing comes through in these directions (`up` to Redis, `down` to the node), and nobody is told."""
+        """Nothing comes through in these directions (`up` to Redis, `down` to the node), and no connection breaks."""
         for direction in directions:
             self._flows[direction] = anyio.Event()
         yield
@@ -85,7 +85,7 @@ class _Held:
 
 
 class nowhere:
-    """An address where nobody listens, for the length of a `with` block."""
+    """An address without a listener, for the length of a `with` block."""
 
     def __enter__(self) -> Address:
         self._socket = socket.socket()
@@ -182,7 +182,7 @@ async def two_nodes(redis: RedisServer, *argv: str | Path) -> AsyncIterator[tupl
 
 @asynccontextmanager
 async def served(*urls: str, **options: Any) -> AsyncIterator[list[Address]]:
-    """Where servers in this program listen, each of which shares its rooms over one of these."""
+    """Run servers in this program, each over one of these URLs; yield their addresses."""
     async with anyio.create_task_group() as tasks:
         chats = [ChatAPI(broker=RedisBroker(url, **options)) for url in urls]
         yield [(await tasks.start(chat.serve, "127.0.0.1:0"))[0].address for chat in chats]

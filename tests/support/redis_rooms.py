@@ -49,7 +49,7 @@ class Line:
 
 
 class Redis:
-    """One room in a real Redis, and what is published there."""
+    """One room in a real Redis, and the messages published there."""
 
     def __init__(self, port: int) -> None:
         self.keys = Keys(secrets.token_hex(8), "dev", 0)
@@ -58,7 +58,7 @@ class Redis:
         self._told.ask("SUBSCRIBE", self.keys.channel)
 
     def run(self, section: Section) -> tuple[Any, list[bytes]]:
-        """What the script answers, and what it has published."""
+        """Run the script; return its answer, and the messages that it has published."""
         command, keys, arguments, _ = section
         lengths = len(keys), len(arguments)
         [answer] = self._line.ask("EVALSHA", self._script, len(keys), *keys, command, *lengths, *arguments)
@@ -106,20 +106,20 @@ class Redis:
 
 
 class Place:
-    """A room of a chat, as long as it is open on one node: writes down what it is told, and says what must not be."""
+    """A room of a chat, as long as it is open on one node: records its calls, and raises for wrong ones."""
 
     def __init__(self) -> None:
         self.seq = self.ts = 0
         self.log: dict[int, tuple[int, str, str]] = {}
         """ts, name and text by seq."""
         self.members: dict[str, tuple[str, str]] = {}
-        """Who is in it through this node: the name and the session, by key."""
+        """The members on this node: the name and the session, by key."""
         self.others: dict[str, str] = {}
         self.listed: set[str] | None = None
-        """Who is in it, for a client that was told at the beginning and has listened since."""
+        """The members, for a client that got them at first and has followed the events since."""
 
     def begin(self, past: Past) -> None:
-        """What there was when it was opened."""
+        """Take over the room as it was opened."""
         self.seq, self.ts = past.seq, past.ts
         for entry in past.tail:
             self._take(entry)
@@ -128,7 +128,7 @@ class Place:
             assert last.seq + last.count - 1 == past.seq
 
     def append(self, entry: AnyEntry) -> None:
-        """What follows, without a hole, and nothing twice."""
+        """Append an entry; check that none is missing or comes twice."""
         if isinstance(entry, Said | Deletion):
             assert entry.seq == self.seq + 1, f"{entry.seq} follows {self.seq}"
             assert entry.ts > self.ts, "time does not grow"
@@ -168,7 +168,7 @@ def told(entry: AnyKept) -> Iterator[tuple[int, int, str, str]]:
 
 
 class Peer:
-    """A node with the room: what goes back and forth between it and Redis, and the `SharedRooms` it speaks to."""
+    """A node with the room: its requests and answers, and the `SharedRooms` that it calls."""
 
     def __init__(self, id_: str, redis: Redis, keep: Keep, numbers: Iterator[int], replicas: int) -> None:
         self.id, self.redis, self._numbers = id_, redis, numbers
@@ -177,17 +177,17 @@ class Peer:
         self.inbox: deque[bytes] = deque()
         self.request: Section | None = None  # on its way to Redis
         self.answer: Any = None  # on its way back
-        self.late: list[Section] = []  # what was on its way when a connection broke, and may arrive all the same
+        self.late: list[Section] = []  # requests in flight when a connection broke, which may arrive all the same
         self.connected = True
         self.place = Place()
         self.on_their_way: list[AnyKept] = []
         self.acknowledged: list[tuple[int, int, str, str]] = []  # seq, ts, name and text
-        self.refused: set[str] = set()  # texts that are nowhere, as their authors were told
+        self.refused: set[str] = set()  # texts that must not be kept, because their authors were told so
         self.asked = 0  # claims and renames that are not answered
         self.renaming: set[str] = set()
         self.cuts = 0
         self.losses: set[str] = set()  # the codes with which members have lost their names
-        self.closing: SharedRoom | None = None  # one that nobody is in any more, with something on its way
+        self.closing: SharedRoom | None = None  # one without members, with a request on its way
         self.room: SharedRoom | None = None
         self._asking: SharedRoom | None = None  # whose the request or the answer is
         self.open()
@@ -195,7 +195,7 @@ class Peer:
     # As the broker and the chat do it
 
     def open(self) -> None:
-        """Somebody is to come in."""
+        """Open the room for a member."""
         self.place = place = Place()
         self.room = room = SharedRoom("dev", "dev", secrets.token_hex(4), (4, 1 << 20), self.node, self.redis.keys)
 
@@ -208,7 +208,7 @@ class Peer:
             self._forget(self.closing)
 
     def close(self) -> None:
-        """Nobody is in it any more."""
+        """Close the room after its last member."""
         assert self.room is not None
         room, self.room = self.room, None
         room.close()
@@ -282,7 +282,7 @@ class Peer:
     # The way to Redis and back
 
     def step(self, peers: Sequence[Peer]) -> None:
-        """What the shard does next: it asks, its request reaches Redis, it hears the answer."""
+        """Do what the shard does next: send a request, have it reach Redis, receive the answer."""
         if not self.connected:
             self.connected = True
             self._lost()
@@ -344,7 +344,7 @@ class Peer:
         """Whether it has heard everything there is."""
         return self.connected and not (self.inbox or self.request or self.answer)
 
-    # What the broker tells
+    # Called by the broker
 
     def deliver(self, room: str, entries: Sequence[AnyEntry], ours: bool = True) -> None:
         for entry in entries:

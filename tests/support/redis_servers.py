@@ -95,7 +95,7 @@ class RedisServer:
 
     @property
     def log(self) -> str:
-        """What it has logged so far."""
+        """The log so far."""
         return self._log.read_text(errors="replace")
 
     @property
@@ -104,7 +104,7 @@ class RedisServer:
         return self._process
 
     def start(self) -> None:
-        """Start it, and wait until it has loaded what it kept and answers."""
+        """Start it, and wait until it has loaded its data and answers."""
         assert self._process is None, "this Redis runs already"
         command = ["setpriv", "--pdeathsig", "KILL", "redis-server", str(self._file), *self._arguments]
         with self._log.open("ab") as log:
@@ -124,7 +124,7 @@ class RedisServer:
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it in good order: what it keeps is on disk."""
+        """End it in good order, with its data on disk."""
         self.resume()
         self._end(signal.SIGTERM)
 
@@ -134,7 +134,7 @@ class RedisServer:
         self._process = None
 
     def restart(self) -> None:
-        """Start it again, on the same port and folder, after a SIGKILL where it still runs."""
+        """Start it again, on the same port and folder, after a SIGKILL if it still runs."""
         if self._process is not None:
             self.kill()
         self.start()
@@ -149,11 +149,11 @@ class RedisServer:
         self._running.send_signal(signal.SIGCONT)
 
     def cli(self, *command: str | bytes | float, timeout: float = DEADLINE) -> Reply:
-        """Run one command on a connection of its own; RedisError, TimeoutError or ConnectionError where it fails."""
+        """Run one command on a connection of its own; raise RedisError, TimeoutError or ConnectionError if it fails."""
         return call(self.port, command, timeout)
 
     def info(self, section: str) -> dict[str, str]:
-        """A section of what INFO says."""
+        """Return a section of INFO."""
         lines = self.cli("INFO", section).decode().splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
@@ -229,7 +229,7 @@ class RedisCluster(_Together):
         return node
 
     def wait(self, *nodes: RedisServer) -> None:
-        """Wait until these nodes, all of them where none is named, see the whole cluster working."""
+        """Wait until these nodes, (default: all) see the whole cluster working."""
 
         def work() -> bool:
             return all(wanted <= set(node.cli("CLUSTER", "INFO").decode().splitlines()) for node in asked)
@@ -273,7 +273,7 @@ class RedisSentinel(_Together):
         return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/{self.NAME}"
 
     def current(self) -> RedisServer:
-        """The one that the sentinel takes for the primary: what begins as `primary`, or `replica`."""
+        """The server that is the primary for the sentinel: `primary` at first, later perhaps `replica`."""
         _, port = self.sentinel.cli("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.NAME)
         return self.primary if int(port) == self.primary.port else self.replica
 
@@ -284,7 +284,7 @@ class RedisSentinel(_Together):
 
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[RedisServer]:
-    """A Redis for whoever does it no harm; each test takes a prefix of its own for its keys."""
+    """A Redis for tests that do not disturb it; each uses a prefix of its own for its keys."""
     if MISSING:
         pytest.skip(MISSING)
     with RedisServer() as server:
@@ -293,7 +293,7 @@ def shared_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[RedisCluster]:
-    """A cluster for whoever does it no harm; each test takes a prefix of its own for its keys."""
+    """A cluster for tests that do not disturb it; each uses a prefix of its own for its keys."""
     if MISSING:
         pytest.skip(MISSING)
     with RedisCluster() as cluster:

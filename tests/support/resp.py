@@ -15,7 +15,7 @@ class RedisError(Exception):
 
 
 def call(port: int, command: Sequence[str | bytes | float], timeout: float) -> Reply:
-    """What a server on this machine answers; RedisError, TimeoutError or ConnectionError where it fails."""
+    """Return the answer of a server on this machine; raise RedisError, TimeoutError or ConnectionError if it fails."""
     words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
     request = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
     with socket.create_connection(("127.0.0.1", port), timeout) as connection:

@@ -32,7 +32,7 @@ class Done(NamedTuple):
 
     @property
     def lines(self) -> list[Any]:
-        """What it printed, line by line."""
+        """The printed JSON, line by line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
@@ -115,7 +115,7 @@ def messages(path: Path, room: str, number: int, text: str = "hello") -> Path:
 
 
 def tamper(path: Path, *statements: str) -> None:
-    """Change a file as somebody with `sqlite3` can."""
+    """Change a file as someone with `sqlite3` can."""
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         for statement in statements:
             database.execute(statement)

@@ -1,4 +1,4 @@
-"""Members that talk through a server over a file, and what must be in that file afterwards."""
+"""Members that talk through a server over a file, and a check of the messages in that file afterwards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def frame(peer: Peer, *types: str) -> dict[str, Any]:
 
 
 class Talk:
-    """A text and a JSON member that say things, one after the other, and one who listens to both."""
+    """A text and a JSON member that send in turns, and a member that receives from both."""
 
     def __init__(self, server: Server) -> None:
         self.lea = server.member("Lea", ROOM)
@@ -50,12 +50,12 @@ class Talk:
         self.welcome = frame(self.jo, "welcome")
         self.numbers = count(1)
         self.taken: list[tuple[str, str]] = []
-        """What was accepted: name and text."""
+        """The accepted messages: name and text."""
         self.refused: list[str] = []
         self.seq = int(self.welcome["seq"])
 
     def line(self, text: str = "") -> bool:
-        """Tess says something; whether it was taken."""
+        """Tess sends a line; return whether it was accepted."""
         text = text or f"line {next(self.numbers)}"
         self.tess.send(text + "\n")
         while not (heard := self.tess.line()).startswith("* ") and heard != f"Tess:{text}":
@@ -68,7 +68,7 @@ class Talk:
         return False
 
     def frame(self) -> bool:
-        """Jo says something; whether it was taken."""
+        """Jo sends a message; return whether it was accepted."""
         text = f"frame {next(self.numbers)}"
         self.jo.send(json.dumps({"type": "message", "text": text, "id": text}) + "\n")
         answer = frame(self.jo, "ack", "error")
@@ -82,12 +82,12 @@ class Talk:
         return False
 
     def _taken(self, name: str, text: str) -> None:
-        assert self.lea.line() == f"{name}:{text}"  # the next thing that she hears: what is refused is shown to nobody
+        assert self.lea.line() == f"{name}:{text}"  # her next line: refused ones are shown to no member
         self.taken.append((name, text))
         self.seq += 1
 
     def both(self) -> bool:
-        """Both say something; whether all of it was taken."""
+        """Both send; return whether both messages were accepted."""
         return all([self.line(), self.frame()])
 
 
