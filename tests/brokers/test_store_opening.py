@@ -126,7 +126,7 @@ def test_a_file_that_is_gone_while_the_server_runs(path: Path, how: str) -> None
         why = "was replaced by another file" if how == "replaced" else "was moved or deleted"
         talk.tess.until(b"frame 2\n")
         talk.tess.send("too late\n")
-        said = f"* unavailable: your line was not kept: the server's file {why} while it is open"
+        said = f"* unavailable: your line was not kept: the server's file {why} while it was open"
         assert talk.tess.line() == said
         assert not talk.frame()
         talk.tess.send("/list\n")
