@@ -238,7 +238,7 @@ async def test_the_client_library_goes_on_at_another_server(shared_redis: RedisS
 @pytest.mark.slow
 async def test_programs_on_two_servers_see_all_rooms_and_members(shared_redis: RedisServer, prefix: str) -> None:
     async with (
-        chats(shared_redis.url, prefix, lease=2) as (a, b),  # servers tell of their rooms five times as often
+        chats(shared_redis.url, prefix) as (a, b),
         served(a) as here,
         served(b) as there,
         connect(here, name="Mina", room="dev") as mina,
