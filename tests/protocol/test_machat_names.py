@@ -12,6 +12,9 @@ from chatapi.core.hooks import Hooks
 from chatapi.core.names import GO, OURS, name_key, naming_of
 from chatapi.testing import ChatKit, Peer
 
+Path = Callable[[ChatKit, str, str], Peer]
+"""Somebody takes a name in a room in one way."""
+
 
 def by_text(kit: ChatKit, name: str, room: str) -> Peer:
     return kit.member(name, room)
@@ -60,68 +63,68 @@ NAMES = ["Mina A.", "a:b,c", "@Mina", "*", "MINA", "x" * 256, "Rene\u0301", "Ｍ
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("name", NAMES)
-def test_any_name_is_taken_as_it_is(path: Callable[[ChatKit, str, str], Peer], name: str) -> None:
-    kit = ChatKit(machat=True, lobby="The Lobby")
-    zoe = kit.member("mina", "The Lobby", protocol="json")  # which is nobody else's name
-    kit.member("mina", "the lobby")  # which is another room
-    zoe.lines()
-    peer = path(kit, name, "The Lobby")
-    kit.settle()
-    peer.lines()
-    is_json = peer.connection.client is not None and peer.connection.client.session is not None
-    peer.send('{"type":"message","text":"hello"}\n' if is_json else "hello\n")
-    said = [json.loads(line) for line in zoe.lines()]
-    assert [(frame["name"], frame["text"]) for frame in said if frame["type"] == "message"] == [(name, "hello")]
-    zoe.send('{"type":"members"}\n{"type":"rooms","after":""}\n{"type":"whisper","to":' + json.dumps(name))
-    zoe.send(',"text":"psst"}\n')
-    members, rooms, ack = (json.loads(line) for line in zoe.lines())
-    assert (members["members"], ack["type"]) == (sorted(["mina", name]), "ack")
-    assert {"name": "The Lobby", "count": 2} in rooms["rooms"]
-    assert [line for line in peer.lines() if "psst" in line]
+def test_any_name_is_taken_as_it_is(path: Path) -> None:
+    for name in NAMES:
+        kit = ChatKit(machat=True, lobby="The Lobby")
+        zoe = kit.member("mina", "The Lobby", protocol="json")  # which is nobody else's name
+        kit.member("mina", "the lobby")  # which is another room
+        zoe.lines()
+        peer = path(kit, name, "The Lobby")
+        kit.settle()
+        peer.lines()
+        is_json = peer.connection.client is not None and peer.connection.client.session is not None
+        peer.send('{"type":"message","text":"hello"}\n' if is_json else "hello\n")
+        said = [json.loads(line) for line in zoe.lines()]
+        assert [(frame["name"], frame["text"]) for frame in said if frame["type"] == "message"] == [(name, "hello")]
+        zoe.send('{"type":"members"}\n{"type":"rooms","after":""}\n{"type":"whisper","to":' + json.dumps(name))
+        zoe.send(',"text":"psst"}\n')
+        members, rooms, ack = (json.loads(line) for line in zoe.lines())
+        assert (members["members"], ack["type"]) == (sorted(["mina", name]), "ack")
+        assert {"name": "The Lobby", "count": 2} in rooms["rooms"]
+        assert [line for line in peer.lines() if "psst" in line]
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if path is not by_telnet])
-@pytest.mark.parametrize("room", ["Dev Team", "a:b,c", "/dev", "DEV", "x" * 256, "Rene\u0301", "\u00a0"])
-def test_any_room_is_taken_as_it_is(path: Callable[[ChatKit, str, str], Peer], room: str) -> None:
-    if path is by_commands and room.isspace():
-        return  # what follows a command has no blanks at its ends
-    kit = ChatKit(machat=True)
-    zoe = kit.member("Zoe", room)
-    kit.member("Zoe", "dev")
-    path(kit, "Mina", room)
-    kit.settle()
-    place = kit.hub.room(room)
-    assert place is not None
-    assert (place.name, place.first_members(9)) == (room, ["Mina", "Zoe"])
-    zoe.send("hello\n")
-    assert "Zoe:hello" in zoe.lines()
+def test_any_room_is_taken_as_it_is(path: Path) -> None:
+    for room in ("Dev Team", "a:b,c", "/dev", "DEV", "x" * 256, "Rene\u0301", "\u00a0"):
+        if path is by_commands and room.isspace():
+            continue  # what follows a command has no blanks at its ends
+        kit = ChatKit(machat=True)
+        zoe = kit.member("Zoe", room)
+        kit.member("Zoe", "dev")
+        path(kit, "Mina", room)
+        kit.settle()
+        place = kit.hub.room(room)
+        assert place is not None
+        assert (place.name, place.first_members(9)) == (room, ["Mina", "Zoe"])
+        zoe.send("hello\n")
+        assert "Zoe:hello" in zoe.lines()
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [("Mi\nna", "Mina"), ("Mi\rna", "Mina"), ("\x1b[1mMina\t\x7f\x85", "[1mMina"), ("\nZoe:hi", "Zoe:hi")],
-)
-def test_no_name_makes_a_line_or_an_escape_sequence(
-    path: Callable[[ChatKit, str, str], Peer], name: str, shown: str
-) -> None:
-    if path in (by_telnet, by_commands) and "\n" in name:
-        return  # a line is all that can be given there
-    kit = ChatKit(machat=True, lobby="The Lobby")
-    zoe = kit.member("Zoe", "The Lobby")
-    peer = path(kit, name, "The Lobby")
-    kit.settle()
-    assert peer.connection.client is not None
-    is_json = peer.connection.client.session is not None
-    peer.send('{"type":"message","text":"hello"}\n' if is_json else "hello\n")
-    assert zoe.received() == f"{shown}:hello\n"
-    assert kit.member(shown, "The Lobby").lines()[0].startswith('{"type":"error","code":"name_taken"')
+def test_no_name_makes_a_line_or_an_escape_sequence(path: Path) -> None:
+    for name, shown in (
+        ("Mi\nna", "Mina"),
+        ("Mi\rna", "Mina"),
+        ("\x1b[1mMina\t\x7f\x85", "[1mMina"),
+        ("\nZoe:hi", "Zoe:hi"),
+    ):
+        if path in (by_telnet, by_commands) and "\n" in name:
+            continue  # a line is all that can be given there
+        kit = ChatKit(machat=True, lobby="The Lobby")
+        zoe = kit.member("Zoe", "The Lobby")
+        peer = path(kit, name, "The Lobby")
+        kit.settle()
+        assert peer.connection.client is not None
+        is_json = peer.connection.client.session is not None
+        peer.send('{"type":"message","text":"hello"}\n' if is_json else "hello\n")
+        assert zoe.received() == f"{shown}:hello\n"
+        assert kit.member(shown, "The Lobby").lines()[0].startswith('{"type":"error","code":"name_taken"')
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", ["x" * 257, "á" * 128 + "x"])
-def test_a_name_of_more_bytes_than_its_bound_is_refused(path: Callable[[ChatKit, str, str], Peer], name: str) -> None:
+def test_a_name_of_more_bytes_than_its_bound_is_refused(path: Path, name: str) -> None:
     kit = ChatKit(machat=True, lobby="The Lobby")
     peer = path(kit, name, "The Lobby")
     kit.settle()
@@ -131,7 +134,7 @@ def test_a_name_of_more_bytes_than_its_bound_is_refused(path: Callable[[ChatKit,
 
 
 @pytest.mark.parametrize("path", [by_text, by_json, by_rename_frame, by_join_frame, by_a_hook])
-def test_the_empty_name_and_the_empty_room_are_like_any_other(path: Callable[[ChatKit, str, str], Peer]) -> None:
+def test_the_empty_name_and_the_empty_room_are_like_any_other(path: Path) -> None:
     kit = ChatKit(machat=True)
     zoe = kit.member("Zoe", "", protocol="json")
     zoe.lines()
