@@ -11,8 +11,6 @@ import sys
 import pytest
 from executables import CLIENT, Program, Server, hears_next, run
 
-import chatapi
-
 if sys.platform == "win32":
     pytest.skip("these tests start the executables the POSIX way", allow_module_level=True)
 
@@ -58,4 +56,3 @@ def test_a_server_ends_on_ctrl_c_and_a_wrong_flag_ends_it_with_code_2() -> None:
     code, out, err = run(sys.executable, "cmd/chatserver", "-rat", "5")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "-rate" in err
-    assert chatapi.__version__ in run(sys.executable, CLIENT, "-version")[1]

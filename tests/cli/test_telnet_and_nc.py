@@ -99,7 +99,10 @@ def test_nc_with_a_refused_handshake_shows_why_and_ends(server: Server, room: st
 
 @needs_nc
 @pytest.mark.parametrize("flag", ["-N", ""], ids=["with -N", "without -N"])
-@pytest.mark.parametrize("lines", [150, 600], ids=["below the burst", "above the burst"])
+@pytest.mark.parametrize(
+    "lines",
+    [pytest.param(150, id="below the burst"), pytest.param(600, id="above the burst", marks=pytest.mark.slow)],
+)
 def test_a_file_piped_into_nc_arrives_whole(server: Server, tmp_path: Path, room: str, flag: str, lines: int) -> None:
     """The line rate pauses whoever sends more than the burst; nothing of it is lost."""
     said = [f"line {i} " + "x" * (i % 70) for i in range(lines)]

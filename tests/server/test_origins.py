@@ -72,7 +72,9 @@ def test_trusted_addresses_are_addresses_or_networks() -> None:
             ChatAPI(trusted=[wrong])
 
 
-@pytest.mark.parametrize("given", [["-trusted", ""], ["-trusted=127.0.0.5, 10.0.0.0/8"]])
+@pytest.mark.parametrize(
+    "given", [["-trusted=127.0.0.5, 10.0.0.0/8"], pytest.param(["-trusted", ""], marks=pytest.mark.slow)]
+)
 def test_the_server_takes_trusted_addresses_from_its_command_line(given: list[str]) -> None:
     limits = ["-address-rate", "0.001", "-address-burst", "3"]
     with Server(*limits, *given) as server:
