@@ -54,7 +54,7 @@ MOST_SECONDS = 20
 """A mutant runs the quickest of the tests that run its line, those that take so long together."""
 MEMORY = 4 << 30
 Functions: TypeAlias = dict[tuple[str, str, int], list[FunctionType]]
-KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "SURVIVED"
+KILLED, TIMED_OUT, SURVIVED, IMPOSSIBLE = "killed", "timed out", "SURVIVED", "impossible"
 
 
 class Coverage(NamedTuple):
@@ -239,10 +239,12 @@ def _test(
         codes += [const for const in code.co_consts if isinstance(const, CodeType)]
         for function in functions.get(_place(code), ()):
             if function.__code__ != code:
-                function.__code__ = code
+                try:
+                    function.__code__ = code
+                except ValueError:  # it no longer uses a variable of the function around it, or `super`
+                    return 2
                 changed += 1
-    if not changed:
-        return 2
+    assert changed
     limits = [covered.limits[test] for test in tests]
     for test, (_, failed) in zip(
         tests, _run_items(session, [session.items[test] for test in tests], limits), strict=True
@@ -257,9 +259,9 @@ def _outcome(mutant: Mutant, status: int) -> str:
     if os.WIFSIGNALED(status):
         return TIMED_OUT if os.WTERMSIG(status) == signal.SIGALRM else KILLED
     code = os.WEXITSTATUS(status)
-    if code > 1:
-        raise pytest.UsageError(f"the mutant could not be run:\n{mutant}")
-    return KILLED if code else SURVIVED
+    if code > 2:
+        raise pytest.UsageError(f"the mutant could not be run:\n{mutant.describe()}")
+    return (SURVIVED, KILLED, IMPOSSIBLE)[code]
 
 
 def known_survivors() -> dict[tuple[str, str, str, str], str]:
@@ -307,6 +309,7 @@ def main() -> int:
             say(f"\n{title}:\n" + "\n".join(those))
     say(
         f"\n{len(mutants)} mutants: {len(mutation.results)} run, {found[KILLED]} killed, {found[TIMED_OUT]} timed out, "
+        f"{found[IMPOSSIBLE]} impossible, "
         f"{len(survivors)} survived ({len(survivors) - len(new)} of them known); "
         f"{len(mutants) - len(run)} known survivors not run"
     )
