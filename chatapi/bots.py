@@ -87,9 +87,9 @@ class Bot:
         return Message(said.seq, said.ts, said.name, said.texts()[0])
 
     def post_nowait(self, text: str) -> None:
-        """Say one message without waiting for slow members, which fall behind sooner therefore.
+        """Say one message without waiting for slow members, so these fall behind sooner.
 
-        If it cannot be kept later, that is in the program's log.
+        If the broker cannot keep it, the program's log says so.
         """
         self._check()
         self._client.post(text)

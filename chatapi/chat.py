@@ -257,7 +257,7 @@ class ChatAPI:
         was called while it started. Cancelling it closes every connection at once, without telling the clients; the
         members leave with the code ``draining``, and `on_presence` is told of each before this returns. `drain` ends it
         in good order. Raises `AddressError`, `OSError` (an address is in use), `StoreError` (the file of a durable
-        broker), `Refused` (the lobby's name), `ValueError` (one of `doors` is not what it must be) and
+        broker), `Refused` (the lobby's name), `ValueError` (one of `doors` is malformed) and
         `RuntimeError` (this chat is being served already); later, the errors of the broker's `run`.
         """
         if self._served:

@@ -4,7 +4,7 @@
 
     ChatError
     ├── Refused          a handshake, a name, a room, a rename or a message was turned down (has a `code`)
-    ├── NotDelivered     a whisper could not be handed over
+    ├── NotDelivered     a whisper could not be delivered
     ├── TextTooLong      a text is over the limit
     ├── StoreError       the file of a durable broker cannot be used
     ├── NoSuchMessage    there is no message of that number to delete
@@ -97,7 +97,7 @@ class ChatError(Exception):
 
 
 class Refused(ChatError):
-    """A handshake, join, rename or message was refused: `code` is the reason, and `detail` the same for a person.
+    """A handshake, join, rename or message was refused: `code` is the reason, and `detail` explains it to a person.
 
     `after` is the number of seconds after which it may succeed, if that is known. If `sure` is False, it may have
     succeeded: the answer of the broker is missing.
@@ -124,7 +124,7 @@ class StoreError(ChatError):
 
 
 class NoSuchMessage(ChatError):
-    """A room has no message of this number, or it was deleted."""
+    """A room has no message with this number, or the message was deleted."""
 
 
 class Disconnected(ChatError):

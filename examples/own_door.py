@@ -1,6 +1,6 @@
 """A chat server with a door of its own beside the others, for clients that send one command a line.
 
-LOGIN NAME ROOM joins a room, SAY TEXT speaks in it, WHO lists who is there, QUIT leaves.
+LOGIN NAME ROOM joins a room, SAY TEXT speaks in it, WHO lists the members, QUIT leaves.
 
 python examples/own_door.py [HOST:PORT [HOST:PORT]]
 
@@ -31,7 +31,7 @@ class CommandProtocol(ConnectionProtocol):
         return None if line is None else line.decode(errors="replace").strip()
 
     def handle(self, step: str) -> None:
-        """Carry out a command. What it raises, the client is told by `refuse`."""
+        """Carry out a command. If it raises an error, `refuse` tells the client."""
         word, _, rest = step.partition(" ")
         client = self.connection.client
         if client is None:

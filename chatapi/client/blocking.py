@@ -206,7 +206,7 @@ class BlockingConnection:
         self._call(lambda: self._room.rename(to))
 
     def join(self, room: str) -> Welcome:
-        """Leave this room for another."""
+        """Move to another room."""
         return self._call(lambda: self._room.join(room))
 
     def members(self) -> list[str]:
@@ -220,7 +220,7 @@ class BlockingConnection:
     def history(self, *, before: int | None = None, limit: int = 100) -> History:
         """Return at most `limit` messages (1 to 100) before the one with the number `before`, or the room's last ones.
 
-        A server also bounds the bytes of an answer: there may be fewer messages, and `more` before them.
+        A server also limits the bytes of an answer, so there may be fewer messages; then `more` is True.
         """
         return self._call(lambda: self._room.history(before=before, limit=limit))
 

@@ -7,9 +7,9 @@
         async for event in room:
             print(event)
 
-The library makes a broken connection again without the help of the program. The program then gets what it missed; what
-it sent and the server did not acknowledge is sent again, and is kept once, also if the server could not keep it for a
-while. It runs on asyncio and on trio.
+The library restores a broken connection without the help of the program. The program then gets the events that it
+missed. The library sends messages again that the server has not acknowledged, and the server keeps each of them once,
+even if it could not keep messages for a while. The library runs on asyncio and on trio.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class Connection:
         await self._ask("rename", to=to)
 
     async def join(self, room: str) -> Welcome:
-        """Leave this room for another, when everything sent before is kept or refused.
+        """Move to another room, after everything that was sent before is kept or refused.
 
         Raises `Refused`, in which case the member stays in its room, and what each call raises.
         """
@@ -237,7 +237,7 @@ class Connection:
     async def history(self, *, before: int | None = None, limit: int = 100) -> History:
         """Return at most `limit` messages (1 to 100) before the one with the number `before`, or the room's last ones.
 
-        A server also bounds the bytes of an answer: there may be fewer messages, and `more` before them.
+        A server also limits the bytes of an answer, so there may be fewer messages; then `more` is True.
         Raises `SendRefused` for a limit out of range, `Refused` (``unavailable``), and what each call raises.
         """
         answer = await self._ask("history", before=before, limit=limit)

@@ -6,7 +6,7 @@
     ├── Unreachable      no server answered at the address, or it did not answer the handshake
     ├── SendRefused      the server refused a request (has a `code`)
     ├── EventsUnread     too many events wait for a program that does not read them
-    └── ProtocolError    what the server sent does not follow the protocol
+    └── ProtocolError    the server does not follow the protocol
 """
 
 from __future__ import annotations
@@ -127,4 +127,4 @@ class EventsUnread(ChatError):
 
 
 class ProtocolError(ChatError):
-    """What the server sent does not follow the protocol: it may be another kind of server."""
+    """The server sent something that does not follow the protocol: it may be another kind of server."""

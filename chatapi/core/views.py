@@ -65,7 +65,7 @@ class Client:
     def whisper(self, to: str, text: str) -> None:
         """Whisper to one member of the room, which is shown the text after everything that was delivered before.
 
-        If the member is on another server that shares the room, whether it got the whisper is not told. Raises
+        If the member is on another server that shares the room, this does not tell whether it got the whisper. Raises
         `NotDelivered` if nobody has that name or its lane is full, `TextTooLong` and `Disconnected`.
         """
         _raise_error_of(self._client.ask_whisper(to, text))

@@ -1,4 +1,4 @@
-"""What every protocol object of a connection has, and what it may do with its connection."""
+"""The interface of every protocol object: its methods, and what it may do with its connection."""
 
 from __future__ import annotations
 

@@ -52,9 +52,9 @@ class Stranger(Refused):
 
 
 def find_stranger(data: bytes) -> Stranger | None:
-    """Who speaks, where `data` begins with the hello of TLS or with a whole request line of HTTP, of any version.
+    """Return the refusal if `data` begins with the hello of TLS or with a whole request line of HTTP, of any version.
 
-    ``METHOD TARGET HTTP/VERSION`` is one, and so is the preface of HTTP/2. What only looks a little like it is not.
+    ``METHOD TARGET HTTP/VERSION`` is such a line, and so is the preface of HTTP/2. Similar lines are not.
     """
     if data.startswith(_TLS):
         return Stranger("TLS")

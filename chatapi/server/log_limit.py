@@ -22,7 +22,7 @@ _KINDS: Final = 1000
 
 
 class _Kind:
-    """The lines with the same text, but for what is filled in."""
+    """The lines that have the same text, except for the values in it."""
 
     __slots__ = ("at", "left_out", "used")
 

@@ -27,8 +27,8 @@ _NEWCOMERS: Final = 256
 thousands."""
 _STOOD_STILL: Final = 1.0
 """Seconds without a round, though there are deadlines, after which the server stood still: the process was stopped,
-or the program kept the event loop busy. What members sent meanwhile has not been read, so that time counts for no
-deadline."""
+or the program kept the event loop busy. The server has not read what members sent in that time, so that time counts for
+no deadline."""
 _SLICE: Final = 16
 """Sockets read before the listeners are tried, and before a fan-out if much was said."""
 
@@ -142,7 +142,7 @@ class Poller:
         late = 0 if self._looked is None else now - self._looked - TICK
         if late > _STOOD_STILL:
             hub.timers.postpone(late)
-            yield from self._serve_sockets(now)  # who has connected meanwhile is read from by the next line
+            yield from self._serve_sockets(now)  # accepts clients, which the next line reads from
         yield from self._serve_sockets(now)
         yield from hub.settle()
         self._looked = None

@@ -110,9 +110,9 @@ class ChatKit:
     def connect(
         self, *, telnet: bool = False, door: Door | None = None, address: str = "", capacity: int = 1 << 30
     ) -> Peer:
-        """Open a connection, at the door for programs if nothing else is said.
+        """Open a connection, by default at the door for programs.
 
-        `capacity` is the bytes that its buffer accepts before the server's sends are refused.
+        `capacity` is the number of bytes that its buffer accepts before it refuses what the server sends.
         """
         address = address or f"10.0.{next(self._hosts)}.1:1000"
         peer = Peer(self, door or (self._telnet if telnet else self._text), address, capacity)
@@ -152,7 +152,7 @@ class ChatKit:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ChatKit]:
-        """Run the broker for the time of the block; at its end, what is unanswered is cut off."""
+        """Run the broker during the block, and cancel it at the end of the block."""
         wake_up = WakeUp()
         self.hub.wake = self.hub.ring = wake_up.set
         async with run_broker(self.broker, wake_up):

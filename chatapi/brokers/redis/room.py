@@ -41,7 +41,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Node(NodeSettings):
-    """What the rooms of a node share."""
+    """The objects that all rooms of a node share."""
 
     schedule: Callable[[SharedRoom], None]
     """Called when a room may have a section for the script."""

@@ -55,7 +55,7 @@ class Move(_Frame):
 
 
 class AskMembers(_Frame):
-    """Who is here."""
+    """List the members of the room; answered by `members`."""
 
     type: Literal["members"]
     after: str | None = None

@@ -15,7 +15,7 @@ class TextStyle(NamedTuple):
     """The text protocol: ``NAME:TEXT``, and ``* `` before what the server itself says."""
 
     joint: bytes = b":"
-    """What stands between the name and the text."""
+    """The characters between the name and the text."""
     end: bytes = b"\n"
     """The bytes at the end of each line."""
     notices: bool = False
