@@ -364,5 +364,5 @@ class _EmptyTextError(ChatError):
 
 def _code_and_detail(error: ChatError) -> tuple[str, str]:
     if isinstance(error, _EmptyTextError):
-        return FrameError.EMPTY_TEXT, "the text has only control characters and empty lines"
+        return FrameError.EMPTY_TEXT, "the text is empty, or has only control characters and empty lines"
     return code_and_detail(error)
