@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ import anyio.abc
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from loops import EVERY_LOOP
+from serving import served
 
 import gotcpchat
 from chatapi import (
@@ -30,6 +30,7 @@ from chatapi import (
     TextTooLong,
     Whisper,
 )
+from chatapi.addresses import Address
 from chatapi.server.poller import Poller
 
 pytestmark = pytest.mark.anyio
@@ -56,15 +57,6 @@ class Line:
         return False
 
 
-@asynccontextmanager
-async def serving(chat: ChatAPI, **options: Any) -> AsyncIterator[int]:
-    async with anyio.create_task_group() as tasks:
-        listening = await tasks.start(partial(chat.serve, "127.0.0.1:0", **options))
-        with anyio.fail_after(60):
-            yield listening[0].address.port
-        tasks.cancel_scope.cancel()
-
-
 _open: list[anyio.abc.SocketStream] = []
 
 
@@ -75,8 +67,8 @@ async def close_connections() -> AsyncIterator[None]:
         await _open.pop().aclose()
 
 
-async def connect(port: int, name: str, room: str = "dev", **fields: Any) -> Line:
-    line = Line(await anyio.connect_tcp("127.0.0.1", port))
+async def connect(address: Address, name: str, room: str = "dev", **fields: Any) -> Line:
+    line = Line(await anyio.connect_tcp(*address))
     _open.append(line.stream)
     await line.send(json.dumps({"name": name, "room": room, **fields}) + "\n/list\n")
     answer = await line.next()
@@ -87,9 +79,9 @@ async def connect(port: int, name: str, room: str = "dev", **fields: Any) -> Lin
 @pytest.mark.parametrize("anyio_backend", EVERY_LOOP)
 async def test_members_of_both_protocols_hear_each_other_and_the_end_on_every_event_loop() -> None:
     chat = ChatAPI(Limits(linger=0.1))
-    async with serving(chat) as port:
-        mina = await connect(port, "Mina")
-        zoe = Line(await anyio.connect_tcp("127.0.0.1", port))
+    async with served(chat) as doors:
+        mina = await connect(doors["text"], "Mina")
+        zoe = Line(await anyio.connect_tcp(*doors["text"]))
         _open.append(zoe.stream)
         await zoe.send('{"name": "Zoe", "room": "dev", "protocol": "json"}\n')
         assert json.loads(await zoe.next())["members"] == ["Mina", "Zoe"]
@@ -106,8 +98,8 @@ async def test_members_of_both_protocols_hear_each_other_and_the_end_on_every_ev
 
 async def test_a_bot_and_a_client_talk() -> None:
     chat = ChatAPI()
-    async with serving(chat) as port, chat.join("bot", "dev") as bot:
-        line = await connect(port, "Mina")
+    async with served(chat) as doors, chat.join("bot", "dev") as bot:
+        line = await connect(doors["text"], "Mina")
         await line.send("ping\n")
         events = [await anext(bot), await anext(bot)]
         assert events[0] == Joined(0, "Mina")
@@ -147,8 +139,8 @@ async def test_bots_talk_without_a_server() -> None:
 
 async def test_texts_of_several_lines_reach_text_members_line_by_line() -> None:
     chat = ChatAPI()
-    async with serving(chat) as port, chat.join("bot", "dev") as bot:
-        line = await connect(port, "Mina")
+    async with served(chat) as doors, chat.join("bot", "dev") as bot:
+        line = await connect(doors["text"], "Mina")
         await bot.post("one\ntwo")
         assert [await line.next(), await line.next()] == ["bot:one", "bot:two"]
 
@@ -195,8 +187,8 @@ async def test_cancelling_the_wait_for_an_event_loses_none() -> None:
 
 async def test_a_member_of_the_text_door_can_be_looked_at_told_and_removed() -> None:
     chat = ChatAPI()
-    async with serving(chat) as port:
-        line = await connect(port, "Mina")
+    async with served(chat) as doors:
+        line = await connect(doors["text"], "Mina")
         room = chat.room("DEV")
         assert room is not None
         mina = room.member("mina")
@@ -211,10 +203,9 @@ async def test_a_member_of_the_text_door_can_be_looked_at_told_and_removed() -> 
 async def test_draining_delivers_what_was_read_and_tells_everybody() -> None:
     chat = ChatAPI()
     async with anyio.create_task_group() as tasks:
-        listening = await tasks.start(chat.serve, "127.0.0.1:0")
-        port = listening[0].address.port
-        a, b = await connect(port, "a"), await connect(port, "b")
-        silent = await anyio.connect_tcp("127.0.0.1", port)
+        [(_, address), *_] = await tasks.start(chat.serve, "127.0.0.1:0")
+        a, b = await connect(address, "a"), await connect(address, "b")
+        silent = await anyio.connect_tcp(*address)
         await a.send("before\n")
         assert await b.next() == "a:before"
         with anyio.fail_after(60):
@@ -228,23 +219,23 @@ async def test_draining_delivers_what_was_read_and_tells_everybody() -> None:
             await silent.aclose()
     assert chat.connections == 0
     with pytest.raises(OSError, match=r".+"):
-        await anyio.connect_tcp("127.0.0.1", port)
+        await anyio.connect_tcp(*address)
 
 
 async def test_cancelling_the_server_leaves_nothing_behind() -> None:
     chat = ChatAPI()
-    async with serving(chat) as port:
-        await connect(port, "Mina")
+    async with served(chat) as doors:
+        await connect(doors["text"], "Mina")
         assert chat.connections == 1
     assert chat.connections == 0
     assert chat.rooms == []
-    async with serving(chat) as port:
-        await connect(port, "Mina")
+    async with served(chat) as doors:
+        await connect(doors["text"], "Mina")
 
 
 async def test_a_chat_is_served_once_at_a_time() -> None:
     chat = ChatAPI()
-    async with serving(chat):
+    async with served(chat):
         with pytest.raises(RuntimeError, match="already"):
             await chat.serve("127.0.0.1:0")
 
@@ -253,7 +244,7 @@ async def test_an_existing_api_is_served_inside_a_programs_own_loop() -> None:
     chat = ChatAPI()
     async with anyio.create_task_group() as tasks:
         listening = await tasks.start(gotcpchat.run_tcp_with_existing_api, "127.0.0.1:0", chat)
-        await connect(listening[0].address.port, "Mina")
+        await connect(listening[0].address, "Mina")
         assert [room.name for room in chat.rooms] == ["dev"]
         tasks.cancel_scope.cancel()
 
@@ -263,8 +254,8 @@ async def test_the_poller_can_wait_in_a_thread_where_the_selector_has_no_descrip
 ) -> None:
     monkeypatch.setattr("chatapi.chat.Poller", partial(Poller, threaded=True))
     chat = ChatAPI()
-    async with serving(chat) as port:
-        a, b = await connect(port, "a"), await connect(port, "b")
+    async with served(chat) as doors:
+        a, b = await connect(doors["text"], "a"), await connect(doors["text"], "b")
         for i in range(3):
             await a.send(f"{i}\n")
             assert await b.next() == f"a:{i}"
@@ -273,8 +264,8 @@ async def test_the_poller_can_wait_in_a_thread_where_the_selector_has_no_descrip
 async def test_the_programs_own_loop_is_not_held_up() -> None:
     """While lines pour in, another task still gets its turn between two slices of work."""
     chat = ChatAPI(Limits(rate=0))
-    async with serving(chat) as port:
-        a, b = await connect(port, "a"), await connect(port, "b")
+    async with served(chat) as doors:
+        a, b = await connect(doors["text"], "a"), await connect(doors["text"], "b")
         turns = 0
 
         async def count_turns() -> None:
@@ -294,9 +285,9 @@ async def test_the_programs_own_loop_is_not_held_up() -> None:
 
 async def test_a_slow_bot_is_waited_for_then_disconnected() -> None:
     chat = ChatAPI(Limits(rate=0, log_entries=64, grace=0.2))
-    async with serving(chat) as port, chat.join("slow", "dev") as slow:
-        line = await connect(port, "Mina")
-        reader = await connect(port, "Zoe")
+    async with served(chat) as doors, chat.join("slow", "dev") as slow:
+        line = await connect(doors["text"], "Mina")
+        reader = await connect(doors["text"], "Zoe")
         await line.send("".join(f"{i}\n" for i in range(1000)))
         for i in range(1000):
             assert await reader.next() == f"Mina:{i}"
@@ -321,7 +312,7 @@ async def test_posting_waits_for_a_member_that_lags() -> None:
     chat = ChatAPI(Limits(rate=0, log_entries=64, grace=60))
     posted = 0
 
-    async with serving(chat), chat.join("reader", "dev") as reader, chat.join("writer", "dev", reads=False) as writer:
+    async with served(chat), chat.join("reader", "dev") as reader, chat.join("writer", "dev", reads=False) as writer:
 
         async def write() -> None:
             nonlocal posted
@@ -339,8 +330,8 @@ async def test_errors_of_addresses_are_raised_where_serving_starts() -> None:
     chat = ChatAPI()
     with pytest.raises(ValueError, match="has no port"):
         await chat.serve("nonsense")
-    async with serving(ChatAPI()) as port:
+    async with served(ChatAPI()) as doors:
         with pytest.raises(OSError, match=r"[Aa]ddress already in use|in use"):
-            await chat.serve(f"127.0.0.1:{port}")
+            await chat.serve(str(doors["text"]))
         with pytest.raises(Refused, match="bad_room"):
             await chat.serve("127.0.0.1:0", telnet="127.0.0.1:0", lobby="no room")

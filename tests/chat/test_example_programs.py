@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from example_programs import EXAMPLES, HERE, PATIENCE, request, running
+from serving import served
 
 from chatapi import ChatAPI, Joined
 
@@ -137,40 +138,34 @@ def test_ctrl_c_drains_a_server_and_ends_it_quietly(command: list[str]) -> None:
 @pytest.mark.anyio
 async def test_ctrl_c_ends_a_bridge_quietly() -> None:
     chat = ChatAPI()
-    async with anyio.create_task_group() as tasks:
-        [first, *_] = await tasks.start(chat.serve, HERE)
-        async with chat.join("Zoe", "two") as zoe:
-            with (
-                running(EXAMPLES / "bridge.py", str(first.address), "one", "two") as process,
-                anyio.fail_after(PATIENCE),
-            ):
-                assert isinstance(await anext(zoe), Joined)
-                process.send_signal(signal.SIGINT)
-                assert await anyio.to_thread.run_sync(process.communicate) == ("", "")
-                assert process.returncode == 0
-        await chat.drain()
+    async with served(chat) as doors, chat.join("Zoe", "two") as zoe:
+        with (
+            running(EXAMPLES / "bridge.py", str(doors["text"]), "one", "two") as process,
+            anyio.fail_after(PATIENCE),
+        ):
+            assert isinstance(await anext(zoe), Joined)
+            process.send_signal(signal.SIGINT)
+            assert await anyio.to_thread.run_sync(process.communicate) == ("", "")
+            assert process.returncode == 0
 
 
 @pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_bridge_that_is_removed_for_good_says_so_in_one_line() -> None:
     chat = ChatAPI()
-    async with anyio.create_task_group() as tasks:
-        [first, *_] = await tasks.start(chat.serve, HERE)
-        async with chat.join("Zoe", "two") as zoe:
-            with (
-                running(EXAMPLES / "bridge.py", str(first.address), "one", "two") as process,
-                anyio.fail_after(PATIENCE),
-            ):
-                assert isinstance(await anext(zoe), Joined)
-                room = zoe.room
-                assert room is not None
-                bridge = room.member("bridge")
-                assert bridge is not None
-                bridge.disconnect("kicked", "no bridges here")
-                _, errors = await anyio.to_thread.run_sync(process.communicate)
-                assert (process.returncode, errors) == (1, "bridge.py: kicked: no bridges here\n")
-        await chat.drain()
+    async with served(chat) as doors, chat.join("Zoe", "two") as zoe:
+        with (
+            running(EXAMPLES / "bridge.py", str(doors["text"]), "one", "two") as process,
+            anyio.fail_after(PATIENCE),
+        ):
+            assert isinstance(await anext(zoe), Joined)
+            room = zoe.room
+            assert room is not None
+            bridge = room.member("bridge")
+            assert bridge is not None
+            bridge.disconnect("kicked", "no bridges here")
+            _, errors = await anyio.to_thread.run_sync(process.communicate)
+            assert (process.returncode, errors) == (1, "bridge.py: kicked: no bridges here\n")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 from example_programs import EXAMPLES, request, running
+from serving import served
 
 from chatapi import ChatAPI, Message
 
@@ -64,31 +65,28 @@ def test_own_door_takes_commands_from_clients_beside_the_usual_ones() -> None:
 @pytest.mark.anyio
 async def test_bridge_passes_messages_both_ways() -> None:
     chat = ChatAPI()
-    async with anyio.create_task_group() as tasks:
-        [(_, address)] = await tasks.start(chat.serve, "127.0.0.1:0")
-        async with chat.join("Mina", "one") as mina, chat.join("Zoe", "two") as zoe:
-            with running(EXAMPLES / "bridge.py", str(address), "one", "two") as process, anyio.fail_after(60):
-                for bot in (mina, zoe):
-                    assert (await anext(bot)).name == "bridge"  # it has joined
-                await mina.post("hello\nthere")
-                told = await anext(zoe)
-                assert isinstance(told, Message)
-                assert (told.name, told.text) == ("bridge", "Mina: hello\nthere")
-                await zoe.post("hi")
-                told = await anext(mina)
-                assert isinstance(told, Message)
-                assert (told.name, told.text) == ("bridge", "Zoe: hi")
-                await mina.post("x" * chat.limits.line_bytes)  # with a name before it, it is too long
-                await mina.post("still there")
-                told = await anext(zoe)
-                assert isinstance(told, Message)
-                assert told.text == "Mina: still there"
-                process.send_signal(signal.SIGINT)
-                _, errors = await anyio.to_thread.run_sync(process.communicate)
-                assert process.returncode == 0
-                assert errors.startswith("not passed to 'two': ")
-                assert errors.count("\n") == 1
-        await chat.drain()
+    async with served(chat) as doors, chat.join("Mina", "one") as mina, chat.join("Zoe", "two") as zoe:
+        with running(EXAMPLES / "bridge.py", str(doors["text"]), "one", "two") as process, anyio.fail_after(60):
+            for bot in (mina, zoe):
+                assert (await anext(bot)).name == "bridge"  # it has joined
+            await mina.post("hello\nthere")
+            told = await anext(zoe)
+            assert isinstance(told, Message)
+            assert (told.name, told.text) == ("bridge", "Mina: hello\nthere")
+            await zoe.post("hi")
+            told = await anext(mina)
+            assert isinstance(told, Message)
+            assert (told.name, told.text) == ("bridge", "Zoe: hi")
+            await mina.post("x" * chat.limits.line_bytes)  # with a name before it, it is too long
+            await mina.post("still there")
+            told = await anext(zoe)
+            assert isinstance(told, Message)
+            assert told.text == "Mina: still there"
+            process.send_signal(signal.SIGINT)
+            _, errors = await anyio.to_thread.run_sync(process.communicate)
+            assert process.returncode == 0
+            assert errors.startswith("not passed to 'two': ")
+            assert errors.count("\n") == 1
 
 
 @pytest.mark.anyio

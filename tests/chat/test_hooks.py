@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
+from serving import served
 
 import chatapi
 from chatapi import ChatAPI, Client, Handshake, Joined, Left, Limits, Message, RefusalCode, Refused, Renamed
@@ -150,18 +151,15 @@ def test_while_a_hook_takes_its_time_one_session_waits_and_everybody_else_goes_o
 
 @asynccontextmanager
 async def talking(chat: ChatAPI, *names: str) -> AsyncIterator[list[Callable[..., Any]]]:
-    async with anyio.create_task_group() as tasks:
-        listening = await tasks.start(chat.serve, "127.0.0.1:0")
+    async with served(chat) as doors:
         streams = []
-        with anyio.fail_after(60):
-            for name in names:
-                stream = await anyio.connect_tcp("127.0.0.1", listening[0].address.port)
-                await stream.send(json.dumps({"name": name, "room": "dev"}).encode() + b"\n/list\n")
-                streams.append(stream)
-            yield [*streams, *map(BufferedByteReceiveStream, streams)]
-            for stream in streams:
-                await stream.aclose()
-        tasks.cancel_scope.cancel()
+        for name in names:
+            stream = await anyio.connect_tcp(*doors["text"])
+            await stream.send(json.dumps({"name": name, "room": "dev"}).encode() + b"\n/list\n")
+            streams.append(stream)
+        yield [*streams, *map(BufferedByteReceiveStream, streams)]
+        for stream in streams:
+            await stream.aclose()
 
 
 @pytest.mark.anyio
@@ -309,22 +307,19 @@ async def test_a_refusal_that_cannot_be_shown_does_not_end_the_server() -> None:
             raise Refused(RefusalCode.UNAUTHORIZED, cast("str", ValueError("not a str")))
 
     chat = ChatAPI(admit=admit)
-    async with anyio.create_task_group() as tasks:
-        [listening] = await tasks.start(chat.serve, "127.0.0.1:0")
-        with anyio.fail_after(60):
-            async with chatapi.connect(listening.address, name="Mina", room="dev", reconnect=False) as room:
-                with pytest.raises(chatapi.ChatError):
-                    async with chatapi.connect(listening.address, name="Eve", room="dev"):
-                        pass
-                assert (await room.send("still here")).seq == 1
-        await chat.drain()
+    async with (
+        served(chat) as doors,
+        chatapi.connect(doors["text"], name="Mina", room="dev", reconnect=False) as room,
+    ):
+        with pytest.raises(chatapi.ChatError):
+            async with chatapi.connect(doors["text"], name="Eve", room="dev"):
+                pass
+        assert (await room.send("still here")).seq == 1
 
 
 @pytest.mark.anyio
-async def test_a_hook_whose_work_is_cancelled_does_not_leave_its_member_stuck(anyio_backend_name: str) -> None:
-    if anyio_backend_name != "asyncio":
-        pytest.skip("trio has no futures that somebody cancels")
-
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio has no futures that somebody cancels
+async def test_a_hook_whose_work_is_cancelled_does_not_leave_its_member_stuck() -> None:
     async def on_message(_: chatapi.Client, text: str) -> None:
         if text == "one":
             future = asyncio.get_running_loop().create_future()
@@ -332,14 +327,10 @@ async def test_a_hook_whose_work_is_cancelled_does_not_leave_its_member_stuck(an
             await future
 
     chat = ChatAPI(on_message=on_message)
-    async with anyio.create_task_group() as tasks:
-        [listening] = await tasks.start(chat.serve, "127.0.0.1:0")
-        with anyio.fail_after(60):
-            async with chatapi.connect(listening.address, name="Mina", room="dev") as room:
-                with pytest.raises(Refused, match="server_error"):
-                    await room.send("one")
-                assert (await room.send("two")).seq == 1
-        await chat.drain()
+    async with served(chat) as doors, chatapi.connect(doors["text"], name="Mina", room="dev") as room:
+        with pytest.raises(Refused, match="server_error"):
+            await room.send("one")
+        assert (await room.send("two")).seq == 1
 
 
 @pytest.mark.anyio
@@ -353,26 +344,23 @@ async def test_a_server_that_cannot_decide_for_once_is_asked_again() -> None:
             raise RuntimeError("the database is away")
 
     chat = ChatAPI(admit=admit)
-    async with anyio.create_task_group() as tasks:
-        [listening] = await tasks.start(chat.serve, "127.0.0.1:0")
+    async with served(chat) as doors:
         with anyio.fail_after(60):
             async with (
-                Proxy(listening.address).open() as proxy,
+                Proxy(doors["text"]).open() as proxy,
                 chatapi.connect(proxy.address, name="Mina", room="dev") as room,
             ):
                 await room.send("one")
                 proxy.cut_all()
                 assert (await room.send("two")).seq == 2
         assert asked == 3
-        await chat.drain()
 
 
 @pytest.mark.anyio
 async def test_the_presence_hook_hears_of_bots_after_the_server_has_ended_too() -> None:
     told: list[object] = []
     chat = ChatAPI(on_presence=lambda room, event: told.append(event))
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(chat.serve, "127.0.0.1:0")
+    async with served(chat):
         await chat.drain()
     async with chat.join("bot", "dev"):
         assert told == [Joined(0, "bot")]

@@ -19,6 +19,7 @@ from typing import Any
 import anyio
 import pytest
 from executables import DEADLINE, ROOT, SERVER, Peer, environment, eventually, handshake, prepared
+from serving import served
 
 from chatapi import ChatAPI, Handshake, Limits, connect
 from chatapi.cli.lines import Lines, LinesHandler
@@ -147,16 +148,14 @@ async def test_a_chat_that_is_served_limits_its_log(caplog: pytest.LogCaptureFix
     caplog.set_level(logging.INFO)
     filters = list(logging.getLogger("chatapi").filters)
     chat = ChatAPI(clock=VirtualClock())
-    async with anyio.create_task_group() as tasks:
-        [(_, address)] = await tasks.start(chat.serve, "127.0.0.1:0")
+    async with served(chat) as doors:
         for _ in range(BURST + 20):
-            async with await anyio.connect_tcp("127.0.0.1", address.port) as stream:
+            async with await anyio.connect_tcp(*doors["text"]) as stream:
                 await stream.send(b"nonsense\n")
                 async for _ in stream:
                     pass
-        async with connect(address, name="Mina", room="dev") as mina:
+        async with connect(doors["text"], name="Mina", room="dev") as mina:
             await mina.send("hello")
-        await chat.drain()
     logged = [record.msg for record in caplog.records].count("refused %s: %s")
     left_out = sum(
         record.args[0] for record in caplog.records if record.msg.startswith("… and") and "refused" in record.args[1]

@@ -9,9 +9,11 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import pytest
-from scripted import dev, kinds, served, take
+from scripted import dev, kinds, take
+from serving import served
 
 from chatapi import ChatAPI
+from chatapi.addresses import Address
 from chatapi.client.events import (
     Gap,
     Lost,
@@ -25,13 +27,12 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def frail(address: str, patience: list[int]) -> AsyncIterator[str]:
+async def frail(address: Address, patience: list[int]) -> AsyncIterator[str]:
     """A line to the server that breaks after so many bytes from it, connection after connection; then it holds."""
-    host, port = address.rsplit(":", 1)
 
     async def handle(near: anyio.abc.SocketStream) -> None:
         left = patience.pop(0) if patience else 1 << 60
-        async with near, await anyio.connect_tcp(host, int(port)) as far, anyio.create_task_group() as tasks:
+        async with near, await anyio.connect_tcp(*address) as far, anyio.create_task_group() as tasks:
 
             async def up() -> None:
                 with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -54,7 +55,7 @@ async def frail(address: str, patience: list[int]) -> AsyncIterator[str]:
 
 
 async def test_two_talk_on_our_own_server() -> None:
-    async with served(ChatAPI()) as address, dev(address) as mina, dev(address, name="Zoe") as zoe:
+    async with served(ChatAPI()) as doors, dev(doors["text"]) as mina, dev(doors["text"], name="Zoe") as zoe:
         hello = await mina.send("hello\nthere")
         assert (hello.seq, hello.name) == (1, "Mina")
         assert await zoe.members() == ["Mina", "Zoe"]
@@ -78,9 +79,9 @@ async def test_two_talk_on_our_own_server() -> None:
 
 
 async def test_history_and_echo_on_our_own_server() -> None:
-    async with served(ChatAPI()) as address, dev(address, name="Zoe") as zoe:
+    async with served(ChatAPI()) as doors, dev(doors["text"], name="Zoe") as zoe:
         said = [await zoe.send(str(n)) for n in range(5)]
-        async with dev(address, history=3, echo=True) as mina:
+        async with dev(doors["text"], history=3, echo=True) as mina:
             said.append(await mina.send("mine"))
             assert (await take(mina, 5))[1:] == said[2:]
             page = await mina.history(limit=2)
@@ -90,16 +91,16 @@ async def test_history_and_echo_on_our_own_server() -> None:
 
 
 async def test_a_name_that_is_taken_on_our_own_server() -> None:
-    async with served(ChatAPI()) as address, dev(address):
+    async with served(ChatAPI()) as doors, dev(doors["text"]):
         with pytest.raises(Refused, match="name_taken"):
-            async with dev(address, name="MINA"):
+            async with dev(doors["text"], name="MINA"):
                 raise AssertionError
 
 
 async def test_nothing_is_lost_or_doubled_on_a_line_that_keeps_breaking() -> None:
-    async with served(ChatAPI()) as address, frail(address, [900 + 37 * n for n in range(25)]) as line:
+    async with served(ChatAPI()) as doors, frail(doors["text"], [900 + 37 * n for n in range(25)]) as line:
         told: list[Message] = []
-        async with dev(address, name="Zoe") as zoe, dev(line) as mina:
+        async with dev(doors["text"], name="Zoe") as zoe, dev(line) as mina:
 
             async def mina_says(part: int) -> None:
                 told.extend([await mina.send(f"m{part}.{n}") for n in range(15)])
@@ -129,11 +130,10 @@ async def test_nothing_is_lost_or_doubled_on_a_line_that_keeps_breaking() -> Non
 
 async def test_a_server_that_goes_and_comes_back_leaves_a_gap() -> None:
     async with served(ChatAPI()) as first, served(ChatAPI()) as second:
-        lines = [first, second]
+        lines = [first["text"], second["text"]]
 
         async def handle(near: anyio.abc.SocketStream) -> None:
-            host, port = lines.pop(0).rsplit(":", 1)
-            async with near, await anyio.connect_tcp(host, int(port)) as far, anyio.create_task_group() as tasks:
+            async with near, await anyio.connect_tcp(*lines.pop(0)) as far, anyio.create_task_group() as tasks:
 
                 async def pass_on(source: anyio.abc.SocketStream, sink: anyio.abc.SocketStream) -> None:
                     async for data in source:

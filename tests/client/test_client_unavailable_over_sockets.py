@@ -13,7 +13,8 @@ from client_protocols import (
     UNAVAILABLE,
     line,
 )
-from scripted import Peer, dev, kinds, served, take
+from scripted import Peer, dev, kinds, take
+from serving import served
 
 from chatapi import ChatAPI
 from chatapi.brokers.sqlite.broker import SQLiteBroker
@@ -131,9 +132,9 @@ async def test_what_one_server_cannot_keep_goes_to_the_next() -> None:
 async def test_a_store_that_is_away_for_a_while_keeps_everything_in_the_end(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
     async with (
-        served(ChatAPI(broker=SQLiteBroker(path))) as address,
-        dev(address) as mina,
-        dev(address, name="Zoe") as zoe,
+        served(ChatAPI(broker=SQLiteBroker(path))) as doors,
+        dev(doors["text"]) as mina,
+        dev(doors["text"], name="Zoe") as zoe,
         anyio.create_task_group() as tasks,
     ):
         assert (await mina.send("before")).seq == 1

@@ -15,6 +15,7 @@ import anyio.abc
 import pytest
 from executables import CLIENT, DEADLINE, ROOT, Program
 from scripted import Peer, dev, line, scripted
+from serving import served
 
 from chatapi import ChatAPI, ProtocolError, Unreachable
 
@@ -136,14 +137,10 @@ async def test_what_is_json_but_no_welcome_is_named_with_its_address() -> None:
 @pytest.mark.anyio
 async def test_our_own_telnet_door_is_named_too() -> None:
     chat = ChatAPI()
-    with anyio.fail_after(DEADLINE):
-        async with anyio.create_task_group() as tasks:
-            listening = await tasks.start(lambda **started: chat.serve("127.0.0.1:0", telnet="127.0.0.1:0", **started))
-            [door] = [str(address) for kind, address in listening if kind == "telnet"]
-            with pytest.raises(ProtocolError, match="it said '\\* welcome to MaChat"):
-                async with dev(door):
-                    raise AssertionError
-            tasks.cancel_scope.cancel()
+    async with served(chat, telnet="127.0.0.1:0") as doors:
+        with pytest.raises(ProtocolError, match="it said '\\* welcome to MaChat"):
+            async with dev(doors["telnet"]):
+                raise AssertionError
 
 
 @contextmanager

@@ -11,10 +11,12 @@ import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from client_protocols import again, line, live, outcome, said
 from redis_servers import RedisServer, needs_redis
-from scripted import dev, served
+from scripted import dev
+from serving import served
 from speakers import Speaker, chat, release
 
 from chatapi import ChatAPI, Client, Message
+from chatapi.addresses import Address
 from chatapi.brokers.redis.broker import RedisBroker
 from chatapi.brokers.sqlite.broker import SQLiteBroker
 from chatapi.core.entries import Deletion
@@ -195,7 +197,7 @@ def test_the_library_believes_the_ack() -> None:
 @pytest.mark.parametrize("echo", [False, True])
 async def test_send_and_post_return_what_was_kept(echo: bool) -> None:
     chat = ChatAPI(on_message=polite)
-    async with served(chat) as address, dev(address, echo=echo) as mina:
+    async with served(chat) as doors, dev(doors["text"], echo=echo) as mina:
         sent = [await mina.send(text) for text in ("damn", "be\u0007ll", "plain")]
         await mina.rename("Min")
         sent.append(await mina.send("later"))
@@ -220,9 +222,8 @@ async def test_over_redis_another_server_tells_all_that_was_kept() -> None:
     shake: dict[str, Any] = {"name": "Mina", "room": "dev", "protocol": "json"}
     message = {"type": "message", "text": "damn", "id": "a"}
 
-    async def talk(address: str, *said: dict[str, Any], frames: int) -> list[dict[str, Any]]:
-        host, port = address.rsplit(":", 1)
-        async with await anyio.connect_tcp(host, int(port)) as stream:
+    async def talk(address: Address, *said: dict[str, Any], frames: int) -> list[dict[str, Any]]:
+        async with await anyio.connect_tcp(*address) as stream:
             lines = BufferedByteReceiveStream(stream)
             await stream.send(b"".join(json.dumps(one).encode() + b"\n" for one in said))
             return [json.loads(await lines.receive_until(b"\n", 100_000)) for _ in range(frames)]
@@ -230,13 +231,13 @@ async def test_over_redis_another_server_tells_all_that_was_kept() -> None:
     with RedisServer() as redis:
         chats = [ChatAPI(broker=RedisBroker(redis.url), on_message=polite) for _ in range(2)]
         async with served(chats[0]) as here, served(chats[1]) as there:
-            welcome, ack = await talk(here, shake, message, frames=2)
+            welcome, ack = await talk(here["text"], shake, message, frames=2)
             assert (ack["type"], ack["text"], "name" in ack) == ("ack", "darn", False)
             resume = {field: welcome[field] for field in ("epoch", "seq", "ts", "session")}
-            back, own, duplicate = await talk(there, {**shake, "resume": resume}, message, frames=3)
+            back, own, duplicate = await talk(there["text"], {**shake, "resume": resume}, message, frames=3)
             assert (back["recovered"], back["session"]) == (True, welcome["session"])
             assert own == {**ack, "name": "Mina"}
             assert duplicate == {**ack, "duplicate": True}
-            async with dev(there, name="Zoe") as zoe:
+            async with dev(there["text"], name="Zoe") as zoe:
                 sent = await zoe.send("damn")
             assert (sent.name, sent.text) == ("Zoe", "darn")

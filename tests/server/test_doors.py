@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from serving import served
 
 import gotcpchat
 from chatapi import AddressError, ChatAPI, ChatError, Limits, RefusalCode, Refused, TextTooLong
@@ -307,20 +308,17 @@ async def test_a_fault_of_a_door_ends_its_connection_alone(
 ) -> None:
     monkeypatch.setattr(Faulty, "where", where)
     chat = ChatAPI()
-    async with anyio.create_task_group() as tasks:
-        doors = {"faulty": ("127.0.0.1:0", Faulty)}
-        listening = dict(await tasks.start(lambda **started: chat.serve("127.0.0.1:0", doors=doors, **started)))
-        with anyio.fail_after(60):
-            async with (
-                await anyio.connect_tcp(*listening["text"]) as mina,
-                await anyio.connect_tcp(*listening["faulty"]) as broken,
-            ):
-                await broken.send(b"hello\n")
-                assert await broken.receive() == b"* server_error: an error inside the server\n"
-                assert "an error inside the server" in caplog.text
-                await mina.send(b'{"name": "Mina", "room": "dev", "echo": true}\nhello\n')
-                assert await mina.receive() == b"Mina:hello\n"
-        await chat.drain()
+    doors = {"faulty": ("127.0.0.1:0", Faulty)}
+    async with (
+        served(chat, doors=doors) as at,
+        await anyio.connect_tcp(*at["text"]) as mina,
+        await anyio.connect_tcp(*at["faulty"]) as broken,
+    ):
+        await broken.send(b"hello\n")
+        assert await broken.receive() == b"* server_error: an error inside the server\n"
+        assert "an error inside the server" in caplog.text
+        await mina.send(b'{"name": "Mina", "room": "dev", "echo": true}\nhello\n')
+        assert await mina.receive() == b"Mina:hello\n"
 
 
 class Confused(Patient):
@@ -394,14 +392,13 @@ def test_a_door_that_makes_no_protocol_object_has_its_connection_closed(monkeypa
 @pytest.mark.anyio
 async def test_a_chat_listens_at_a_door_of_the_programs_own_beside_the_others() -> None:
     chat = ChatAPI(Limits(linger=0.1))
-    async with anyio.create_task_group() as tasks:
-        doors = {"commands": ("127.0.0.1:0", CommandProtocol)}
-        listening = dict(await tasks.start(lambda **started: chat.serve("127.0.0.1:0", doors=doors, **started)))
-        assert list(listening) == ["text", "commands"]
+    doors = {"commands": ("127.0.0.1:0", CommandProtocol)}
+    async with served(chat, doors=doors) as at:
+        assert list(at) == ["text", "commands"]
         with anyio.fail_after(60):
             async with (
-                await anyio.connect_tcp(*listening["text"]) as mina,
-                await anyio.connect_tcp(*listening["commands"]) as zoe,
+                await anyio.connect_tcp(*at["text"]) as mina,
+                await anyio.connect_tcp(*at["commands"]) as zoe,
             ):
                 await mina.send(b'{"name": "Mina", "room": "dev", "notices": true}\n/list\n')
                 assert await mina.receive() == b"* in dev (1): Mina\n"

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from serving import served
 
 from chatapi import ChatAPI, Limits, RefusalCode, Refused
 from chatapi.doors import ConnectionProtocol, TextStyle, handshake_of
@@ -247,38 +248,35 @@ async def test_over_sockets_the_others_go_on_and_get_every_line(
     method: str, event: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     chat, door = ChatAPI(Limits(rate=0, linger=0.1)), door_with(method)
-    async with anyio.create_task_group() as tasks:
-        doors = {"faulty": ("127.0.0.1:0", door)}
-        listening = dict(await tasks.start(lambda **started: chat.serve("127.0.0.1:0", doors=doors, **started)))
-        with anyio.fail_after(60):
-            async with (
-                await anyio.connect_tcp(*listening["text"]) as mina,
-                await anyio.connect_tcp(*listening["text"]) as zoe,
-                await anyio.connect_tcp(*listening["faulty"]) as faulty,
-            ):
-                await zoe.send(b'{"name": "Zoe", "room": "dev", "echo": true}\nhere\n')
-                await lines_until(zoe, b"here\n")
-                await faulty.send(b"Faulty\nhello\n")
-                await lines_until(zoe, b"Faulty:hello\n")
-                await lines_until(faulty, b"Faulty:hello\n")
-                arm(door)
-                sent = {"says": "hello\n", "says much": LARGE, "whispers": "@Faulty psst\n"}.get(event, "")
-                await mina.send(f'{{"name": "Mina", "room": "dev"}}\n{sent}'.encode())
-                if event in ("sends", "refused"):
-                    await faulty.send(b"hi\n" if event == "sends" else b"refused\n")
-                elif event == "kicks":
-                    [member] = [client for client in chat.rooms[0].members if client.name == "Faulty"]
-                    member.disconnect("kicked")
-                if event == "drains":
-                    await chat.drain()
-                    await lines_until(zoe, b"shutting down\n")
-                else:
-                    expected = {"says": 1, "says much": LARGE.count("\n")}.get(event, 0)
-                    last = b"".join([data async for data in faulty])
-                    if method != "disconnect":
-                        assert last.endswith(b"* server_error: an error inside the server\n")
-                    await mina.send(b"after it\n")
-                    told = await lines_until(zoe, b"Mina:after it\n")
-                    assert told.count(b"Mina:") == expected + 1
-        await chat.drain()
+    doors = {"faulty": ("127.0.0.1:0", door)}
+    async with (
+        served(chat, doors=doors) as at,
+        await anyio.connect_tcp(*at["text"]) as mina,
+        await anyio.connect_tcp(*at["text"]) as zoe,
+        await anyio.connect_tcp(*at["faulty"]) as faulty,
+    ):
+        await zoe.send(b'{"name": "Zoe", "room": "dev", "echo": true}\nhere\n')
+        await lines_until(zoe, b"here\n")
+        await faulty.send(b"Faulty\nhello\n")
+        await lines_until(zoe, b"Faulty:hello\n")
+        await lines_until(faulty, b"Faulty:hello\n")
+        arm(door)
+        sent = {"says": "hello\n", "says much": LARGE, "whispers": "@Faulty psst\n"}.get(event, "")
+        await mina.send(f'{{"name": "Mina", "room": "dev"}}\n{sent}'.encode())
+        if event in ("sends", "refused"):
+            await faulty.send(b"hi\n" if event == "sends" else b"refused\n")
+        elif event == "kicks":
+            [member] = [client for client in chat.rooms[0].members if client.name == "Faulty"]
+            member.disconnect("kicked")
+        if event == "drains":
+            await chat.drain()
+            await lines_until(zoe, b"shutting down\n")
+        else:
+            expected = {"says": 1, "says much": LARGE.count("\n")}.get(event, 0)
+            last = b"".join([data async for data in faulty])
+            if method != "disconnect":
+                assert last.endswith(b"* server_error: an error inside the server\n")
+            await mina.send(b"after it\n")
+            told = await lines_until(zoe, b"Mina:after it\n")
+            assert told.count(b"Mina:") == expected + 1
     assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 1

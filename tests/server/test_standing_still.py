@@ -10,13 +10,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any, cast
 
 import anyio
 import pytest
 from executables import Server, handshake
+from serving import served
 
 from chatapi import ChatAPI, Limits
 from chatapi.limits import TICK
@@ -280,15 +280,6 @@ def test_a_server_that_did_nothing_because_nothing_was_due_did_not_stand_still()
 # The whole program
 
 
-@asynccontextmanager
-async def served(chat: ChatAPI) -> AsyncIterator[anyio.abc.SocketStream]:
-    async with anyio.create_task_group() as tasks:
-        [listening, *_] = await tasks.start(chat.serve, "127.0.0.1:0")
-        async with await anyio.connect_tcp(listening.address.host, listening.address.port) as stream:
-            yield stream
-        tasks.cancel_scope.cancel()
-
-
 @pytest.mark.anyio
 async def test_hook_seconds_do_not_pass_while_the_program_keeps_the_event_loop_busy() -> None:
     asked = anyio.Event()
@@ -312,7 +303,7 @@ async def test_hook_seconds_do_not_pass_while_the_program_keeps_the_event_loop_b
             return clock.micros()
 
     chat._hub.clock = Late()
-    async with served(chat) as stream:
+    async with served(chat) as doors, await anyio.connect_tcp(*doors["text"]) as stream:
         await stream.send(handshake("a", "lounge") + b"\n/list\n")
         await asked.wait()
         late = 3600.0

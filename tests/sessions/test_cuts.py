@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from profiles import examples
+from serving import served
 
 from chatapi import Address, ChatAPI, Connection, Gap, Limits, Lost, Message, Recovered, Welcome, connect
 from chatapi.testing import Plan, Proxy
@@ -47,9 +48,8 @@ async def talk(plans: list[Plan], members: int, each: int) -> Outcome:
     order: list[Message] = []
     here = 0
     all_here = anyio.Event()
-    async with anyio.create_task_group() as tasks:
-        [listening, *_] = await tasks.start(chat.serve, "127.0.0.1:0")
-        proxy = Proxy(listening.address, plans)
+    async with served(chat) as doors:
+        proxy = Proxy(doors["text"], plans)
         async with proxy.open(), chat.join("observer", "dev") as observer:
 
             async def observe() -> None:
@@ -95,7 +95,6 @@ async def talk(plans: list[Plan], members: int, each: int) -> Outcome:
                     talking.start_soon(observe)
                     for number in range(members):
                         talking.start_soon(member, number)
-        tasks.cancel_scope.cancel()
     return Outcome(order, heard, proxy.cuts)
 
 
@@ -194,9 +193,8 @@ def test_a_server_that_is_killed_and_started_anew_is_told_as_a_gap(backend: Any)
 def test_everybody_comes_back_when_all_are_cut_at_once(backend: Any) -> None:
     async def main() -> None:
         chat = ChatAPI()
-        async with anyio.create_task_group() as tasks:
-            [listening, *_] = await tasks.start(chat.serve, "127.0.0.1:0")
-            proxy = Proxy(listening.address)
+        async with served(chat) as doors:
+            proxy = Proxy(doors["text"])
             async with proxy.open(), chat.join("observer", "dev", reads=False) as observer:
                 with anyio.fail_after(60):
                     async with (
@@ -212,7 +210,6 @@ def test_everybody_comes_back_when_all_are_cut_at_once(backend: Any) -> None:
                                 Recovered,
                             ]
                 assert proxy.cuts == 2
-            tasks.cancel_scope.cancel()
 
     name, options = backend
     anyio.run(main, backend=name, backend_options=options)

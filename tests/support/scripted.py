@@ -13,7 +13,6 @@ import anyio
 import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from chatapi import ChatAPI
 from chatapi.client.connection import Connection, connect
 from chatapi.client.events import News
 
@@ -110,12 +109,3 @@ async def take(room: Connection, count: int) -> list[News]:
 
 def kinds(news: list[News]) -> list[type]:
     return [type(n) for n in news]
-
-
-@asynccontextmanager
-async def served(chat: ChatAPI) -> AsyncIterator[str]:
-    with anyio.fail_after(LONG):
-        async with anyio.create_task_group() as tasks:
-            listening = await tasks.start(chat.serve, "127.0.0.1:0")
-            yield str(listening[0].address)
-            tasks.cancel_scope.cancel()
