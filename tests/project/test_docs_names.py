@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_tables import CLIENT, CONFORMANCE, SERVER, parsed
+from doc_rows import CLIENT, CONFORMANCE, SERVER, parsed
 from layers import MODULES, PACKAGE
 from pages import DOCS, PAGES, ROOT, SPANS, Page, blocks
 

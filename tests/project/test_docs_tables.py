@@ -10,7 +10,8 @@ from pathlib import Path
 import doc_tables
 import pytest
 from anyio.from_thread import start_blocking_portal
-from doc_tables import SERVER, TABLES, default_of, made, pages_with_tables, renewed
+from doc_rows import SERVER, default_of, log_lines, spoken
+from doc_tables import TABLES, made, pages_with_tables, renewed
 from executables import eventually
 from pages import PAGES, ROOT, Page, blocks, plain, table
 from redis_servers import RedisServer, needs_redis
@@ -55,7 +56,7 @@ def test_a_cell_that_somebody_has_to_write_is_named() -> None:
 
 
 def test_a_log_line_is_found_by_its_text_and_keeps_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = doc_tables.log_lines()
+    lines = log_lines()
     monkeypatch.setitem(TABLES, "log", doc_tables.Table(("message", "level"), lambda: lines, doc_tables.without_words))
     before = "| message | level |\n|---|---|\n| `NAME joined ROOM from ADDRESS` | shouted |"
     after, missing = made("log", "page.md", before)
@@ -66,7 +67,7 @@ def test_a_log_line_is_found_by_its_text_and_keeps_its_words(monkeypatch: pytest
 @pytest.mark.parametrize("page", PAGES.values(), ids=lambda page: page.name)
 def test_a_number_with_the_name_of_a_limit_is_its_default(page: Page) -> None:
     for number, flag in re.findall(r"([\d,]*\d)(?: [a-z]+){0,3} \(`-([a-z-]+)`[;)]", page.prose):
-        assert number == doc_tables.spoken(Limits.model_fields[flag.replace("-", "_")].default), flag
+        assert number == spoken(Limits.model_fields[flag.replace("-", "_")].default), flag
 
 
 def test_numbers_stand_with_the_names_of_their_limits() -> None:
