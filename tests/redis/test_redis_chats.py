@@ -17,7 +17,8 @@ import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from executables import DEADLINE
 from redis_servers import RedisCluster, RedisServer, needs_redis
-from scripted import LONG, served
+from scripted import LONG
+from serving import served
 from witnesses import until
 
 from chatapi import (
@@ -37,7 +38,7 @@ from chatapi import (
     Whisper,
     connect,
 )
-from chatapi.addresses import parse_address
+from chatapi.addresses import Address
 from chatapi.bots import Bot
 from chatapi.brokers.redis.broker import RedisBroker
 from chatapi.limits import Keep
@@ -66,6 +67,13 @@ async def chats(url: str, prefix: str, number: int = 2, **options: Any) -> Async
             await stack.enter_async_context(ChatAPI(limits, broker=RedisBroker(url, prefix=prefix, **options)))
             for _ in range(number)
         ]
+
+
+@asynccontextmanager
+async def door_of(chat: ChatAPI) -> AsyncIterator[Address]:
+    """Serve a chat; yield the address of its usual door."""
+    async with served(chat) as doors:
+        yield doors["text"]
 
 
 async def next_of(bot: Bot, kind: type[Any]) -> Any:
@@ -115,9 +123,9 @@ async def test_bots_on_two_servers_are_in_one_room(shared_redis: RedisServer, pr
 async def test_the_client_library_goes_on_at_another_server(shared_redis: RedisServer, prefix: str) -> None:
     async with (
         chats(shared_redis.url, prefix) as (a, b),
-        served(a) as here,
-        served(b) as there,
-        Proxy(parse_address(here)).open() as proxy,
+        door_of(a) as here,
+        door_of(b) as there,
+        Proxy(here).open() as proxy,
         connect(proxy.address, name="Mina", room="dev", backoff=0.001) as mina,
         b.join("Zoe", "dev") as zoe,
         anyio.create_task_group() as tasks,
@@ -126,7 +134,7 @@ async def test_the_client_library_goes_on_at_another_server(shared_redis: RedisS
             await mina.send(f"before {i}")
             tasks.start_soon(mina.send, f"at the time {i}")
             await zoe.post(f"meanwhile {i}")
-            proxy.target = parse_address(other)
+            proxy.target = other
             proxy.cut_all()
             await mina.send(f"after {i}")
             assert await mina.members() == ["Mina", "Zoe"]
@@ -145,8 +153,8 @@ async def test_the_client_library_goes_on_at_another_server(shared_redis: RedisS
 async def test_programs_on_two_servers_see_all_rooms_and_members(shared_redis: RedisServer, prefix: str) -> None:
     async with (
         chats(shared_redis.url, prefix) as (a, b),
-        served(a) as here,
-        served(b) as there,
+        door_of(a) as here,
+        door_of(b) as there,
         connect(here, name="Mina", room="dev") as mina,
         connect(there, name="Zoe", room="dev", events=False) as zoe,
         connect(there, name="Tom", room="lab", events=False) as tom,
@@ -238,9 +246,9 @@ async def test_messages_that_were_not_published_are_read_from_the_log(shared_red
 # What Redis keeps
 
 
-async def shaken(where: str, **fields: Any) -> dict[str, Any]:
+async def shaken(where: Address, **fields: Any) -> dict[str, Any]:
     """Return the answer to a handshake of the JSON protocol; the connection ends with a goodbye."""
-    async with await anyio.connect_tcp(*parse_address(where)) as stream:
+    async with await anyio.connect_tcp(*where) as stream:
         lines = BufferedByteReceiveStream(stream)
         await stream.send(json.dumps({"name": "Mina", "room": "dev", "protocol": "json", **fields}).encode() + b"\n")
         welcome: dict[str, Any] = json.loads(await lines.receive_until(b"\n", 100_000))
@@ -255,8 +263,8 @@ async def test_messages_beyond_the_limit_are_forgotten_and_clients_are_told(
 ) -> None:
     async with (
         chats(shared_redis.url, prefix, 3, keep=Keep(messages=10)) as (a, b, c),
-        served(a) as here,
-        served(b) as there,
+        door_of(a) as here,
+        door_of(b) as there,
         a.join("Zoe", "dev", reads=False) as zoe,
     ):
         said = [await zoe.post(f"{i}") for i in range(30)]
@@ -284,7 +292,7 @@ async def test_old_messages_of_a_room_are_forgotten(shared_redis: RedisServer, p
 
 async def test_nothing_stays_in_redis_for_ever(shared_redis: RedisServer, prefix: str) -> None:
     """Rooms with members, rooms of which only the history was read, and the keys of a server all expire."""
-    async with chats(shared_redis.url, prefix, keep=Keep(days=2)) as (a, b), served(b) as there:
+    async with chats(shared_redis.url, prefix, keep=Keep(days=2)) as (a, b), door_of(b) as there:
         async with a.join("Mina", "dev") as mina, b.join("Zoe", "dev"), a.join("Tom", "silent"):
             said = await mina.post("hello")
             assert said is not None
@@ -306,8 +314,8 @@ async def test_session_keys_are_not_in_redis(shared_redis: RedisServer, prefix: 
     """Someone who has one can take a member's place."""
     async with (
         chats(shared_redis.url, prefix) as (a, _),
-        served(a) as here,
-        await anyio.connect_tcp(*parse_address(here)) as stream,
+        door_of(a) as here,
+        await anyio.connect_tcp(*here) as stream,
     ):
         lines = BufferedByteReceiveStream(stream)
         await stream.send(b'{"name":"Mina","room":"dev","protocol":"json"}\n{"type":"message","text":"hi","id":"1"}\n')
@@ -331,12 +339,12 @@ def contents(redis: RedisServer, key: bytes) -> Any:
 
 async def test_ids_of_a_session_are_bounded(shared_redis: RedisServer, prefix: str) -> None:
     limits = Limits(remember_ids=10, rate=0)
-    async with chats(shared_redis.url, prefix, 2, limits=limits) as (a, b), served(a) as here, served(b) as there:
-        proxy = Proxy(parse_address(here))
+    async with chats(shared_redis.url, prefix, 2, limits=limits) as (a, b), door_of(a) as here, door_of(b) as there:
+        proxy = Proxy(here)
         async with proxy.open(), connect(proxy.address, name="Mina", room="dev", backoff=0.001) as mina:
             for i in range(100):
                 await mina.send(f"{i}")
-            proxy.target = parse_address(there)
+            proxy.target = there
             proxy.cut_all()
             assert (await mina.send("last")).seq == 101
         sizes = [shared_redis.cli("HLEN", key) for key in shared_redis.cli("KEYS", f"{prefix}:*:sent:*")]
