@@ -6,7 +6,9 @@ import importlib.util
 import json
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from example_programs import EXAMPLES, HERE, PATIENCE, request, running
 from serving import served
 
-from chatapi import ChatAPI, Joined
+from chatapi import Bot, ChatAPI, Joined
 
 needs_web = pytest.mark.skipif(
     not (importlib.util.find_spec("starlette") and importlib.util.find_spec("uvicorn")), reason="needs '.[examples]'"
@@ -134,38 +136,36 @@ def test_ctrl_c_drains_a_server_and_ends_it_quietly(command: list[str]) -> None:
         assert (process.returncode, errors) == (0, "")
 
 
+@asynccontextmanager
+async def bridged() -> AsyncIterator[tuple[subprocess.Popen[str], Bot]]:
+    """A bridge that runs between two rooms, and a member of the second one, which has seen it come in."""
+    chat = ChatAPI()
+    async with served(chat) as doors, chat.join("Zoe", "two") as zoe:
+        with running(EXAMPLES / "bridge.py", str(doors["text"]), "one", "two") as process:
+            assert isinstance(await anext(zoe), Joined)
+            yield process, zoe
+
+
 @pytest.mark.slow
 @pytest.mark.anyio
 async def test_ctrl_c_ends_a_bridge_quietly() -> None:
-    chat = ChatAPI()
-    async with served(chat) as doors, chat.join("Zoe", "two") as zoe:
-        with (
-            running(EXAMPLES / "bridge.py", str(doors["text"]), "one", "two") as process,
-            anyio.fail_after(PATIENCE),
-        ):
-            assert isinstance(await anext(zoe), Joined)
-            process.send_signal(signal.SIGINT)
-            assert await anyio.to_thread.run_sync(process.communicate) == ("", "")
-            assert process.returncode == 0
+    async with bridged() as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert await anyio.to_thread.run_sync(process.communicate) == ("", "")
+        assert process.returncode == 0
 
 
 @pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_bridge_that_is_removed_for_good_says_so_in_one_line() -> None:
-    chat = ChatAPI()
-    async with served(chat) as doors, chat.join("Zoe", "two") as zoe:
-        with (
-            running(EXAMPLES / "bridge.py", str(doors["text"]), "one", "two") as process,
-            anyio.fail_after(PATIENCE),
-        ):
-            assert isinstance(await anext(zoe), Joined)
-            room = zoe.room
-            assert room is not None
-            bridge = room.member("bridge")
-            assert bridge is not None
-            bridge.disconnect("kicked", "no bridges here")
-            _, errors = await anyio.to_thread.run_sync(process.communicate)
-            assert (process.returncode, errors) == (1, "bridge.py: kicked: no bridges here\n")
+    async with bridged() as (process, zoe):
+        room = zoe.room
+        assert room is not None
+        bridge = room.member("bridge")
+        assert bridge is not None
+        bridge.disconnect("kicked", "no bridges here")
+        _, errors = await anyio.to_thread.run_sync(process.communicate)
+        assert (process.returncode, errors) == (1, "bridge.py: kicked: no bridges here\n")
 
 
 @pytest.mark.slow

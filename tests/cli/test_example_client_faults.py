@@ -347,17 +347,22 @@ def test_ctrl_c(server: Server, room: str, zoe: Peer) -> None:
     assert zoe.line() == "* Mina left"  # it has said goodbye: its name is free at once
 
 
+def talk(mina: Program, zoe: Program) -> None:
+    """Have two clients hear each other, and leave."""
+    mina.type("hello\n")
+    zoe.prints(b"Mina:hello\n")
+    zoe.type("hello yourself\n")
+    mina.prints(b"Zoe:hello yourself\n")
+    for client in (mina, zoe):
+        client.end_input()
+        assert client.wait() == 0
+
+
 def test_two_clients_talk(server: Server, room: str) -> None:
     other = (PYTHON, CLIENT, "-client", "Zoe", "-room", room, "-address", server.address)
     with client_of(server, room) as mina, Program(*other) as zoe:
         eventually(lambda: server.err.count(f"joined {room}") == 2, lambda: server.err)
-        mina.type("hello\n")
-        zoe.prints(b"Mina:hello\n")
-        zoe.type("hello yourself\n")
-        mina.prints(b"Zoe:hello yourself\n")
-        for client in (mina, zoe):
-            client.end_input()
-            assert client.wait() == 0
+        talk(mina, zoe)
         assert (mina.out, zoe.out) == (b"Zoe:hello yourself\n", b"Mina:hello\n")
 
 
@@ -371,11 +376,5 @@ def test_two_clients_go_on_when_their_server_is_back() -> None:
                 client.says("connection lost: ")
             with Server(address=server.address) as again:
                 eventually(lambda: again.err.count("joined hall") == 2, lambda: again.err)
-                mina.type("hello\n")
-                zoe.prints(b"Mina:hello\n")
-                zoe.type("hello yourself\n")
-                mina.prints(b"Zoe:hello yourself\n")
-                for client in (mina, zoe):
-                    client.end_input()
-                    assert client.wait() == 0
+                talk(mina, zoe)
                 assert (mina.out, zoe.out) == (b"Ann:hello\nZoe:hello yourself\n", b"Ann:hello\nMina:hello\n")

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Iterator
 
 import pytest
 from executables import Server, handshake, hears_next
 
 if sys.platform == "win32":
     pytest.skip("these tests start the executables the POSIX way", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with Server() as server:
-        yield server
 
 
 FORMS = {

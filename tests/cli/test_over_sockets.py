@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 
 import pytest
 from executables import Server, comes_in, eventually, handshake, hears_next
@@ -16,12 +15,6 @@ from chatapi.protocol.text.commands import TABLE
 
 if sys.platform == "win32":
     pytest.skip("these tests start the executables the POSIX way", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with Server() as server:
-        yield server
 
 
 def _numbers_in(line: str) -> set[int]:

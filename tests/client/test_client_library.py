@@ -405,15 +405,16 @@ async def test_a_program_that_does_not_read_stops_the_reading() -> None:
         assert [n.seq for n in await take(room, 100) if isinstance(n, Message)] == list(range(1, 101))
 
 
-async def test_an_answer_behind_unread_events_still_comes() -> None:
-    async def server(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.say(*map(message, range(1, 101)))
-        frame = await peer.hear()
-        await peer.say(line("ack", id=frame["id"], seq=101, ts=1010))
-        await peer.goodbye()
+async def says_much_and_acknowledges_one(peer: Peer) -> None:
+    await peer.welcome()
+    await peer.say(*map(message, range(1, 101)))
+    frame = await peer.hear()
+    await peer.say(line("ack", id=frame["id"], seq=101, ts=1010))
+    await peer.goodbye()
 
-    async with scripted(server) as address, dev(address, max_events=10) as room:
+
+async def test_an_answer_behind_unread_events_still_comes() -> None:
+    async with scripted(says_much_and_acknowledges_one) as address, dev(address, max_events=10) as room:
         await anext(room)
         assert (await room.send("x")).seq == 101
         assert len(await take(room, 100)) == 100
@@ -436,14 +437,10 @@ async def test_too_many_unread_events_are_an_error_not_a_hang(monkeypatch: pytes
 
 
 async def test_a_program_that_only_sends_says_so() -> None:
-    async def server(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.say(*map(message, range(1, 101)))
-        frame = await peer.hear()
-        await peer.say(line("ack", id=frame["id"], seq=101, ts=1010))
-        await peer.goodbye()
-
-    async with scripted(server) as address, dev(address, max_events=1, events=False) as room:
+    async with (
+        scripted(says_much_and_acknowledges_one) as address,
+        dev(address, max_events=1, events=False) as room,
+    ):
         assert (await room.send("x")).seq == 101
         assert len(room._queue) == 0
         with pytest.raises(RuntimeError, match="events=False"):
