@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import runpy
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,22 +40,36 @@ def test_every_example_is_in_the_table() -> None:
     assert names == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
-@pytest.mark.slow
+@pytest.fixture
+def ended_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Run a program in this process, which ends while it reads its arguments: its exit code and both streams."""
+
+    def run(program: str, *arguments: str) -> tuple[Any, str, str]:
+        path = str(EXAMPLES / f"{program}.py")
+        monkeypatch.setattr(sys, "argv", [path, *arguments])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(path, run_name="__main__")
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_help_shows_how_to_use_it(program: str) -> None:
-    code, out, errors = ended(EXAMPLES / f"{program}.py", "--help")
+def test_help_shows_how_to_use_it(program: str, ended_here: Callable[..., Any]) -> None:
+    code, out, errors = ended_here(program, "--help")
     assert (code, errors) == (0, "")
     assert out.startswith(f"usage: {program}.py [-h]")
     assert "HOST:PORT" in out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["--nonsense"], ["nonsense", "a", "b"], ["nonsense"], ["127.0.0.1:1"] * 4], ids=str
 )
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_wrong_arguments_are_named_and_end_it_with_code_2(program: str, arguments: list[str]) -> None:
-    code, out, errors = ended(EXAMPLES / f"{program}.py", *arguments)
+def test_wrong_arguments_are_named_and_end_it_with_code_2(
+    program: str, arguments: list[str], ended_here: Callable[..., Any]
+) -> None:
+    code, out, errors = ended_here(program, *arguments)
     usage, error, *more = errors.splitlines()
     assert (code, out, more) == (2, "", [])
     assert usage.startswith(f"usage: {program}.py")
@@ -104,11 +120,10 @@ def test_a_port_of_the_web_that_is_in_use_is_named_in_one_line(taken: str) -> No
     assert errors.count("\n") == 1
 
 
-@pytest.mark.slow
 @needs_web
 @pytest.mark.parametrize("port", ["99999", "-1", "http"])
-def test_what_is_no_port_is_named_and_ends_it_with_code_2(port: str) -> None:
-    code, _, errors = ended(EXAMPLES / "web_app.py", "--port", port, HERE)
+def test_what_is_no_port_is_named_and_ends_it_with_code_2(port: str, ended_here: Callable[..., Any]) -> None:
+    code, _, errors = ended_here("web_app", "--port", port, HERE)
     assert code == 2
     assert errors.splitlines()[-1].startswith("web_app.py: error: ")
     assert port in errors.splitlines()[-1]

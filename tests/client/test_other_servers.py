@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +12,12 @@ from contextlib import contextmanager
 import anyio
 import anyio.abc
 import pytest
-from executables import CLIENT, DEADLINE, ROOT, Program
+from executables import DEADLINE
 from scripted import Peer, dev, line, scripted
 from serving import served
 
 from chatapi import ChatAPI, ProtocolError, Unreachable
+from chatapi.cli import client
 
 GO = "answers with lines, not with the JSON protocol: it may be a telnet door, MaChat in Go or another server; it said "
 
@@ -162,11 +162,8 @@ def saying(greeting: bytes) -> Iterator[str]:
         thread.join(DEADLINE)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("greeting", "shown"), GREETINGS)
-def test_the_example_client_says_it_in_one_line(greeting: bytes, shown: str) -> None:
-    argv = (sys.executable, ROOT / CLIENT, "-client", "Mina", "-room", "dev", "-address")
-    with saying(greeting) as address, Program(*argv, address) as client:
-        assert client.wait() == 1
-        assert client.out == b""
-        assert client.err == f"examplechatclient: {address} {GO}'{shown}'\n"
+def test_the_example_client_says_it_in_one_line(greeting: bytes, shown: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with saying(greeting) as address:
+        assert client.main(["-client", "Mina", "-room", "dev", "-address", address]) == 1
+    assert capfd.readouterr() == ("", f"examplechatclient: {address} {GO}'{shown}'\n")
