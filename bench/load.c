@@ -58,7 +58,7 @@ typedef struct {
 /* options */
 static int ports[MAX_PORTS], port_count, rooms = 1, members = 10, talkers = 1, payload = 64, window, sources = 1;
 static int pending_at_once = 64, pause_us = 500, echo;
-static double rate, seconds = 3, drain_seconds = 10, settle_seconds = 10, probe_seconds = 10, connect_seconds = 60;
+static double rate, seconds = 3, drain_seconds = 10, probe_seconds = 10, connect_seconds = 60;
 static Step steps[MAX_STEPS];
 static int step_count;
 static Text publish, ping, pong;
@@ -148,19 +148,18 @@ static void send_at_once(Member *m, Text t)
 {
     if (t.length && write(m->fd, t.bytes, t.length) != (ssize_t)t.length) leave(m);
 }
-static void next_steps(Member *m)
+static void next_step(Member *m)
 {
-    while (m->step < step_count) {
-        size_t at = 0;
-        Text text = filled(steps[m->step].send, &at, m->number, m->room, payload);
-        send_at_once(m, text);
-        free(text.bytes);
-        if (m->state == GONE || steps[m->step].wait.length) return;
-        m->step++;
+    if (m->step == step_count) {
+        m->state = READY;
+        pending--;
+        ready++;
+        return;
     }
-    m->state = READY;
-    pending--;
-    ready++;
+    size_t at = 0;
+    Text text = filled(steps[m->step].send, &at, m->number, m->room, payload);
+    send_at_once(m, text);
+    free(text.bytes);
 }
 static void connect_member(Member *m)
 {
@@ -200,7 +199,7 @@ static void read_member(Member *m)
     } else if (m->state == GREETING) {
         Text wait = steps[m->step].wait;
         m->carried = 0;
-        if (memmem(begin, end - begin, wait.bytes, wait.length)) { m->step++; next_steps(m); return; }
+        if (memmem(begin, end - begin, wait.bytes, wait.length)) { m->step++; next_step(m); return; }
         m->carried = end - begin < (ssize_t)wait.length ? end - begin : (ssize_t)wait.length - 1;
         memcpy(m->carry, end - m->carried, m->carried);
     }
@@ -273,7 +272,7 @@ static void wait_ns(int64_t ns)
             if (error) { leave(m); continue; }
             watch(m, EPOLL_CTL_MOD, EPOLLIN);
             m->state = GREETING;
-            next_steps(m);
+            next_step(m);
         } else {
             if (what & (EPOLLIN | EPOLLERR | EPOLLHUP)) read_member(m);
             if (m->state == READY && what & EPOLLOUT && m->number % members < talkers)
@@ -293,26 +292,13 @@ static void let_gather(void)
 /* connect all members; return the seconds until the last one was in */
 static double come_in(void)
 {
-    uint64_t start = clock_ns(), now = start, quiet_since;
+    uint64_t start = clock_ns(), now = start;
     while (ready + (int)(refused + disconnects) < member_count && now - start < connect_seconds * SECOND) {
         while (started < member_count && pending < pending_at_once) connect_member(&all[started]);
         wait_ns(20000000);
         now = clock_ns();
     }
-    if (steps[step_count - 1].wait.length || !pid_count) return (now - start) / 1e9;
-    /* the protocol does not tell when a member is in: wait until the server has been idle for 50 ms */
-    double used = cpu_of_server();
-    quiet_since = now;
-    for (uint64_t end = now + settle_seconds * SECOND; now < end && now - quiet_since < SECOND / 20;) {
-        nanosleep(&(struct timespec){ 0, 5000000 }, 0);
-        wait_ns(0);
-        uint64_t then = now;
-        double before = used;
-        now = clock_ns();
-        used = cpu_of_server();
-        if (used - before > 0.1 * (now - then) / 1e9) quiet_since = now;
-    }
-    return (quiet_since - start) / 1e9;
+    return (now - start) / 1e9;
 }
 /* send one message in each room, which must reach every member of it; return the number of those deliveries */
 static uint64_t probe(void)
@@ -364,7 +350,7 @@ static void read_options(int argc, char **argv)
         { "payload", 'i', &payload }, { "window", 'i', &window }, { "rate", 'd', &rate }, { "seconds", 'd', &seconds },
         { "sources", 'i', &sources }, { "pending", 'i', &pending_at_once }, { "pause", 'i', &pause_us },
         { "echo", 'i', &echo }, { "drain", 'd', &drain_seconds },
-        { "settle", 'd', &settle_seconds }, { "probe", 'd', &probe_seconds }, { "connect", 'd', &connect_seconds },
+        { "probe", 'd', &probe_seconds }, { "connect", 'd', &connect_seconds },
         { "publish", 't', &publish }, { "ping", 't', &ping }, { "pong", 't', &pong },
         { "hello", 'h', 0 }, { "wait", 'w', 0 }, { "pid", 'p', 0 },
     };
@@ -386,7 +372,8 @@ static void read_options(int argc, char **argv)
     if (talkers && (window > 0) == (rate > 0)) fail("talkers need either -window or -rate");
     if ((long)rooms * talkers > 65536) fail("65,536 talkers at most");
     if (payload < mark_length) fail(rate > 0 ? "-payload is 32 at least, for latency" : "-payload is 16 at least");
-    for (int i = 0; i < step_count; i++) if (steps[i].wait.length > CARRY) fail("-wait is 64 bytes at most");
+    for (int i = 0; i < step_count; i++)
+        if (!steps[i].wait.length || steps[i].wait.length > CARRY) fail("each -hello needs a -wait of 64 bytes at most");
 }
 static void make_members(void)
 {

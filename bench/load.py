@@ -24,10 +24,10 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """A part of a handshake: what is sent, and the answer that must come before the next step. Both are templates."""
+    """A part of a handshake: the bytes to send, as a template, and the answer that must come before the next step."""
 
     send: str
-    wait: str = ""
+    wait: str
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Protocol:
     """A server's protocol, as templates.
 
     `%n` is a member's name, `%r` its room, `%t` the payload, `%l` the payload's length, `%%` a percent sign. Characters
-    stand for bytes (Latin-1). If the last step waits for nothing, members are in when the server is idle.
+    stand for bytes (Latin-1).
     """
 
     hello: tuple[Step, ...]
