@@ -232,6 +232,8 @@ def _test(
     session: pytest.Session, mutant: Mutant, functions: Functions, tests: list[int], covered: Coverage, here: Path
 ) -> int:
     """Put the mutant in the place of the original, and run these tests until one fails."""
+    if not tests:
+        return 0
     codes = [mutant.compile()]
     changed = 0
     while codes:
