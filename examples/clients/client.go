@@ -111,7 +111,7 @@ func (c *client) use(address string, input <-chan string) error {
 			conn.Write(data) // an error also ends the reader
 		}
 	}()
-	handshake := map[string]any{"name": c.name, "room": c.room, "protocol": "json"}
+	handshake := map[string]any{"name": c.name, "room": c.room, "protocol": "json", "echo": false}
 	if c.session != "" {
 		handshake["resume"] = map[string]any{"session": c.session, "epoch": c.epoch, "seq": c.seq, "ts": c.ts}
 	}

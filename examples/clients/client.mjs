@@ -35,7 +35,7 @@ function eachLine(stream, take) {
 function connect() {
   const since = Date.now()
   const mine = (socket = net.connect({ host: host || 'localhost', port, noDelay: true, keepAlive: true }))
-  mine.write(JSON.stringify({ name, room, protocol: 'json', resume: position ?? undefined }) + '\n')
+  mine.write(JSON.stringify({ name, room, protocol: 'json', echo: false, resume: position ?? undefined }) + '\n')
   eachLine(mine, (line) => {
     try {
       if (!mine.destroyed) receive(JSON.parse(line))

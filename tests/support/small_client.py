@@ -2,7 +2,7 @@
 
 small_client.py FAULT HOST:PORT NAME ROOM
 
-FAULT is a word of `FAULTS`, or `none`.
+FAULT is one of `FAULTS`, or `none`.
 """
 
 from __future__ import annotations
@@ -17,40 +17,45 @@ import time
 from itertools import count
 from typing import Any, NoReturn
 
-FAULTS = {
-    "no protocol": "handshake",
-    "one read is one line": "one-byte-pieces",
-    "decode each read": "cut-characters",
-    "first line of each read": "many-frames",
-    "lines of 64 KiB": "long-frames",
-    "unknown types": "unknown",
-    "splitlines": "line-ends",
-    "strip": "sending",
-    "no bye": "goodbye",
-    "count characters": "frame-bytes",
-    "resend refused": "refused-message",
-    "give up unavailable": "unavailable",
-    "no window": "remember-ids",
-    "no resend": "ack-lost",
-    "new ids": "kept-before-loss",
-    "reverse": "in-flight",
-    "hurry": "input-ended",
-    "count duplicates": "position",
-    "position of the welcome": "cut-replay",
-    "silent gap": "gap",
-    "resend to another session": "session-forgotten",
-    "resend for ever": "remember",
-    "skip numbers": "missing-number",
-    "old name": "renamed",
-    "always return": "stay-away",
-    "ignore after": "come-back-after",
-    "try again": "name-taken",
-    "every refusal is final": "refused-for-now",
-    "no refusal is final": "refused-for-good",
-    "one attempt": "server-away",
-    "no pause": "backoff",
-}
-"""Each fault, with the case that finds it."""
+FAULTS = [
+    ("no protocol", "handshake"),
+    ("one read is one line", "one-byte-pieces"),
+    ("latin-1", "one-byte-pieces"),
+    ("decode each read", "cut-characters"),
+    ("first line of each read", "many-frames"),
+    ("lines of 64 KiB", "long-frames"),
+    ("unknown types", "unknown"),
+    ("splitlines", "line-ends"),
+    ("strip", "sending"),
+    ("no echo", "own-messages"),
+    ("no bye", "goodbye"),
+    ("exit with 0", "frame-bytes"),
+    ("count characters", "frame-bytes"),
+    ("resend refused", "refused-message"),
+    ("give up unavailable", "unavailable"),
+    ("no window", "remember-ids"),
+    ("no resend", "ack-lost"),
+    ("new ids", "ack-lost"),
+    ("new ids", "kept-before-loss"),
+    ("reverse", "in-flight"),
+    ("hurry", "input-ended"),
+    ("count duplicates", "position"),
+    ("print everything", "position"),
+    ("position of the welcome", "cut-replay"),
+    ("silent gap", "gap"),
+    ("resend to another session", "session-forgotten"),
+    ("resend for ever", "remember"),
+    ("skip numbers", "missing-number"),
+    ("old name", "renamed"),
+    ("always return", "stay-away"),
+    ("ignore after", "come-back-after"),
+    ("try again", "name-taken"),
+    ("every refusal is final", "refused-for-now"),
+    ("no refusal is final", "refused-for-good"),
+    ("one attempt", "server-away"),
+    ("no pause", "backoff"),
+]
+"""Each fault, with a case that finds it."""
 
 TEMPORARY = {"draining", "server_full", "room_full", "handshake_timeout", "server_error", "unavailable"}
 
@@ -84,7 +89,7 @@ class Client:
                 if isinstance(error, ConnectionRefusedError) and self.fault == "one attempt":
                     sys.exit(1)
             if self.leaving:
-                sys.exit(self.code)
+                sys.exit(0 if self.fault == "exit with 0" else self.code)
             pause = 0.0 if self.fault == "no pause" else random.uniform(0, min(15, 0.1 * 2**attempt))
             time.sleep(pause + (0 if self.fault == "ignore after" else self.after))
             attempt, self.after = attempt + 1, 0.0
@@ -92,7 +97,9 @@ class Client:
     def connect(self) -> None:
         self.in_room, self.data, self.retry_at = False, b"", 0.0
         with socket.create_connection(self.address) as self.socket, selectors.DefaultSelector() as selector:
-            handshake: dict[str, Any] = {"name": self.name, "room": self.room, "protocol": "json"}
+            handshake: dict[str, Any] = {"name": self.name, "room": self.room, "protocol": "json", "echo": False}
+            if self.fault == "no echo":
+                del handshake["echo"]
             if self.fault == "no protocol":
                 del handshake["protocol"]
             if self.place:
@@ -140,7 +147,7 @@ class Client:
             raise Lost("too long")
         for line in lines:
             try:
-                self.receive(json.loads(line))
+                self.receive(json.loads(line.decode("latin-1") if self.fault == "latin-1" else line))
             except (ValueError, KeyError) as error:
                 raise Lost(f"protocol error: {error!r}") from None
 
@@ -172,6 +179,8 @@ class Client:
             self.name = frame["to"]
         elif kind == "notice" and frame["code"] == "available":
             self.retry_at = 0
+        elif self.fault == "print everything":
+            sys.stdout.write(f"* {kind}\n")
         elif self.fault == "unknown types" and kind not in ("joined", "left", "renamed", "whisper", "notice", "pong"):
             raise ValueError(kind)
 

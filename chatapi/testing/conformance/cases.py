@@ -119,6 +119,18 @@ def sending(run: Run) -> None:
     run.leaves(peer)
 
 
+@case("The client asks for `echo` true or false, or accepts its own messages as `ack` and as `message`.")
+def own_messages(run: Run) -> None:
+    """Be a server with `-echo`: it sends a member its own messages, unless the handshake declines."""
+    peer = run.join()
+    run.type("hello\n")
+    peer.ack(peer.message("hello"), 1, echo=True)
+    peer.close()
+    peer = run.comes_back(1)
+    peer.welcome(1, recovered=True)
+    run.leaves(peer)
+
+
 @case("The client sends `bye` after the last acknowledgement, and nothing after it.")
 def goodbye(run: Run) -> None:
     """End the input: the client says goodbye when its message is acknowledged."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
@@ -15,6 +17,7 @@ from .script import POLL, Failed, Frame, Listener, Peer, ts
 NAME: Final = "Mina"
 ROOM: Final = "dev"
 _KEPT_STDERR: Final = 64 * 1024
+_KILL: Final = 9  # SIGKILL
 
 
 class Run:
@@ -44,7 +47,9 @@ class Run:
             peer.reset()
         if self._process is None:
             return
-        self._process.kill()
+        if self._process.poll() is None or any(thread.is_alive() for thread in self._threads):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, _KILL)  # a client that a script has started too
         self._process.wait()
         for thread in self._threads:
             thread.join()
@@ -61,7 +66,7 @@ class Run:
         """Start the client, with the address, its name and its room as its last arguments."""
         arguments = [*self._command, f"127.0.0.1:{self.listener.port}", name, room]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+        self._process = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
         self._threads = [threading.Thread(target=read) for read in (self._read_output, self._read_errors)]
         for thread in self._threads:
             thread.start()

@@ -172,9 +172,13 @@ class Peer:
         frame |= {"seq": seq, "ts": ts(seq) if seq else 0, "members": [name, "Zoe"], "count": 2, "recovered": None}
         return frame | fields | {"limits": _LIMITS | (limits or {})}
 
-    def ack(self, message: Frame, seq: int, **fields: Any) -> None:
-        """Acknowledge a message as the client has asked for: by an `ack`, or with `echo` by its own message."""
-        if self.handshake.get("echo") and "duplicate" not in fields:
+    def ack(self, message: Frame, seq: int, *, echo: bool = False, **fields: Any) -> None:
+        """Acknowledge a message by an `ack`, or by the client's own message if the handshake asks for `echo`.
+
+        `echo` is what the server does if the handshake asks for nothing.
+        """
+        asked = self.handshake.get("echo")
+        if echo if asked is None else asked:
             self.send(said(seq, message["text"], self.handshake["name"]) | {"id": message["id"]})
         else:
             self.send({"type": "ack", "id": message["id"], "seq": seq, "ts": ts(seq), **fields})
