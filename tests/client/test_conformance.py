@@ -12,7 +12,7 @@ from small_client import FAULTS
 from chatapi.testing.conformance import lost_connections
 from chatapi.testing.conformance.__main__ import CASES, check, main
 
-SMALL = str(Path(__file__).parents[1] / "support" / "small_client.py")
+SUPPORT = Path(__file__).parents[1] / "support"
 BY_NAME = {case.name: case for case in CASES}
 TIMEOUT = 60.0
 SHORT = 5.0
@@ -21,7 +21,7 @@ QUICK = ("no protocol: handshake", "strip: sending", "new ids: ack-lost", "alway
 
 
 def small(fault: str = "none") -> list[str]:
-    return [sys.executable, "-I", SMALL, fault]
+    return [sys.executable, "-I", str(SUPPORT / "small_client.py"), fault]
 
 
 def test_a_fault_is_known_for_every_case() -> None:
@@ -31,6 +31,12 @@ def test_a_fault_is_known_for_every_case() -> None:
 @pytest.mark.parametrize("name", slow_except(BY_NAME, "sending", "in-flight"))
 def test_a_correct_client_passes(name: str) -> None:
     failed = check(BY_NAME[name], small(), TIMEOUT)
+    assert failed is None, failed
+
+
+@pytest.mark.parametrize("name", slow_except(BY_NAME, "cut-replay"))
+def test_our_own_client_library_passes(name: str) -> None:
+    failed = check(BY_NAME[name], [sys.executable, str(SUPPORT / "library_client.py")], TIMEOUT)
     assert failed is None, failed
 
 
