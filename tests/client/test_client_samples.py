@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -105,14 +106,14 @@ def test_a_sample_goes_on_over_a_restart_of_a_server_with_a_store(
 ) -> None:
     command = ["node", SAMPLES / "client.mjs"] if language == "node" else [request.getfixturevalue("go_client")]
     store = ("-store", str(tmp_path / "chat.db"))
-    with Server(*store) as first:
-        address = first.address
-        mina = Program(*command, address, "Mina", "dev")
-        first.says("Mina joined dev")
-        zoe = first.member("Zoe", "dev")
-        zoe.send("one\n")
-        mina.prints(b"Zoe:one\n")
-    with mina, Server(*store, address=address) as second:
+    with ExitStack() as programs:
+        with Server(*store) as first:
+            address = first.address
+            mina = programs.enter_context(Program(*command, address, "Mina", "dev"))
+            first.says("Mina joined dev")
+            first.member("Zoe", "dev").send("one\n")
+            mina.prints(b"Zoe:one\n")
+        second = programs.enter_context(Server(*store, address=address))
         second.says("Mina joined dev")
         zoe = second.member("Zoe", "dev")
         zoe.send("two\n")
