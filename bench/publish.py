@@ -15,7 +15,7 @@ from typing import Final
 
 from . import picture
 from .machine import ROOT
-from .results import Results
+from .results import Failure, Results
 from .subjects import DEFAULT, FLOOR, OURS
 from .tables import markdown, spread
 from .workloads import GROUPS, GROWTH, WORKLOADS
@@ -134,15 +134,21 @@ def _rows(results: Results, subjects: Sequence[str], columns: Sequence[tuple[str
 
 
 def _measured(results: Results) -> str:
-    about, versions = results.machine, [(name, s["version"]) for name, s in results.subjects.items()]
-    others = [f"{name} {version}" for name, version in versions if version and OURS not in name and name != FLOOR]
+    about, subjects = results.machine, results.subjects
+    versions = {name: s["version"] for name, s in subjects.items() if OURS not in name and name != FLOOR}
+    others = [f"{name} ({version})" for name, version in versions.items() if version]
     plans: defaultdict[str, list[str]] = defaultdict(list)
-    for subject in results.subjects:
+    for subject in subjects:
         if runs := results.figures("W1", subject):
-            plans[f"{len(runs)} runs of {runs[0].seconds:.0f} s"].append(f"`{subject}`")
+            plans[f"Runs of each workload: {len(runs)} of {runs[0].seconds:.1f} s"].append(f"`{subject}`")
+    failed = [
+        f"`{run.subject}` failed in {run.workload}: {run.result.reason}"
+        for run in results.runs
+        if isinstance(run.result, Failure)
+    ]
     faults = [
-        f"{name} lost {run.lost:,} and doubled or delayed {run.disordered:,} lines in {workload}"
-        for name in results.subjects
+        f"`{name}` lost {run.lost:,} and doubled or delayed {run.disordered:,} lines in {workload}"
+        for name in subjects
         for workload in GROUPS[""]
         for run in results.figures(workload, name)
         if run.lost or run.disordered
@@ -150,10 +156,10 @@ def _measured(results: Results) -> str:
     lines = [
         f"Measured on {about['date']} at commit `{about['commit']}`, with `{about['command']}`.",
         f"Machine: {about['processor']}; {about['system']}; {about['python']}; {about['pinning']}.",
-        f"This server: {results.subjects[OURS]['version']}. Other servers: {', '.join(others) or 'none'}.",
+        f"This server: {subjects[OURS]['version']}. Other servers: {', '.join(others) or 'none'}.",
         *(f"{plan}: {', '.join(names)}." for plan, names in plans.items()),
-        "Runs of W4 and W5 are half as long.",
-        f"{'; '.join(faults) or 'No server lost, doubled or reordered a line'}.",
+        "Runs of W4 and W5 are half as long; those of W6 and of growth are shorter and fewer.",
+        f"{'; '.join([*failed, *faults]) or 'No server lost, doubled or reordered a line'}.",
     ]
     return "".join(f"- {line}\n" for line in lines)
 
