@@ -1,9 +1,9 @@
 """The command line: `python -m bench`, from the project's folder.
 
-- `subjects` has the servers that can be measured, and how members speak to each of them (`load.Protocol`).
-- `workloads` has what members do (`load.Load`) and which figures matter.
+- `subjects` has the servers that can be measured, and the protocol of each (`load.Protocol`).
+- `workloads` has the behaviour of the members (`load.Load`) and the kind of figures that matter.
 - `measure` runs each workload on each server: `servers` starts one, `load` runs the load generator in C against it.
-- `results` is what came of it, `tables` shows it, and `picture` draws it.
+- `results` keeps the figures of all runs, `tables` shows them, and `picture` draws them.
 - `publish` puts the tables and the pictures of one run into the documentation.
 """
 

@@ -92,7 +92,7 @@ def _millions(results: Results, workload: str, subject: str) -> str:
 
 
 def _lines(results: Results, workload: str, subject: str) -> str:
-    hearers = WORKLOADS[workload].load.members - 1
+    hearers = results.workloads[workload]["load"]["members"] - 1
     return f"{_figure(results, workload, subject, 'deliveries_per_second') / hearers:,.0f}"
 
 

@@ -1,4 +1,4 @@
-"""The workloads: what the members do, and what is looked at.
+"""The workloads: the behaviour of the members, and the kind of figures that matter.
 
 W1 to W6 are measured on every server. The growth workloads change one thing at a time and keep the rest, also the
 number of lines of a room that are on their way at once, because it decides how many lines go out together; they are

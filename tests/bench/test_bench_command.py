@@ -155,7 +155,7 @@ def made_up(commit: str = "abc1234") -> Results:
     return Results(
         dict.fromkeys(("date", "processor", "pinning", "system", "python", "command"), "x") | {"commit": commit},
         {name: dict.fromkeys(("what", "version", "command", "missing"), "") for name in names},
-        {name: {"what": WORKLOADS[name].what, "load": {}} for name in WORKLOADS},
+        {name: {"what": WORKLOADS[name].what, "load": dataclasses.asdict(WORKLOADS[name].load)} for name in WORKLOADS},
         [run(workload, subject, turn) for turn in (1, 2, 3) for workload in WORKLOADS for subject in names],
     )
 
