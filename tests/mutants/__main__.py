@@ -25,7 +25,6 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import NamedTuple, TypeAlias
 
-import coverage
 import pytest
 
 from .operators import Mutant, mutants_of
@@ -191,6 +190,8 @@ def _run_items(
 
 
 def _trace(session: pytest.Session, items: list[pytest.Item], scratch: Path) -> int:
+    import coverage  # here, because `.[test]` does not have it
+
     trace = coverage.Coverage(data_file=None, config_file=False, include=MODULES)
     seconds, limits, failed = [], [], []
     trace.start()
