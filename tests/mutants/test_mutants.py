@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))
 
-from tests.mutants.__main__ import MODULES, known_survivors  # noqa: E402
+from tests.mutants.__main__ import MODULES, TESTS, known_survivors  # noqa: E402
 from tests.mutants.operators import mutants_of  # noqa: E402
 
 EXAMPLE = '''
@@ -51,3 +51,8 @@ def test_each_known_survivor_is_still_a_mutant_and_has_a_reason(module: str) -> 
     known = {key: reason for key, reason in known_survivors().items() if key[0] == module}
     assert known.keys() <= mutants
     assert all(known.values())
+
+
+@pytest.mark.parametrize("path", [*MODULES, *TESTS])
+def test_each_module_and_test_of_a_mutation_run_is_there(path: str) -> None:
+    assert (ROOT / path).is_file()
