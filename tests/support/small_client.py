@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 FAULTS = [
     ("no protocol", "handshake"),
-    ("one read is one line", "one-byte-pieces"),
+    ("one read is one line", "cut-characters"),
     ("latin-1", "one-byte-pieces"),
     ("decode each read", "cut-characters"),
     ("first line of each read", "many-frames"),
