@@ -245,7 +245,7 @@ def test_connections_at_the_limit(door: str, other: str) -> None:
 
 @pytest.mark.parametrize(("door", "other"), [("text", "telnet"), ("telnet", "text")])
 def test_connections_one_beyond(door: str, other: str) -> None:
-    with Server("-connections", "2", "-telnet", "127.0.0.1:0") as server:
+    with Server("-connections", "2", "-handshake-seconds", "600", "-telnet", "127.0.0.1:0") as server:
         silent = opened(server, other)
         mina = server.member("Mina", "lounge", echo=True)
         late = opened(server, door)
