@@ -86,7 +86,7 @@ def test_members_stay_and_are_told_while_redis_is_away(redis: RedisServer, loop:
 
 
 def test_a_node_that_stood_still_for_too_long_loses_the_names_that_others_took_and_no_others(loop: str) -> None:
-    with RedisServer() as redis, two_servers(redis, loop, lease=1.5, patience=3) as (one, other):
+    with RedisServer() as redis, two_servers(redis, loop, lease=4, patience=3) as (one, other):
         al, cy, tess = Frames(one, "Al"), Frames(one, "Cy"), one.member("Tess", "dev")
         bo = Frames(other, "Bo")
         with stopped(one.process.pid):

@@ -119,7 +119,7 @@ async def test_nothing_is_acknowledged_before_as_many_replicas_have_it_as_were_a
 async def test_members_stay_while_no_replica_follows() -> None:
     with replicated() as (primary, replica):
         async with (
-            served(*[primary.url] * 2, patience=0.3, lease=1, replicas=1) as (a, b),
+            served(*[primary.url] * 2, patience=0.3, lease=3, replicas=1) as (a, b),
             present("dev", Al=a, Bo=b) as members,
         ):
             [al, bo] = members

@@ -32,7 +32,7 @@ def loop(request: pytest.FixtureRequest) -> str:
 
 
 async def test_nothing_is_lost_or_doubled_when_redis_fails_under_load(redis: RedisServer, loop: str) -> None:
-    async with two_nodes(redis, *program(loop, 1.5, 0.5)) as nodes, Chaos(redis, nodes).talk() as chaos:
+    async with two_nodes(redis, *program(loop, LEASE, PATIENCE)) as nodes, Chaos(redis, nodes).talk() as chaos:
         await chaos.go_on()
         async with chaos.redis_killed():
             pass
@@ -47,7 +47,7 @@ async def test_nothing_is_lost_or_doubled_when_redis_fails_under_load(redis: Red
 
 
 async def test_nothing_is_lost_or_doubled_when_a_node_fails_under_load(redis: RedisServer, loop: str) -> None:
-    async with two_nodes(redis, *program(loop, 1.5, 0.5)) as nodes, Chaos(redis, nodes).talk() as chaos:
+    async with two_nodes(redis, *program(loop, LEASE, PATIENCE)) as nodes, Chaos(redis, nodes).talk() as chaos:
         one, other = nodes
         await chaos.go_on()
         async with chaos.killed(one):
@@ -67,7 +67,7 @@ async def test_nothing_is_lost_or_doubled_when_a_node_fails_under_load(redis: Re
 
 
 async def test_nothing_is_lost_or_doubled_when_the_network_fails_under_load(redis: RedisServer, loop: str) -> None:
-    async with two_nodes(redis, *program(loop, 1.5, 0.5)) as nodes, Chaos(redis, nodes).talk() as chaos:
+    async with two_nodes(redis, *program(loop, LEASE, PATIENCE)) as nodes, Chaos(redis, nodes).talk() as chaos:
         one, other = nodes
         await chaos.go_on()
         one.line.cut_all()
