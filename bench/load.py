@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from . import machine
 
-NAME_LENGTH: Final = len("u000012")
-"""Characters that replace `%n` in a template."""
 ROOM_LENGTH: Final = len("r0003")
 """Characters that replace `%r` in a template."""
 _CONNECTIONS_PER_ADDRESS: Final = 5000

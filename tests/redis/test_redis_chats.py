@@ -76,13 +76,6 @@ async def door_of(chat: ChatAPI) -> AsyncIterator[Address]:
         yield doors["text"]
 
 
-async def next_of(bot: Bot, kind: type[Any]) -> Any:
-    """The next event of a kind; others are passed over."""
-    while not isinstance(event := await anext(bot), kind):
-        pass
-    return event
-
-
 async def up_to(room: Bot | Connection, text: str) -> list[Any]:
     """The events up to the message with this text."""
     events: list[Any] = []

@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 from pathlib import Path
 
 import pytest
-from executables import environment, eventually
+from executables import environment
 
 SOURCE = Path(__file__).with_name("faults.c")
 
@@ -93,10 +93,6 @@ class FaultyDisk:
     def hits(self) -> int:
         """How many of them have met their fate."""
         return int(self._WORDS.unpack(self._map)[8])
-
-    def hit(self) -> None:
-        """Wait until a call has met its fate."""
-        eventually(lambda: self.hits, "the disk was not asked for anything that could fail")
 
 
 def build(folder: Path) -> Path:

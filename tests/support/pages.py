@@ -68,7 +68,6 @@ PAGES = {
 }
 BLOCKS = [block for page in PAGES.values() for block in page.blocks]
 SPANS = [(page.name, span) for page in PAGES.values() for span in page.spans]
-PROSE = "\n".join(page.prose for page in PAGES.values())
 
 
 def table(*heading: str) -> list[dict[str, str]]:
