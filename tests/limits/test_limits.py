@@ -1,4 +1,4 @@
-"""The numbers that bound a chat: what they cannot be. Their defaults are compared with the pages in test_docs.py."""
+"""The limits of a chat: values that they cannot have. `test_docs_tables.py` compares their defaults with the pages."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_control_characters_and_empty_lines_are_removed(block: bytes, cleaned: s
 
 
 REACH_BEYOND_LINE = "".join(map(chr, [*range(0x2028, 0x202F), *range(0x2066, 0x206A)]))
-"""Separators of lines and bidirectional controls, which tests/test_line_ends.py is about."""
+"""Separators of lines and bidirectional controls, which test_line_ends.py is about."""
 SOME_CONTROLS = "aé \t\n\r\x1b\x9b\x85Â\x80"
 
 
