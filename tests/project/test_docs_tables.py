@@ -20,7 +20,7 @@ import chatapi
 from chatapi import Limits
 from chatapi.brokers.redis.broker import RedisBroker
 from chatapi.cli import server, store
-from chatapi.client import requests
+from chatapi.client import event_queue, requests
 
 
 @pytest.mark.parametrize("path", pages_with_tables(), ids=lambda path: path.name)
@@ -92,6 +92,10 @@ def test_the_library_sends_again_for_as_long_as_the_server_remembers() -> None:
     assert requests.RESEND_WITHIN < Limits().remember == requests.REMEMBER == 5 * 60  # "five minutes", the pages say
     assert Limits().remember_ids == requests.REMEMBER_IDS
     assert requests.resend_within(Limits().remember) == requests.RESEND_WITHIN
+
+
+def test_a_call_waits_behind_as_many_events_as_the_page_says() -> None:
+    assert spoken(event_queue.EXTRA_EVENTS) in PAGES["docs/reference/client-library.md"].prose
 
 
 def test_others_notice_a_dead_server_as_fast_as_it_says() -> None:
