@@ -73,6 +73,7 @@ def test_a_file_that_cannot_be_written_to(path: Path, tmp_path: Path, how: str) 
     check_file(path, taken)
 
 
+@pytest.mark.slow
 def test_two_servers_on_one_file(path: Path) -> None:
     with serving(path) as first:
         talk = Talk(first)

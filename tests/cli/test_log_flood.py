@@ -143,6 +143,7 @@ def test_a_line_from_another_thread_is_counted_too(caplog: pytest.LogCaptureFixt
     assert caplog.messages[-1] == SUMMARY.format(3, "again %s")
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_chat_that_is_served_limits_its_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
@@ -206,6 +207,7 @@ def test_lines_that_nobody_takes_are_dropped_and_counted(pipe: tuple[FileIO, Fil
     assert len(written) + dropped == 20_000
 
 
+@pytest.mark.slow
 def test_the_end_does_not_wait_for_a_reader(pipe: tuple[FileIO, FileIO]) -> None:
     reader, writer = pipe
     lines = Lines(writer.fileno())

@@ -68,6 +68,7 @@ def test_without_commands_every_line_is_text(server: Server, room: str) -> None:
     hears_next(mina, zoe, "Zoe")
 
 
+@pytest.mark.slow
 def test_the_server_can_be_started_in_the_ways_of_the_go_server() -> None:
     with Server("-echo", "-no-commands") as server:
         mina, zoe = server.member("Mina", "hall"), server.member("Zoe", "hall", echo=False, commands=True)

@@ -51,6 +51,7 @@ def test_each_is_a_program_that_reads_and_writes_its_standard_streams(chat: Path
 # A server beside them
 
 
+@pytest.mark.slow
 def test_all_but_import_work_while_a_server_runs(chat: Path) -> None:
     with Server("-store", str(chat)) as server:
         peer = server.member("Mina", "dev", echo=True)
@@ -164,6 +165,7 @@ def test_an_output_that_is_full_is_one_clear_line(chat: Path, tmp_path: Path) ->
     assert done == (1, "", "chatserver export: cannot write to '/dev/full': No space left on device\n")
 
 
+@pytest.mark.slow
 def test_an_output_that_is_closed_from_the_beginning(chat: Path) -> None:
     with Program(sys.executable, SERVER, "export", chat, "dev", before=lambda: os.close(1)) as program:
         assert program.wait() == 1
@@ -180,6 +182,7 @@ def test_a_pipe_by_its_name(chat: Path, tmp_path: Path) -> None:
     assert chatserver("export", new, "dev").out == chatserver("export", chat, "dev").out
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_an_import_leaves_nothing_behind(chat: Path) -> None:
     before = chatserver("rooms", chat).out
     with Program(sys.executable, SERVER, "import", chat, "ops") as program:

@@ -250,6 +250,7 @@ def test_strangers_keep_no_member_out_and_leave_descriptors(descriptors: int, tm
         assert server.err.count("descriptors are enough for ") == 1
 
 
+@pytest.mark.slow
 def test_where_descriptors_run_out_all_the_same_strangers_give_way_to_members() -> None:
     with Server("-handshake-seconds", "3600") as server:
         mina = server.member("Mina", "hall")
