@@ -1,4 +1,4 @@
-"""Openings: connections that have no member yet or any more, and which of them gives way to a new one."""
+"""Openings: connections without a member, and the choice of the one that is closed for a new connection."""
 
 from __future__ import annotations
 

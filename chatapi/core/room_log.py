@@ -1,4 +1,4 @@
-"""A room's log with the numbers of its messages: what can be shown again, and where a member goes on."""
+"""A room's log with the numbers of its messages: which messages can be replayed, and where a member resumes."""
 
 from __future__ import annotations
 

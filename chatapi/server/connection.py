@@ -1,4 +1,4 @@
-"""A connection: what it receives, how fast, what it waits for, and how its client comes into a room."""
+"""A connection: it receives at a limited rate, waits for results, and lets its client into a room."""
 
 from __future__ import annotations
 

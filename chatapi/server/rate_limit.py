@@ -1,4 +1,4 @@
-"""How many lines one member may say, and how many faults it may make: two buckets that leak over time."""
+"""The lines that one member may send, and the faults that it may make: two buckets that leak over time."""
 
 from __future__ import annotations
 

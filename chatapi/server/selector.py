@@ -1,4 +1,4 @@
-"""A selector of sockets for the poller: epoll with little work for each event, or what else the system has."""
+"""A selector of sockets for the poller: epoll with little work for each event, or the system's default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sending half of a connection: what its client is shown, and how the connection ends in good order."""
+"""The sending half of a connection: sends entries and answers to the client, and closes in good order."""
 
 from __future__ import annotations
 

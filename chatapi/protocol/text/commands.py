@@ -1,4 +1,4 @@
-"""The commands of the text protocol, as data: what they are called, what they take, and what they do."""
+"""The commands of the text protocol, as data: their names, arguments and effects."""
 
 from __future__ import annotations
 

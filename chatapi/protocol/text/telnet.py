@@ -1,4 +1,4 @@
-"""The telnet door, for people: it asks for a nickname, and the lines that follow are said in its lobby."""
+"""The telnet door, for people: it asks for a nickname, and then the member joins the lobby."""
 
 from __future__ import annotations
 
