@@ -87,7 +87,7 @@ def test_a_member_is_told_if_a_hook_leaves_nothing_of_its_text(left: str) -> Non
     assert frames(json_.received()) == [{"type": "error", "code": "forbidden", "detail": detail, "id": "1"}]
 
 
-def test_who_comes_and_goes_is_told() -> None:
+def test_hooks_are_told_of_members_that_join_and_leave() -> None:
     told: list[tuple[str, object]] = []
     kit = ChatKit(Limits(announce=0), hooks=Hooks(on_presence=lambda room, event: told.append((room, event))))
     a = kit.member("a")

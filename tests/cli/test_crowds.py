@@ -143,7 +143,7 @@ def test_200_members_of_whom_each_says_100_lines() -> None:
     ],
     ids=["a small log", "the smallest log in bytes", "the smallest log in entries"],
 )
-def test_a_burst_larger_than_the_log_disconnects_nobody_who_reads(
+def test_a_burst_larger_than_the_log_disconnects_no_member_that_reads(
     flags: tuple[str, ...], senders: int, each: int, size: int
 ) -> None:
     """All of it is there before the server reads any of it; it must not take more in than its readers can follow."""

@@ -114,7 +114,7 @@ def test_a_message_of_several_lines_is_several_lines(server: Server, room: str) 
         assert client.out == b"Zoe:one\nZoe:two\n* Zoe whispers: three\n* Zoe whispers: four\n"
 
 
-def test_in_a_terminal_it_tells_who_comes_and_goes(server: Server, room: str) -> None:
+def test_in_a_terminal_it_shows_members_that_join_and_leave(server: Server, room: str) -> None:
     screen, terminal = os.openpty()
     os.set_blocking(screen, False)
     shown = b""

@@ -129,7 +129,7 @@ def _goes_on(again: Server, client: Program) -> None:
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-def test_a_server_that_is_killed_while_piped_lines_wait_gets_the_others_when_it_is_back(
+def test_a_server_that_is_killed_while_piped_lines_wait_gets_the_remaining_lines_when_it_is_back(
     tmp_path: Path, keeps: bool
 ) -> None:
     """All of the input fits into the server's buffers, so a mere end of stream could not tell.

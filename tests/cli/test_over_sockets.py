@@ -79,7 +79,7 @@ def test_the_server_can_be_started_in_the_ways_of_the_go_server() -> None:
         hears_next(zoe, mina, "Mina")
 
 
-def test_notices_come_in_order_and_only_to_who_asked_for_them(server: Server, room: str) -> None:
+def test_notices_come_in_order_and_only_to_members_that_asked_for_them(server: Server, room: str) -> None:
     ann, zoe = server.member("Ann", room), server.member("Zoe", room, notices=True)
     mina = server.connect()
     mina.send(handshake("Mina", room) + b"one\n/username Nina\ntwo\n/bye\n")

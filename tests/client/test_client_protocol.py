@@ -26,7 +26,7 @@ def test_the_first_handshake_says_what_was_asked_for_and_nothing_else() -> None:
     assert client_protocol().handshake().endswith(b"}\n")
 
 
-def test_the_welcome_says_who_and_where_one_is() -> None:
+def test_the_welcome_has_the_name_and_the_room() -> None:
     it = client_protocol()
     it.handshake()
     news = hear(it, welcome(seq=5, ts=50, members=["Mina", "Zoe"], count=2))

@@ -167,7 +167,7 @@ async def test_a_goodbye_without_return_ends_it() -> None:
                 await take(room, 3)
 
 
-async def test_who_is_replaced_comes_back_since_it_was_an_older_attempt_of_its_own() -> None:
+async def test_a_client_that_is_replaced_comes_back_because_its_own_older_attempt_replaced_it() -> None:
     async def first(peer: Peer) -> None:
         await peer.welcome()
         await peer.say(line("bye", code="replaced", detail="taken over", reconnect=False, after=0))

@@ -170,7 +170,7 @@ def test_nothing_is_written_before_all_that_was_on_its_way_is_answered() -> None
     assert texts(it, 101) == ["c", "d", "e"]
 
 
-def test_if_the_last_one_on_its_way_was_kept_the_others_follow_at_once() -> None:
+def test_if_the_last_message_in_flight_was_kept_the_refused_ones_follow_at_once() -> None:
     it = live()
     for text in "abc":
         it.ask("message", text=text)
@@ -358,7 +358,7 @@ def test_what_is_withdrawn_is_not_sent_again() -> None:
     assert texts(it, 100) == ["c"]
 
 
-def test_a_refusal_that_nobody_waits_for_holds_the_others_back_too() -> None:
+def test_a_refusal_that_nobody_waits_for_holds_the_other_messages_back_too() -> None:
     it, [first, _] = held("a", "b")
     assert texts(it, 1) == ["a"]
     it.requests.withdraw(first)
@@ -368,7 +368,7 @@ def test_a_refusal_that_nobody_waits_for_holds_the_others_back_too() -> None:
     assert texts(it, 3) == ["b"]
 
 
-def test_the_end_tells_who_was_refused_and_who_cannot_know() -> None:
+def test_the_end_tells_which_messages_were_refused_and_which_may_have_been_kept() -> None:
     it = live()
     refused, unsure = it.ask("message", text="a"), it.ask("message", text="b")
     texts(it)

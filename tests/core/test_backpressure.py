@@ -29,7 +29,7 @@ def test_while_a_member_lags_by_half_the_log_nobody_is_read_from() -> None:
     assert talker.transport.reading
 
 
-def test_who_does_not_recover_within_the_grace_is_disconnected_and_the_others_get_everything() -> None:
+def test_a_member_that_does_not_recover_within_the_grace_is_disconnected_and_the_others_get_everything() -> None:
     kit = ChatKit(LIMITS)
     talker, reader, slow = kit.member("talker"), kit.member("reader"), kit.member("slow", capacity=0)
     talk(kit, talker, 100)
@@ -67,7 +67,7 @@ def test_a_slow_member_that_takes_bytes_again_is_told_why_after_a_whole_line() -
     assert lines == [f"talker:{i}" for i in range(len(lines))]
 
 
-def test_who_was_just_disconnected_for_being_slow_is_not_waited_for_again() -> None:
+def test_a_member_that_was_just_disconnected_for_being_slow_is_not_waited_for_again() -> None:
     kit = ChatKit(LIMITS)
     talker, reader = kit.member("talker"), kit.member("reader")
     kit.member("slow", capacity=0, address="10.9.9.9:1")
@@ -125,7 +125,7 @@ def test_a_chunk_of_many_short_messages_is_no_larger() -> None:
     assert 0 < slow.connection._send_buffer.waiting <= 2 * CHUNK_BYTES
 
 
-def test_a_broker_with_too_much_in_hand_pauses_those_who_send_but_nobody_else() -> None:
+def test_a_broker_with_too_much_in_hand_pauses_only_members_that_send() -> None:
     kit = ChatKit(Limits(rate=0, in_hand_bytes=65536), broker=LateBroker)
     a, b = kit.member("a"), kit.member("b")
     for _ in range(40):

@@ -27,7 +27,7 @@ def test_a_member_that_is_removed_between_two_slices_gets_what_it_is_owed(monkey
         assert lines[2].startswith("* kicked")
 
 
-def test_who_talks_without_end_does_not_keep_a_round_from_ending() -> None:
+def test_a_member_that_talks_without_end_does_not_keep_a_round_from_ending() -> None:
     kit = ChatKit(Limits(rate=0))
     kit.member("reader")
     talker = kit.member("talker").connection.client
@@ -88,7 +88,7 @@ def test_a_newcomer_with_history_is_not_blamed_for_what_is_trimmed_meanwhile() -
     assert not kit.hub.disconnects
 
 
-def test_who_only_speaks_goes_on_when_a_late_broker_has_caught_up() -> None:
+def test_a_member_that_only_sends_goes_on_when_a_late_broker_has_caught_up() -> None:
     kit = ChatKit(Limits(rate=0, in_hand_bytes=65536), broker=LateBroker)
     resumed = []
 
@@ -139,7 +139,7 @@ def test_what_was_read_is_processed_though_the_connection_is_known_to_be_broken(
     assert not kit.hub.timers
 
 
-def test_a_move_is_not_put_off_for_ever_by_those_who_talk() -> None:
+def test_a_move_is_not_put_off_for_ever_by_members_that_talk() -> None:
     kit = ChatKit(Limits(rate=0))
     a, b, c = kit.member("a", "one"), kit.member("b", "one", capacity=10_000), kit.member("c", "two")
     for _ in range(30):

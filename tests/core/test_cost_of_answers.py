@@ -265,7 +265,7 @@ def test_what_happens_in_the_rooms_of_this_server_is_listed_at_once() -> None:
     assert not presence.asked
 
 
-def test_where_the_rooms_are_not_known_everybody_who_asked_is_told_and_the_next_one_asks_again() -> None:
+def test_if_the_rooms_are_not_known_all_members_that_asked_are_told_and_the_next_one_asks_again() -> None:
     kit, presence = shared()
     one, two = kit.member("one"), Speaker(kit, "two").opened()
     one.send("/rooms\n")

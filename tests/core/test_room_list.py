@@ -76,7 +76,7 @@ def test_a_room_that_the_last_member_elsewhere_leaves_is_listed_for_a_second_at_
     assert rooms(mina) == {"lobby": 1}
 
 
-def test_who_comes_back_into_such_a_room_is_counted_at_once() -> None:
+def test_a_member_that_comes_back_into_such_a_room_is_counted_at_once() -> None:
     kit, _, mina = begin()
     Speaker(kit, "Guest").opened()
     assert rooms(mina) == {"dev": 2, "lobby": 1}

@@ -206,7 +206,7 @@ def test_one_message_of_several_lines_is_erased_as_a_whole() -> None:
     assert said.texts() == [""]
 
 
-def test_all_who_wait_for_an_entry_get_the_same_result() -> None:
+def test_all_members_that_wait_for_an_entry_get_the_same_result() -> None:
     said = run(1, "a")
     first = said.when_settled()
     assert first is not None

@@ -271,7 +271,7 @@ QUESTIONS = {"text": "/help\n", "json": frame("rooms"), "telnet": "/help\r\n"}
 
 
 @pytest.mark.parametrize("way", QUESTIONS)
-def test_lane_bytes_hold_back_who_does_not_read_its_answers(way: str) -> None:
+def test_lane_bytes_hold_back_a_member_that_does_not_read_its_answers(way: str) -> None:
     chat = kit(Limits(rate=0, lane_bytes=4 * KiB))
     mina = enter_by_telnet(chat, "Mina") if way == "telnet" else chat.member("Mina", protocol=way)
     mina.received()

@@ -176,7 +176,7 @@ def test_a_bye_waits_for_the_acks_of_what_was_said_before_it() -> None:
 
 
 @pytest.mark.parametrize("idle", [True, False])
-def test_who_is_quiet_is_disconnected_only_where_the_server_says_so(idle: bool) -> None:
+def test_a_quiet_member_is_disconnected_only_if_the_server_says_so(idle: bool) -> None:
     kit = ChatKit(Limits(idle=5) if idle else Limits())
     (mina,) = crowd(kit, "Mina")
     kit.wait(4)

@@ -160,7 +160,7 @@ def test_a_nickname_is_not_empty() -> None:
     assert "hello Zoe A.;" in zoe.received()
 
 
-def test_a_slow_member_whose_name_is_like_an_address_does_not_harm_whoever_has_that_address() -> None:
+def test_a_slow_member_whose_name_is_like_an_address_does_not_harm_members_at_that_address() -> None:
     kit = ChatKit(machat=True)
     kit.member("@10.9.9.1")
     kit.member("Zoe", address="10.9.9.1:1000")

@@ -57,7 +57,7 @@ async def test_a_program_s_own_members_and_look_ups_keep_to_the_same_rules() -> 
         await chat.history("x" * 257)
 
 
-def test_who_is_asked_by_a_hook_sees_the_names_of_go() -> None:
+def test_a_hook_sees_the_names_of_go() -> None:
     seen: list[Handshake] = []
     kit = ChatKit(machat=True, hooks=Hooks(seen.append))  # type: ignore[arg-type]
     kit.connect().send('{"name": "Mina A."}')

@@ -83,7 +83,7 @@ def test_a_line_without_an_end_comes_with_the_end_of_the_stream() -> None:
     assert lines_of([b"one\ntwo"]) == [b"one", b"two"]
 
 
-def test_the_bytes_behind_a_line_stay_for_whoever_parses_next() -> None:
+def test_the_bytes_behind_a_line_stay_for_the_next_parser() -> None:
     received = ReceiveBuffer()
     received.feed(b"LOGIN\n\0\1binary")
     assert received.take_line(LIMIT) == b"LOGIN"

@@ -43,7 +43,7 @@ def test_every_line_that_is_said_begins_with_its_authors_name(entry: Said, text:
         (NameChanged(MINA, "Mina", "Minna", quiet=True), ""),
     ],
 )
-def test_notices_go_to_who_asked_for_them(entry: AnyEntry, notice: str) -> None:
+def test_notices_go_to_members_that_asked_for_them(entry: AnyEntry, notice: str) -> None:
     assert TEXT.entry(entry) == b""
     assert TEXT_WITH_NOTICES.entry(entry).decode() == (f"{notice}\n" if notice else "")
     assert TELNET.entry(entry).decode() == (f"{notice}\r\n" if notice else "")
@@ -94,7 +94,7 @@ def test_a_batch_is_the_same_stream_for_everybody_but_for_ones_own_part_in_it() 
     assert batch.for_reader(TELNET, ZOE, echo=False) == b"Mina: 1\r\nMina: 2\r\n* Mina is now Minna\r\nMinna: 4\r\n"
 
 
-def test_whoever_caused_nothing_shares_the_very_same_bytes() -> None:
+def test_members_that_caused_nothing_share_the_very_same_bytes() -> None:
     batch = Batch(entries())
     assert batch.for_reader(TEXT, 3, echo=False) is batch.for_reader(TEXT, 4, echo=True) is batch.shared(TEXT)
 

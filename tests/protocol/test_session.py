@@ -126,7 +126,7 @@ def test_a_handshake_of_just_the_limit_is_taken_and_a_byte_more_is_refused(befor
         assert run(chunks, limits=Limits()) == [RefusalCode.HANDSHAKE_TOO_LARGE]
 
 
-def test_whoever_sends_too_much_is_told_the_limit() -> None:
+def test_a_client_that_sends_too_much_is_told_the_limit() -> None:
     session = Parser(Limits())
     session.feed(b"{" * 8193)
     with pytest.raises(Refused, match="more than 8,192 bytes"):
@@ -138,7 +138,7 @@ def test_what_does_not_begin_like_a_handshake_is_refused_at_once(data: bytes) ->
     assert run([data], end=False) == run(bytewise(b"\n" + data), end=False) == [RefusalCode.BAD_HANDSHAKE]
 
 
-def test_whoever_speaks_something_else_is_told_what_was_expected_and_what_came() -> None:
+def test_a_client_of_another_protocol_is_told_what_was_expected_and_what_came() -> None:
     session = Parser(LIMITS)
     session.feed(b"hello\r\n")
     with pytest.raises(Refused, match=r'"room": "devroom"}.*starts with .h.'):

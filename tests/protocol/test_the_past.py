@@ -170,7 +170,7 @@ def test_what_comes_with_a_handshake_waits_until_the_history_was_shown(protocol:
     assert other.lines() == ["mina:hello"]
 
 
-def test_who_ends_its_stream_behind_history_is_shown_it_and_leaves() -> None:
+def test_a_member_that_ends_its_stream_behind_history_is_shown_it_and_leaves() -> None:
     kit = ChatKit(NO_RATE)
     fill(kit, 20)
     mina = kit.member("mina", capacity=1000)

@@ -195,7 +195,7 @@ async def test_a_room_may_be_called_anything(shared_cluster: RedisCluster, prefi
             assert [message.text for message in (await a.history(name)).messages] == [f"this is {name}"]
 
 
-async def test_chats_with_other_prefixes_or_databases_are_others(shared_redis: RedisServer, prefix: str) -> None:
+async def test_chats_with_different_prefixes_or_databases_share_nothing(shared_redis: RedisServer, prefix: str) -> None:
     places = [(shared_redis.url, prefix), (shared_redis.url, f"{prefix}x"), (shared_redis.url[:-1] + "1", prefix)]
     async with AsyncExitStack() as stack:
         bots = []

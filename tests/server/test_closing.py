@@ -35,7 +35,7 @@ def test_a_goodbye_comes_last_and_the_close_waits_for_the_other_side() -> None:
     assert closed(a)
 
 
-def test_who_never_ends_its_stream_is_closed_after_a_while() -> None:
+def test_a_client_that_never_ends_its_stream_is_closed_after_a_while() -> None:
     kit = ChatKit()
     a = kit.member("a")
     a.send("/bye\n")
@@ -60,7 +60,7 @@ def test_the_end_of_a_stream_means_leaving_with_everything_owed_flushed() -> Non
     assert b.lines() == ["a:last words", "* a left"]
 
 
-def test_who_takes_nothing_more_is_closed_when_the_grace_is_over() -> None:
+def test_a_client_that_takes_nothing_more_is_closed_when_the_grace_is_over() -> None:
     kit = ChatKit(Limits(grace=3))
     a = kit.member("a", capacity=0)
     a.send("/help\n/bye\n")
@@ -241,7 +241,7 @@ def test_a_member_whose_connection_breaks_is_gone_before_the_broker_answers(
 
 
 @pytest.mark.parametrize("fields", [{}, {"protocol": "json"}], ids=["text", "json"])
-def test_who_is_gone_is_no_work_for_the_garbage_collector(
+def test_a_client_that_has_left_is_no_work_for_the_garbage_collector(
     left_over: Callable[[], list[type]], fields: dict[str, str]
 ) -> None:
     kit = ChatKit()
@@ -263,7 +263,7 @@ def test_who_is_gone_is_no_work_for_the_garbage_collector(
         assert left_over() == [], how
 
 
-def test_who_is_closed_with_the_server_is_not_kept_until_it_is_served_again(
+def test_a_client_that_is_closed_with_the_server_is_not_kept_until_it_is_served_again(
     left_over: Callable[[], list[type]],
 ) -> None:
     kit = ChatKit()

@@ -39,7 +39,7 @@ def test_a_handshake_that_does_not_come_is_refused_in_time(so_far: bytes) -> Non
     assert not kit.hub.timers
 
 
-def test_whoever_connects_and_leaves_without_a_word_gets_none() -> None:
+def test_a_client_that_leaves_without_a_handshake_gets_no_answer() -> None:
     kit = ChatKit()
     peer = kit.connect()
     peer.end()
@@ -163,7 +163,7 @@ def test_plain_lines_are_never_a_flood() -> None:
     assert len(b.lines()) == 5000
 
 
-def test_who_is_quiet_is_left_alone_unless_the_server_says_otherwise() -> None:
+def test_a_quiet_member_stays_unless_the_server_has_an_idle_limit() -> None:
     kit = ChatKit()
     a = kit.member("a")
     kit.wait(100)
@@ -202,7 +202,7 @@ def test_a_whisper_reaches_one_member_and_an_unknown_name_nobody() -> None:
     ]
 
 
-def test_a_whisper_to_who_reads_nothing_is_refused_when_its_lane_is_full() -> None:
+def test_a_whisper_to_a_member_that_reads_nothing_is_refused_when_its_lane_is_full() -> None:
     kit = ChatKit(Limits(rate=0, lane_bytes=4096))
     a, b = kit.member("a"), kit.member("b", capacity=0)
     a.send(("@b " + "x" * 1000 + "\n") * 10)
@@ -222,7 +222,7 @@ def test_a_whisper_follows_what_was_said_before_it() -> None:
     assert lines[20:] == ["* a whispers: psst", "a:last"]
 
 
-def test_who_does_not_read_its_answers_is_not_read_from() -> None:
+def test_a_member_that_does_not_read_its_answers_is_not_read_from() -> None:
     kit = ChatKit(Limits(rate=0, lane_bytes=4096))
     a = kit.member("a", capacity=0)
     a.send("/help\n" * 1000)
@@ -278,7 +278,7 @@ def test_a_rename_is_told_to_all_who_want_notices_and_to_oneself() -> None:
     ]
 
 
-def test_large_rooms_do_not_announce_but_who_renames_is_told() -> None:
+def test_large_rooms_announce_a_rename_only_to_the_renamed_member() -> None:
     kit = ChatKit(Limits(announce=2))
     watcher = kit.member("watcher", notices=True)
     kit.member("a")

@@ -166,7 +166,7 @@ def test_the_rate_holds_members_of_the_door_back_too() -> None:
     assert 8 <= len(mina.lines()) <= 12
 
 
-def test_the_hook_decides_who_comes_in_through_the_door() -> None:
+def test_the_hook_decides_which_clients_are_admitted_through_the_door() -> None:
     def admit(handshake: Any) -> Any:
         if handshake.name == "Zoe":
             raise Refused(RefusalCode.FORBIDDEN, "not you")

@@ -130,7 +130,7 @@ def test_address_burst_one_beyond() -> None:
 
 
 @pytest.mark.parametrize("host", [HOME, "[2001:db8:1:2::{:x}]"])
-def test_who_connects_again_and_again_sends_no_faster(host: str) -> None:
+def test_a_member_that_connects_again_and_again_sends_no_faster(host: str) -> None:
     kit = ChatKit(LIMITS)
     kit.member("witness", "hall")
     for i in range(200):
@@ -186,7 +186,7 @@ def test_members_of_one_address_have_their_turns_alike() -> None:
     assert max(shares.values()) - min(shares.values()) <= 3, shares
 
 
-def test_who_leaves_gives_back_what_it_was_promised() -> None:
+def test_a_member_that_leaves_gives_back_its_promised_lines() -> None:
     kit = ChatKit(LIMITS)
     first, *others = crowd(kit, 60)
     for peer in (first, *others):
@@ -322,7 +322,7 @@ def test_names_and_addresses_of_slow_members_are_bounded_in_number() -> None:
         ("127.0.0.1", "127.0.0.1", True),
     ],
 )
-def test_who_was_slow_is_known_by_the_address_that_counts(slow: str, again: str, forgiven: bool) -> None:
+def test_a_member_that_was_slow_is_known_by_the_address_that_counts(slow: str, again: str, forgiven: bool) -> None:
     kit = ChatKit()
     first = kit.member("slow", address=f"{slow}:1").connection.client
     assert first is not None

@@ -52,7 +52,9 @@ def test_members_do_not_wait_for_thousands_of_newcomers(poller: Poller, monkeypa
     assert rounds > 2, "all newcomers came in by one round"
 
 
-def test_who_dribbles_its_handshake_keeps_nobody_out(poller: Poller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_sends_its_handshake_byte_by_byte_keeps_nobody_out(
+    poller: Poller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dribbling = [Pollable(is_new=True, comes_in=False) for _ in range(1000)]
     newcomer = Pollable(is_new=True)
     ready = [(owner, READ) for owner in [*dribbling, newcomer]]

@@ -58,7 +58,7 @@ def test_a_socket_is_ready_for_what_is_watched_and_possible(
 
 
 @pytest.mark.parametrize("mask", [READ, WRITE, READ | WRITE])
-def test_who_hangs_up_is_found_out_by_what_is_watched(
+def test_a_connection_that_ends_is_reported_as_the_events_that_are_watched(
     selector: Selector, pair: tuple[socket.socket, socket.socket], mask: int
 ) -> None:
     (ours, theirs), owner = pair, Owner()

@@ -29,7 +29,7 @@ def test_the_name_of_a_broken_connection_is_reserved_for_a_while(cut: str, proto
     assert nothing_is_left(kit)
 
 
-def test_who_is_told_that_a_name_is_reserved_can_have_it_after_the_time_named() -> None:
+def test_a_client_that_is_told_that_a_name_is_reserved_can_have_it_after_the_time_named() -> None:
     kit = ChatKit()
     mina, _ = pair(kit)
     mina.cut("reset")
@@ -59,7 +59,7 @@ def test_the_reserve_is_a_limit() -> None:
 
 
 @CUTS
-def test_who_is_away_is_a_member_and_reads_nothing(cut: str) -> None:
+def test_a_member_that_is_away_is_a_member_and_reads_nothing(cut: str) -> None:
     kit = ChatKit()
     mina, zoe = pair(kit)
     mina.cut(cut)
@@ -87,7 +87,7 @@ def test_a_text_members_name_is_free_at_once() -> None:
         kit.settle()
 
 
-def test_who_says_bye_is_gone_at_once_and_its_key_is_worth_nothing() -> None:
+def test_a_member_that_says_bye_is_gone_at_once_and_its_key_is_worth_nothing() -> None:
     kit = ChatKit()
     mina, zoe = pair(kit)
     mina.send("bye")
@@ -209,7 +209,7 @@ def test_a_key_can_be_used_again_and_again() -> None:
     assert nothing_is_left(kit)
 
 
-def test_who_came_back_is_as_good_as_one_that_never_left() -> None:
+def test_a_member_that_came_back_is_treated_as_one_that_never_left() -> None:
     kit = ChatKit()
     mina, zoe = pair(kit)
     mina.cut("reset")

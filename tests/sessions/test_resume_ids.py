@@ -104,7 +104,7 @@ def test_after_five_minutes_an_id_is_new_again() -> None:
     assert texts(zoe.frames()) == [("message", 1, "x"), ("message", 2, "x")]
 
 
-def test_after_1024_others_an_id_is_new_again() -> None:
+def test_after_1024_other_ids_an_id_is_new_again() -> None:
     kit = ChatKit(Limits(rate=0))
     mina, _ = pair(kit)
     for i in range(1025):
@@ -147,7 +147,7 @@ def test_ids_are_known_in_another_room_and_under_another_name() -> None:
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["said once", "said again"])
-def test_who_moves_on_while_its_message_is_on_its_way_gets_the_ack_nevertheless(again: bool) -> None:
+def test_a_member_that_moves_on_before_its_message_is_kept_gets_the_ack(again: bool) -> None:
     kit = ChatKit(broker=LateBroker)
     mina, zoe = pair(kit)
     mina.send("message", text="once", id="a")

@@ -12,7 +12,7 @@ from chatapi.testing import ChatKit, LateBroker
 @pytest.mark.parametrize("code", ["kicked", "banned"])
 @pytest.mark.parametrize("away", [False, True])
 @CUTS
-def test_who_is_removed_has_no_session_any_more(code: str, away: bool, cut: str) -> None:
+def test_a_member_that_is_removed_has_no_session_any_more(code: str, away: bool, cut: str) -> None:
     kit = ChatKit()
     mina, zoe = pair(kit)
     mina.send("message", text="x", id="a")
@@ -33,7 +33,7 @@ def test_who_is_removed_has_no_session_any_more(code: str, away: bool, cut: str)
 
 
 @pytest.mark.parametrize("code", ["slow_consumer", "idle_timeout", "flood", "server_error", "token_expired"])
-def test_who_may_reconnect_keeps_its_session_but_not_its_name(code: str) -> None:
+def test_a_member_that_may_reconnect_keeps_its_session_but_not_its_name(code: str) -> None:
     kit = ChatKit()
     mina, zoe = pair(kit)
     mina.send("message", text="x", id="a")
@@ -103,7 +103,7 @@ def test_what_was_sent_before_the_break_without_a_goodbye_is_processed(cut: str)
         assert mina.peer.transport.closed
 
 
-def test_who_ended_its_stream_is_sent_what_it_was_owed_and_nothing_later() -> None:
+def test_a_member_that_ended_its_stream_is_sent_earlier_messages_and_no_later_ones() -> None:
     kit = ChatKit()
     mina, zoe = pair(kit)
     mina.peer.transport.capacity = 10
@@ -130,7 +130,7 @@ def test_a_crash_on_one_connection_leaves_the_session(caplog: pytest.LogCaptureF
     assert nothing_is_left(kit)
 
 
-def test_who_is_away_holds_nobody_up() -> None:
+def test_a_member_that_is_away_holds_nobody_up() -> None:
     kit = ChatKit(Limits(rate=0, log_entries=64))
     mina, zoe = pair(kit)
     mina.peer.transport.capacity = 0
@@ -147,7 +147,7 @@ def test_who_is_away_holds_nobody_up() -> None:
     assert (welcome["recovered"], welcome["reason"], welcome["seq"]) == (False, "trimmed", 301)
 
 
-def test_who_ended_its_stream_and_does_not_read_keeps_its_name_for_the_grace() -> None:
+def test_a_member_that_ended_its_stream_and_does_not_read_keeps_its_name_for_the_grace() -> None:
     kit = ChatKit(Limits(rate=0, log_entries=64))
     mina, zoe = pair(kit)
     mina.peer.transport.capacity = 10
@@ -193,7 +193,7 @@ def test_a_whisper_that_is_sent_again_under_its_id_is_said_once() -> None:
     assert mina.received().count('"duplicate":true') == 2
 
 
-def test_who_may_come_back_does_not_keep_the_log_of_a_room_that_is_gone() -> None:
+def test_a_member_that_may_come_back_does_not_keep_the_log_of_a_room_that_is_gone() -> None:
     """Its session lives longer than the room."""
     kit = ChatKit(Limits(keep=1, reserve=1, remember=300))
     mina = Speaker(kit).opened()
@@ -263,7 +263,9 @@ def test_the_ids_of_whispers_and_of_messages_are_counted_apart(id: str) -> None:
     assert [frame["type"] for frame in zoe.frames()] == ["whisper", "message"]
 
 
-def test_who_ends_its_stream_during_a_pass_still_gets_what_was_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_member_that_ends_its_stream_during_a_pass_still_gets_earlier_messages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("chatapi.core.fanout.SLICE", 1)
     kit = ChatKit(Limits(announce=0))
     first, _, last = (Speaker(kit, name).opened() for name in ("a", "b", "c"))
@@ -279,7 +281,7 @@ def test_who_ends_its_stream_during_a_pass_still_gets_what_was_said_before(monke
     assert [frame["text"] for frame in last.frames()] == ["hello"]
 
 
-def test_who_has_ended_its_stream_gets_nothing_that_is_said_later() -> None:
+def test_a_member_that_has_ended_its_stream_gets_no_later_messages() -> None:
     kit = ChatKit(Limits(grace=20))
     slow, talker = Speaker(kit, "Mina", capacity=2000).opened(), Speaker(kit, "Zoe").opened()
     slow.frames()

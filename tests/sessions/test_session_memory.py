@@ -76,7 +76,7 @@ WAYS: list[Callable[[Peer], None]] = [
 
 @pytest.mark.parametrize("later", [0, 6], ids=["while its name is reserved", "afterwards"])
 @pytest.mark.parametrize("leave", WAYS, ids=lambda leave: leave.__name__)
-def test_who_comes_and_goes_without_end_takes_a_bounded_number_of_bytes(
+def test_members_that_join_and_leave_without_end_take_a_bounded_number_of_bytes(
     leave: Callable[[Peer], None], later: float
 ) -> None:
     kit = ChatKit(SMALL)
@@ -235,7 +235,7 @@ def test_what_is_refused_does_not_count() -> None:
     assert kit.hub.sessions.size == before
 
 
-def test_ids_that_are_too_old_are_forgotten_as_others_come() -> None:
+def test_ids_that_are_too_old_are_forgotten_as_new_ones_come() -> None:
     kit = ChatKit(Limits(rate=0, remember=10))
     peer = kit.member("Mina", protocol="json", address=f"{HOME}:1")
     say(peer, 100)
@@ -262,7 +262,7 @@ class RememberingBroker(LateBroker):
         return Pending.resolved({f"{i}": Sent(room, i + 1, i + 1) for i in range(100)})
 
 
-def test_ids_from_a_store_are_not_kept_for_those_who_are_refused() -> None:
+def test_ids_from_a_store_are_not_kept_for_members_that_are_refused() -> None:
     kit = ChatKit(Limits(room_members=1), broker=RememberingBroker)
     assert isinstance(kit.broker, RememberingBroker)
     kit.member("first")
