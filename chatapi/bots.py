@@ -1,4 +1,4 @@
-"""`Bot`: a member that belongs to the program. It reads a room's events and speaks in it, without a socket."""
+"""`Bot`: a member that belongs to the program. It reads a room's events and sends messages, without a socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client library: connect to a room, read its events with ``async for``, and speak with ``await``.
+"""The client library: connect to a room, read its events with ``async for``, and send with ``await``.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The fan-out: sends what is new in a room to its up-to-date members, with one send for each."""
+"""The fan-out: sends a room's new entries to its up-to-date members, with one send for each."""
 
 from __future__ import annotations
 

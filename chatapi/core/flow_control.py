@@ -1,4 +1,4 @@
-"""Backpressure: which members lag in a room, how long the room waits for them, and which senders wait for the room."""
+"""Backpressure: the members that lag in a room, how long the room waits for them, and the senders that wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Origins: the addresses that connections come from, and what all connections of one address may do together."""
+"""Origins: the addresses of connections, and the limits that all connections of one address share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The opening of a TCP connection: one JSON object says who connects, where to, and how both sides speak after it."""
+"""The opening of a TCP connection: one JSON object has the client's name, its room and its protocol."""
 
 from __future__ import annotations
 

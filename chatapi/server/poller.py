@@ -1,4 +1,4 @@
-"""The poller: the one place that waits on sockets, and the rounds in which everything is done.
+"""The poller: the only place that waits on sockets, and the rounds in which it handles them.
 
 A round reads what is readable, runs the fan-out over the rooms that got something, and sends what became possible.
 The selector's own descriptor can be waited on, so one waiting task serves every connection, on asyncio, uvloop and

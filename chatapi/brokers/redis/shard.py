@@ -1,4 +1,4 @@
-"""A shard: the connection to one Redis server, which carries the requests of its rooms and what is published.
+"""A shard: the connection to one Redis server, which carries the requests of its rooms and the published batches.
 
 One round trip runs at a time. The next one has everything that was asked meanwhile; without a cluster, the sections of
 all rooms are one script call. A connection that breaks or does not answer in time is replaced, and then every room is

@@ -1,4 +1,4 @@
-"""The shards of a node: one for each Redis server that has rooms, and what moves when the topology changes."""
+"""The shards of a node: one for each Redis server that has rooms, and the rooms that move when the topology changes."""
 
 from __future__ import annotations
 

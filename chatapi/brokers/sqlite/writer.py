@@ -1,4 +1,4 @@
-"""The threads of a store: one reads, and one commits what was submitted, for all rooms together."""
+"""The threads of a store: one reads, and one commits the submitted entries of all rooms together."""
 
 from __future__ import annotations
 
