@@ -18,10 +18,11 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
-    ".dockerignore", ".gitignore", "CHANGELOG.md", "Dockerfile", "LICENSE", "PKG-INFO", "README.md", "compose.yaml",
-    "gotcpchat.py", "mkdocs.yml", "pyproject.toml",
+    ".dockerignore", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "PKG-INFO", "README.md",
+    "SECURITY.md", "compose.yaml", "gotcpchat.py", "mkdocs.yml", "pyproject.toml",
 }  # fmt: skip
 KINDS = {
+    ".ci": {".py"},
     "bench": {".py", ".c", ".h"},
     "chatapi": {".py", ".lua", ".typed"},
     "cmd": {".py"},
