@@ -29,12 +29,6 @@ def running() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def zoe(server: Server, room: str) -> Peer:
-    """Somebody in the room who sees everything that happens there."""
-    return server.member("Zoe", room, notices=True)
-
-
 # Starting
 
 

@@ -31,12 +31,6 @@ def running() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def zoe(server: Server, room: str) -> Peer:
-    """Somebody in the room who sees everything that happens there."""
-    return server.member("Zoe", room, notices=True)
-
-
 def are_in(server: Server, room: str, *clients: Program) -> None:
     """Wait until clients know that they are in their room: the server's log says so before they have heard it."""
     eventually(lambda: server.err.count(f" joined {room} ") == len(clients), lambda: server.err)
