@@ -26,7 +26,7 @@ KINDS = {
     "bench": {".py", ".c", ".h"},
     "chatapi": {".py", ".lua", ".typed"},
     "cmd": {".py"},
-    "docs": {".css", ".md", ".png"},
+    "docs": {".css", ".json", ".md", ".png"},
     "examples": {".py", ".mjs", ".go", ".sh"},
     "tests": {".py", ".c", ".md", ".toml"},
 }
