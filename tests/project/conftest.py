@@ -1,4 +1,4 @@
-"""Lets the player of conversations say what differs."""
+"""Have pytest explain the failed assertions of `conversations`, as it does for tests."""
 
 import pytest
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], what: Callable[[], str] | str) -> T:
-    """What `condition` returns once that is true; an AssertionError that says `what` where it never is."""
+    """Wait until `condition` returns a true value, and return it; raise AssertionError with `what` if it never does."""
     until = time.monotonic() + DEADLINE
     while not (value := condition()):
         if time.monotonic() > until:
@@ -36,9 +36,9 @@ def eventually(condition: Callable[[], T], what: Callable[[], str] | str) -> T:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment without what would change how the executables behave, and with `more`."""
+    """This process's environment without variables that change how the executables behave, and with `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MACHAT_")}
-    kept.pop("PYTHONUNBUFFERED", None)  # whoever prints must flush
+    kept.pop("PYTHONUNBUFFERED", None)  # a program that prints must flush
     return kept | more
 
 
@@ -153,7 +153,7 @@ class Program:
                 try:
                     stream.close()
                 except BrokenPipeError:
-                    pass  # what it did not read any more
+                    pass  # it has ended without reading all input
 
 
 def _content(descriptor: int) -> bytes:
@@ -271,7 +271,7 @@ class Peer:
         host, port = self.socket.getsockname()[:2]
         self.where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.heard = b""
-        """What came and was not yet asked for."""
+        """Bytes that were received and not yet returned."""
 
     def send(self, text: str | bytes) -> None:
         """Send all of it."""
@@ -351,13 +351,13 @@ class Peer:
 
 
 def comes_in(server: Server, name: str, room: str, **fields: Any) -> Peer | None:
-    """A connection that is in the room, or None where it was refused."""
+    """A connection that is in the room, or None if it was refused."""
     peer = server.connect()
     peer.send(handshake(name, room, **fields) + b"\n/list\n")
     return None if peer.line().startswith("{") else peer
 
 
 def hears_next(listener: Peer, speaker: Peer, name: str) -> None:
-    """What `speaker` says now is the next thing that `listener` hears: nothing was on its way to it."""
+    """Check that the next line `listener` receives is the one `speaker` sends now: nothing was in flight to it."""
     speaker.send("that was all\n")
     assert listener.line() == f"{name}:that was all"

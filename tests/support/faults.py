@@ -71,7 +71,7 @@ class FaultyDisk:
         files: File = File.ALL,
         kinds: Kind = Kind.CHANGES,
     ) -> None:
-        """From now on let `after` calls pass, then have so many meet this fate, or all of them, until `heal`."""
+        """Let `after` calls pass, then apply the action to the next `times` calls (-1: to all), until `heal`."""
         self.heal()
         self._map[:] = self._WORDS.pack(0, files, kinds, after, times, error, action, 0, 0)
         self._map[:8] = struct.pack("q", 1)
@@ -81,17 +81,17 @@ class FaultyDisk:
         self.fail(times=0, files=files, kinds=kinds)
 
     def heal(self) -> None:
-        """Nothing goes wrong any more."""
+        """Let all calls pass again."""
         self._map[:8] = bytes(8)
 
     @property
     def calls(self) -> int:
-        """How many calls there were since `fail` or `count`."""
+        """The number of calls since `fail` or `count`."""
         return int(self._WORDS.unpack(self._map)[7])
 
     @property
     def hits(self) -> int:
-        """How many of them have met their fate."""
+        """The number of calls that the action was applied to."""
         return int(self._WORDS.unpack(self._map)[8])
 
 
