@@ -18,11 +18,7 @@ from witnesses import history, until
 import chatapi
 from chatapi import Address, Refused
 
-pytestmark = [
-    pytest.mark.anyio,
-    needs_redis,
-    pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),  # coredis, if it cannot connect
-]
+pytestmark = [pytest.mark.anyio, needs_redis]
 
 
 def undisturbed(members: Sequence[Member]) -> None:

@@ -17,11 +17,7 @@ from witnesses import history, until
 from chatapi import Address
 from chatapi.errors import DISCONNECTS
 
-pytestmark = [
-    pytest.mark.anyio,
-    needs_redis,
-    pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),  # coredis, if it cannot connect
-]
+pytestmark = [pytest.mark.anyio, needs_redis]
 
 
 async def forget(redis: RedisServer, folder: Path) -> None:
