@@ -193,7 +193,7 @@ def test_results_are_published_with_all_their_runs(tmp_path: Path, pages: list[P
     assert Results.read(publish.PUBLISHED) == results
     text = "".join(page.read_text(encoding="utf-8") for page in pages)
     assert "8.0 (4.0–12.0)" in text
-    assert "JSON members get 4.0 million" in text
+    assert "4.0 million to JSON members" in text
 
 
 @pytest.mark.parametrize("reason", ["changes", "interrupted", "a server failed", "not results"])
